@@ -1,0 +1,1 @@
+"""The ground floor: errors, events, the registry and the run folder. No torch here."""

@@ -1,0 +1,120 @@
+"""Files that survive a crash: written beside their place, flushed, renamed; a SHA-256 manifest comes last.
+
+A folder without a valid manifest does not exist for Headstart. Neither safetensors nor zip notices a flipped bit, so
+the manifest is checked at every load.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from headstart.core.errors import ArtefactError
+
+MANIFEST = "manifest.json"
+
+
+def sha256(path: Path) -> str:
+    """Hex SHA-256 of a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Let ``write`` fill a temporary neighbour of ``path``, flush it to the disk, then rename it into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    try:
+        write(temporary)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    write_atomically(path, lambda temporary: _write(temporary, text))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as JSON (numpy scalars and arrays become numbers and lists)."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, default=plain, allow_nan=True) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of a run.
+
+    Raises:
+        ArtefactError: it is missing or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ArtefactError("file is missing", where=str(path)) from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ArtefactError(f"not a JSON file ({error})", where=str(path)) from error
+
+
+def seal(folder: Path) -> None:
+    """Write the manifest of every file below ``folder``; from now on the folder counts as complete."""
+    files = {
+        file.relative_to(folder).as_posix(): sha256(file)
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and file.name != MANIFEST
+    }
+    write_json(folder / MANIFEST, {"version": 1, "files": files})
+
+
+def is_sealed(folder: Path) -> bool:
+    return (folder / MANIFEST).is_file()
+
+
+def check(folder: Path) -> None:
+    """Compare every file with the manifest.
+
+    Raises:
+        ArtefactError: no manifest, or a file is missing or differs; all of them are named.
+    """
+    listed = read_json(folder / MANIFEST)
+    files = listed.get("files") if isinstance(listed, dict) else None
+    if not isinstance(files, dict):
+        raise ArtefactError("the manifest has no list of files", where=str(folder / MANIFEST))
+    bad = []
+    for name, digest in files.items():
+        file = folder / name
+        if not file.resolve().is_relative_to(folder.resolve()):
+            bad.append(f"{name} leads out of the folder")
+        elif not file.is_file():
+            bad.append(f"{name} is missing")
+        elif sha256(file) != digest:
+            bad.append(f"{name} is damaged")
+    if bad:
+        raise ArtefactError("; ".join(bad), where=str(folder), remedy="restore the folder, or run the stage again")
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def plain(value: Any) -> Any:
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
+    raise TypeError(f"cannot write {type(value).__name__} as JSON")

@@ -1,0 +1,102 @@
+"""The folder of one run: the only thing that layers above the engine share."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from headstart.core import manifest
+from headstart.core.errors import ArtefactError
+from headstart.core.events import Decision, Event
+
+
+class Run:
+    """Everything one run leaves behind; all paths inside are relative, so the folder can be moved.
+
+    ``experiment.yaml``, ``environment.json``, ``data.json``, ``events.jsonl``, ``decisions.json``,
+    ``stages/00-probe/{result.json, predictions.npz, state/}``, ``result.json``, ``report.html``, ``model/``, ``export/``.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @classmethod
+    def open(cls, path: str | Path) -> Run:
+        """An existing run.
+
+        Raises:
+            ArtefactError: ``path`` holds no run.
+        """
+        run = cls(path)
+        if not (run.path / "experiment.yaml").is_file():
+            raise ArtefactError(
+                "this folder holds no run (experiment.yaml is missing)",
+                where=str(path),
+                remedy="give the folder that `headstart fit` printed, such as runs/photos",
+            )
+        return run
+
+    @property
+    def name(self) -> str:
+        return self.path.resolve().name
+
+    @property
+    def model_folder(self) -> Path:
+        return self.path / "model"
+
+    def record(self, event: Event) -> None:
+        """Append an event to ``events.jsonl`` with the seconds since the epoch."""
+        if not event.recorded:
+            return
+        if isinstance(event, Decision):
+            decisions = self.read("decisions.json", default=[])
+            self.write("decisions.json", [*decisions, {"time": time.time(), **asdict(event)}])
+        line = json.dumps({"time": time.time(), **event.as_json()}, default=manifest.plain, ensure_ascii=False)
+        self.path.mkdir(parents=True, exist_ok=True)
+        with open(self.path / "events.jsonl", "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def events(self) -> list[dict[str, Any]]:
+        """All recorded events, oldest first; a half-written last line (after a crash) is left out."""
+        file = self.path / "events.jsonl"
+        if not file.is_file():
+            return []
+        found = []
+        for line in file.read_text(encoding="utf-8").splitlines():
+            try:
+                found.append(json.loads(line))
+            except json.JSONDecodeError:
+                continue
+        return found
+
+    def write(self, name: str, value: Any) -> None:
+        """Write a JSON file of the run atomically."""
+        manifest.write_json(self.path / name, value)
+
+    def read(self, name: str, default: Any = None) -> Any:
+        """Read a JSON file of the run; ``default`` where it does not exist."""
+        return manifest.read_json(self.path / name) if (self.path / name).is_file() else default
+
+    def stage_folder(self, index: int, name: str) -> Path:
+        return self.path / "stages" / f"{index:02d}-{name}"
+
+    def is_done(self, index: int, name: str) -> bool:
+        """Whether the stage is complete: its manifest is written last."""
+        return manifest.is_sealed(self.stage_folder(index, name))
+
+    def stages(self) -> list[dict[str, Any]]:
+        """The result of every complete stage, in order, each with its ``folder`` relative to the run."""
+        results = []
+        for folder in sorted((self.path / "stages").glob("[0-9][0-9]*-*")):
+            if manifest.is_sealed(folder):
+                result = manifest.read_json(folder / "result.json")
+                results.append({**result, "folder": folder.relative_to(self.path).as_posix()})
+        return results
+
+    def best(self) -> dict[str, Any] | None:
+        """The stage whose model the run kept last, or None while there is none."""
+        kept = [stage for stage in self.stages() if stage["verdict"]["decision"] == "keep"]
+        return kept[-1] if kept else None

@@ -1,0 +1,1 @@
+"""One file per kind of input; the file name is the modality's name."""

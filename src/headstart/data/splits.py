@@ -1,0 +1,74 @@
+"""Rows and splits: what the rest of the house knows about the user's data.
+
+Shapes: N rows, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+UNLABELLED = -1
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Labelled inputs in a fixed order; a row is known by its index here and shown by its name."""
+
+    items: Sequence[Any]  # what the modality's decode() takes: a path (str), bytes, an array, a PIL image, a text…
+    labels: np.ndarray  # (N,) int64, UNLABELLED where there is none
+    names: tuple[str, ...]  # short and printable: the path relative to the data, or "row 17"
+    groups: tuple[str, ...] | None = None  # rows of one group never straddle splits
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def take(self, indices: Sequence[int] | np.ndarray) -> Rows:
+        """These rows only, in the order given."""
+        order = np.asarray(indices, dtype=np.int64)
+        return Rows(
+            items=[self.items[i] for i in order],
+            labels=self.labels[order],
+            names=tuple(self.names[i] for i in order),
+            groups=None if self.groups is None else tuple(self.groups[i] for i in order),
+        )
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Training, validation and test rows (test and target may be None), the classes in index order."""
+
+    train: Rows
+    val: Rows
+    classes: tuple[str, ...]
+    modality: str
+    test: Rows | None = None
+    target: Rows | None = None  # unlabelled rows of another domain, for adaptation
+    source: str = ""  # what the user gave, for people
+    fingerprint: str = ""  # SHA-256 over names, labels and split membership
+    notes: tuple[str, ...] = field(default=())  # how the splits came to be, in sentences
+
+    def present(self) -> dict[str, Rows]:
+        """The splits that exist, by name."""
+        named = {"train": self.train, "val": self.val, "test": self.test, "target": self.target}
+        return {name: rows for name, rows in named.items() if rows is not None}
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Rows of every class in every split."""
+        return {
+            name: {label: int((rows.labels == index).sum()) for index, label in enumerate(self.classes)}
+            for name, rows in self.present().items()
+        }
+
+    def subset(self, fraction: float, seed: int) -> Splits:
+        """A stratified share of the training rows (at least one a class); the other splits stay whole."""
+        rng = np.random.default_rng(seed)
+        chosen: list[int] = []
+        for label in np.unique(self.train.labels):
+            rows = np.flatnonzero(self.train.labels == label)
+            count = max(1, round(fraction * len(rows)))
+            chosen.extend(rng.permutation(rows)[:count])
+        return replace(self, train=self.train.take(sorted(chosen)))
