@@ -1,0 +1,22 @@
+"""Linear probe: the backbone stays frozen, the head is solved on cached features, all strengths at once."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Any, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from headstart.stages.base import STRICT, Stage
+
+
+@dataclass(frozen=True, config=STRICT)
+class Settings(Stage):
+    """``views`` augmented copies of the training rows are cached (1: the plain picture only)."""
+
+    views: int = Field(default=1, ge=1, le=64)
+    augment: Any = "light"  # of the views after the first
+    strengths: tuple[float, ...] | None = None  # L2 strengths of the path; None: a documented log-spaced default
+    class_weights: Literal["none", "balanced"] = "none"
+    solves: bool = field(default=True, init=False, repr=False)

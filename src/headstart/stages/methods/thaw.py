@@ -1,0 +1,14 @@
+"""Thaw the last blocks (a number, a share, or all) and train them with rates that fall with depth."""
+
+from __future__ import annotations
+
+from pydantic.dataclasses import dataclass
+
+from headstart.stages.base import STRICT, Share, Training
+
+
+@dataclass(frozen=True, config=STRICT)
+class Settings(Training):
+    """``blocks``: how many of the last blocks train: a number, a share of them below 1, or ``all``."""
+
+    blocks: Share = "all"

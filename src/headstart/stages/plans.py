@@ -1,0 +1,134 @@
+"""Plans by name: each is only a list of stages. The exact numbers stand here, in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from headstart.core import registry
+from headstart.core.errors import ConfigError, Problem
+from headstart.stages.base import Stage, Training
+from headstart.stages.methods import probe, scratch, thaw
+
+METHODS = "headstart.stages.methods"
+
+PLANS: dict[str, tuple[Stage, ...]] = {
+    "probe": (probe.Settings(),),
+    "gradual": (
+        probe.Settings(),
+        thaw.Settings(name="thaw-quarter", blocks=0.25, epochs=6, lr=3e-4, views=2, patience=3),
+        thaw.Settings(name="thaw-half", blocks=0.5, epochs=6, lr=2e-4, views=2, patience=3),
+        thaw.Settings(name="thaw-all", blocks="all", epochs=6, lr=1e-4, patience=3),
+    ),
+    "full": (thaw.Settings(name="full", blocks="all", epochs=12, lr=3e-4, layer_decay=1.0, patience=5),),
+    "scratch": (scratch.Settings(epochs=20, patience=10),),
+}
+DEFAULT = "gradual"
+
+
+def names() -> tuple[str, ...]:
+    """What ``plan`` accepts by name; ``auto`` chooses among them."""
+    return (*PLANS, "auto")
+
+
+def parse(plan: str | Sequence[Any], *, where: str = "plan") -> tuple[Stage, ...]:
+    """Stages from a plan's name or from a list such as ``["probe", {"thaw": {"blocks": 4}}]``.
+
+    Raises:
+        ConfigError: every mistake of the list at once, each with its place and the nearest known name.
+    """
+    if isinstance(plan, str):
+        if plan in PLANS:
+            return PLANS[plan]
+        if plan not in registry.names(METHODS) and "." not in plan:
+            known = ", ".join(names())
+            raise ConfigError(
+                f"unknown plan '{plan}'{registry.suggest(plan, [*names(), *registry.names(METHODS)])}",
+                where=where,
+                remedy=f"known: {known}; or a list of stages",
+            )
+        plan = [plan]
+    problems: list[Problem] = []
+    stages: list[Stage] = []
+    for index, entry in enumerate(plan):
+        stage = _entry(entry, f"{where}[{index}]", problems)
+        if stage is not None:
+            stages.append(stage)
+    if not problems and not stages:
+        problems.append(Problem("the plan has no stage", where, "for example: plan: [probe, thaw]"))
+    if problems:
+        raise ConfigError("the plan cannot be used", problems=problems)
+    return tuple(stages)
+
+
+def override(stages: Sequence[Stage], settings: Mapping[str, Any], *, where: str = "") -> tuple[Stage, ...]:
+    """Apply settings such as ``lr`` or ``mixup`` to every stage of a plan that has them.
+
+    Raises:
+        ConfigError: a setting that no stage has, or a value out of range.
+    """
+    known = {item.name for stage in stages for item in fields(stage) if item.init}
+    problems = [
+        Problem(f"no stage of the plan has the setting '{key}'{registry.suggest(key, known)}", where or key)
+        for key in settings
+        if key not in known
+    ]
+    changed: list[Stage] = []
+    for stage in stages:
+        own = {item.name for item in fields(stage) if item.init}
+        values = {**settings_of(stage), **{key: value for key, value in settings.items() if key in own}}
+        checked = _validate(type(stage), values, where, problems)
+        changed.append(checked or stage)
+    if problems:
+        raise ConfigError("the settings cannot be used", problems=problems)
+    return tuple(changed)
+
+
+def settings_of(stage: Stage) -> dict[str, Any]:
+    """The settings of a stage as keyword arguments of its class."""
+    return {item.name: getattr(stage, item.name) for item in fields(stage) if item.init}
+
+
+def with_enough_updates(stages: Sequence[Stage], rows: int, minimum: int) -> tuple[Stage, ...]:
+    """Raise the epochs of training stages that would take fewer than ``minimum`` updates on ``rows`` rows."""
+    changed = []
+    for stage in stages:
+        if isinstance(stage, Training) and stage.updates(rows) < minimum:
+            stage = replace(stage, epochs=-(-minimum // stage.updates_per_epoch(rows)))
+        changed.append(stage)
+    return tuple(changed)
+
+
+def _entry(entry: Any, where: str, problems: list[Problem]) -> Stage | None:
+    if isinstance(entry, Stage):
+        return entry
+    if isinstance(entry, str):
+        entry = {entry: {}}
+    if not isinstance(entry, Mapping) or len(entry) != 1:
+        problems.append(Problem("a stage is a name or one name with its settings", where, "for example: thaw: {blocks: 4}"))
+        return None
+    ((name, settings),) = entry.items()
+    try:
+        method = registry.find(METHODS, str(name), where=where)
+    except ConfigError as error:
+        problems.extend(error.problems)
+        return None
+    return _validate(method.Settings, dict(settings or {}), f"{where}.{name}", problems)
+
+
+def _validate(kind: type[Stage], values: dict[str, Any], where: str, problems: list[Problem]) -> Stage | None:
+    known = [item.name for item in fields(kind) if item.init]
+    try:
+        return TypeAdapter(kind).validate_python(values)
+    except ValidationError as error:
+        for found in error.errors():
+            path = ".".join(str(part) for part in found["loc"] if not str(part).startswith(("function", "literal")))
+            if found["type"] == "unexpected_keyword_argument":
+                message = f"unknown setting{registry.suggest(path.rpartition('.')[2], known)}"
+            else:
+                message = f"{found['msg']} (got {found['input']!r})"
+            problems.append(Problem(message, f"{where}.{path}" if where else path))
+        return None
