@@ -1,0 +1,288 @@
+"""What a model answered on a split, row by row; every number of a run is computed from such a value.
+
+Shapes: N rows, K classes.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
+
+import numpy as np
+
+from headstart.core import manifest
+from headstart.core.errors import ArtefactError, HeadstartError, Problem
+from headstart.measure import calibration, metrics
+from headstart.measure.intervals import Difference, Measured, wilson
+from headstart.measure.metrics import OwnMetric
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """Precision, recall and F1 of one class. ``recall.n`` is the count of its rows."""
+
+    name: str
+    precision: Measured
+    recall: Measured
+    f1: Measured
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The logits of a model on the labelled rows of a split; each row occurs once.
+
+    Raises:
+        HeadstartError: shapes disagree, a row occurs twice, a label is no class, or a logit is not finite.
+    """
+
+    split: str
+    rows: np.ndarray  # (N,) int64, indices into the split
+    logits: np.ndarray  # (N, K) float32
+    labels: np.ndarray  # (N,) int64
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        for name, kind in (("rows", np.int64), ("logits", np.float32), ("labels", np.int64)):
+            array = np.array(getattr(self, name), dtype=kind)
+            array.setflags(write=False)
+            object.__setattr__(self, name, array)
+        object.__setattr__(self, "classes", tuple(str(label) for label in self.classes))
+        problems = self._problems()
+        if problems:
+            raise HeadstartError(f"the evaluation of '{self.split}' is not sound", problems=problems)
+
+    def _problems(self) -> list[Problem]:
+        n, k = len(self.rows), len(self.classes)
+        if self.rows.shape != (n,) or self.labels.shape != (n,) or self.logits.shape != (n, k):
+            shapes = f"rows {self.rows.shape}, labels {self.labels.shape}, logits {self.logits.shape}"
+            return [Problem(f"shapes disagree: {shapes}, {k} classes", self.split)]
+        found = []
+        if len(np.unique(self.rows)) != n:
+            found.append(Problem("a row occurs more than once", self.split))
+        if n and (self.labels.min() < 0 or self.labels.max() >= k):
+            found.append(Problem(f"labels must lie in 0..{k - 1}; unlabelled rows cannot be scored", self.split))
+        broken = self.rows[~np.isfinite(self.logits).all(axis=1)]
+        if len(broken):
+            found.append(Problem(f"the logits of {len(broken)} rows are not finite: rows {_few(broken)}", self.split))
+        return found
+
+    @classmethod
+    def gather(
+        cls,
+        split: str,
+        parts: Iterable[tuple[np.ndarray, np.ndarray]],
+        labels: np.ndarray,
+        classes: Sequence[str],
+        expected: np.ndarray | None = None,
+    ) -> Evaluation:
+        """Put (rows, logits) parts together by row index: order, sharding and padding cannot matter.
+
+        Args:
+            parts: arrays (B,) of row indices with their logits (B, K); a padded row may come again, equal or not.
+            labels: (N,) of the whole split.
+            expected: the rows that must be there, all of the split by default.
+
+        Raises:
+            HeadstartError: a row is missing, or one came that was not expected.
+        """
+        wanted = np.arange(len(labels)) if expected is None else np.unique(np.asarray(expected, dtype=np.int64))
+        place = np.full(len(labels), -1, dtype=np.int64)
+        place[wanted] = np.arange(len(wanted))
+        logits = np.zeros((len(wanted), len(classes)), dtype=np.float32)
+        seen = np.zeros(len(wanted), dtype=bool)
+        for rows, values in parts:
+            rows = np.asarray(rows, dtype=np.int64)
+            outside = rows[(rows < 0) | (rows >= len(labels))]
+            strange = outside if len(outside) else rows[place[rows] < 0]
+            if len(strange):
+                raise HeadstartError(f"unexpected rows {_few(strange)} in the evaluation of '{split}'")
+            new = ~seen[place[rows]]
+            logits[place[rows[new]]] = np.asarray(values)[new]
+            seen[place[rows]] = True
+        if not seen.all():
+            missing = wanted[~seen]
+            raise HeadstartError(f"{len(missing)} rows of '{split}' were never evaluated: rows {_few(missing)}")
+        return cls(split, wanted, logits, np.asarray(labels)[wanted], tuple(classes))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @cached_property
+    def probabilities(self) -> np.ndarray:
+        """(N, K) float64, each row sums to 1."""
+        return metrics.softmax(self.logits)
+
+    @cached_property
+    def predicted(self) -> np.ndarray:
+        """(N,) int64, the class with the largest logit."""
+        return self.logits.argmax(axis=1).astype(np.int64)
+
+    @cached_property
+    def correct(self) -> np.ndarray:
+        """(N,) bool."""
+        return self.predicted == self.labels
+
+    @cached_property
+    def losses(self) -> np.ndarray:
+        """(N,) float64, minus the log-probability of the true class."""
+        return -metrics.log_softmax(self.logits)[np.arange(len(self)), self.labels]
+
+    def metric(self, metric: str | OwnMetric, *, seed: int = 0) -> Measured:
+        """A metric by name, or of an own function (labels (N,), probabilities (N, K)) -> float, with its interval."""
+        return metrics.measure(metric, self.labels, self.probabilities, seed=seed)
+
+    def metrics(self, names: Iterable[str | OwnMetric] | None = None) -> dict[str, Measured]:
+        """Several metrics by name; by default all that say something (top-5 needs more than five classes)."""
+        chosen = names if names is not None else [m for m in metrics.NAMES if m != "top5" or len(self.classes) > 5]
+        return {_metric_name(metric): self.metric(metric) for metric in chosen}
+
+    def compare(self, other: Evaluation, metric: str | OwnMetric = "accuracy") -> Difference:
+        """This evaluation's metric minus the other's, paired on rows.
+
+        Raises:
+            HeadstartError: the two are not of the same split, rows, labels and classes.
+        """
+        a, b = self._ordered(), other._ordered()
+        same = a.split == b.split and a.classes == b.classes and np.array_equal(a.rows, b.rows)
+        if not (same and np.array_equal(a.labels, b.labels)):
+            raise HeadstartError(
+                f"evaluations of '{self.split}' ({len(self)} rows) and '{other.split}' ({len(other)} rows) do not pair",
+                remedy="compare models on the same rows, labels and classes",
+            )
+        return metrics.compare(metric, a.labels, a.probabilities, b.probabilities)
+
+    def confusion(self) -> np.ndarray:
+        """Counts (K, K) int64: true classes down, predicted classes across."""
+        return metrics.confusion(self.labels, self.predicted, len(self.classes))
+
+    def most_confused(self, limit: int = 20) -> list[tuple[str, str, int]]:
+        """(true, predicted, rows) of the most frequent mistakes, most frequent first."""
+        table = self.confusion()
+        np.fill_diagonal(table, 0)
+        order = np.argsort(-table, axis=None, kind="stable")[:limit]
+        pairs = [divmod(int(cell), len(self.classes)) for cell in order]
+        return [(self.classes[t], self.classes[p], int(table[t, p])) for t, p in pairs if table[t, p]]
+
+    def worst(self, limit: int = 20) -> np.ndarray:
+        """Row indices with the largest loss, largest first."""
+        return self.rows[np.argsort(-self.losses, kind="stable")[:limit]]
+
+    def per_class(self) -> list[ClassScore]:
+        """Precision, recall and F1 of every class, each with a Wilson interval.
+
+        Given the rows that are of the class or predicted as it, the share that is both is binomial, and F1 is a
+        rising function of that share (Jaccard's index J): F1 = 2 J / (1 + J), and so are its bounds.
+        """
+        table = self.confusion()
+        scores = []
+        for index, name in enumerate(self.classes):
+            hits, true, said = int(table[index, index]), int(table[index].sum()), int(table[:, index].sum())
+            union = true + said - hits
+            bounds = [2 * bound / (1 + bound) for bound in (_share(hits, union), *wilson(hits, union))]
+            scores.append(
+                ClassScore(
+                    name=name,
+                    precision=Measured(_share(hits, said), *wilson(hits, said), said),
+                    recall=Measured(_share(hits, true), *wilson(hits, true), true),
+                    f1=Measured(bounds[0], bounds[1], bounds[2], union),
+                )
+            )
+        return scores
+
+    def reliability(self) -> calibration.Reliability:
+        """The reliability diagram's numbers, with the band of perfect calibration."""
+        return calibration.reliability(self.probabilities, self.labels)
+
+    def with_temperature(self, temperature: float) -> Evaluation:
+        """The same answers with logits divided by ``temperature``; no prediction changes."""
+        return replace(self, logits=self.logits / np.float32(temperature))
+
+    def save(self, path: str | Path) -> None:
+        """Write an .npz file (numpy's own format, no pickle), atomically."""
+        text = json.dumps({"format": FORMAT, "split": self.split, "classes": self.classes}, ensure_ascii=False)
+        arrays: dict[str, Any] = {"rows": self.rows, "logits": self.logits, "labels": self.labels}
+
+        def write(temporary: Path) -> None:
+            with open(temporary, "wb") as file:
+                np.savez(file, about=np.frombuffer(text.encode(), dtype=np.uint8), **arrays)
+
+        manifest.write_atomically(Path(path), write)
+
+    @classmethod
+    def load(cls, path: str | Path, expected: np.ndarray | None = None) -> Evaluation:
+        """Read what ``save`` wrote; with ``expected`` (row indices), prove that exactly these rows are there.
+
+        Raises:
+            ArtefactError: the file is missing, damaged, of another format, or rows are missing, doubled or foreign.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                about = json.loads(stored["about"].tobytes().decode())
+                if about["format"] != FORMAT:
+                    raise ArtefactError(f"predictions have the unknown format {about['format']}", where=str(path))
+                arrays = (stored["rows"], stored["logits"], stored["labels"])
+            found = cls(about["split"], *arrays, tuple(about["classes"]))
+        except ArtefactError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, HeadstartError) as error:
+            raise ArtefactError(f"predictions cannot be read: {error}", where=str(path)) from error
+        if expected is not None and not np.array_equal(np.sort(found.rows), np.sort(np.asarray(expected))):
+            raise ArtefactError("predictions do not hold exactly the rows of the split", where=str(path))
+        return found
+
+    def frame(self, names: Sequence[str] | None = None) -> pd.DataFrame:
+        """A DataFrame: row, (name), label, predicted, confidence, correct, loss. ``names`` are of the whole split."""
+        import pandas as pd
+
+        labels = np.array(self.classes, dtype=object)
+        columns: dict[str, Any] = {"row": self.rows}
+        if names is not None:
+            columns["name"] = [names[row] for row in self.rows]
+        columns |= {
+            "label": labels[self.labels],
+            "predicted": labels[self.predicted],
+            "confidence": self.probabilities.max(axis=1),
+            "correct": self.correct,
+            "loss": self.losses,
+        }
+        return pd.DataFrame(columns)
+
+    def _ordered(self) -> Evaluation:
+        order = np.argsort(self.rows, kind="stable")
+        return replace(self, rows=self.rows[order], logits=self.logits[order], labels=self.labels[order])
+
+    def __repr__(self) -> str:
+        return f"Evaluation({self.split!r}, {len(self)} rows, {len(self.classes)} classes)"
+
+    def _repr_html_(self) -> str:
+        lines = "".join(
+            f"<tr><td>{html.escape(name)}</td><td>{m.value:.4f}</td><td>{m.low:.4f} – {m.high:.4f}</td></tr>"
+            for name, m in self.metrics().items()
+        )
+        caption = f"{html.escape(self.split)}: {len(self)} rows, {len(self.classes)} classes"
+        head = "<tr><th>metric</th><th>value</th><th>95 % interval</th></tr>"
+        return f"<table><caption>{caption}</caption><thead>{head}</thead><tbody>{lines}</tbody></table>"
+
+
+def _metric_name(metric: str | OwnMetric) -> str:
+    return metric if isinstance(metric, str) else str(getattr(metric, "__name__", type(metric).__name__))
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else 0.0
+
+
+def _few(rows: np.ndarray) -> str:
+    shown = ", ".join(str(row) for row in rows[:5])
+    return f"{shown}…" if len(rows) > 5 else shown

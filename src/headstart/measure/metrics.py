@@ -1,0 +1,224 @@
+"""Metrics of a classifier: each with its 95 % interval, from labels and probabilities.
+
+Shapes: N rows, K classes. Labels are (N,) int64, probabilities (N, K). Values follow scikit-learn (`accuracy_score`,
+`top_k_accuracy_score`, `f1_score(average="macro")`, `balanced_accuracy_score`, `log_loss`, multi-class Brier score).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from headstart.core.errors import ConfigError, Problem
+from headstart.measure import calibration, intervals
+from headstart.measure.intervals import Difference, Measured
+
+OwnMetric = Callable[[np.ndarray, np.ndarray], float]  # (labels, probabilities) -> a number
+_SMALLEST = float(np.finfo(np.float64).tiny)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a name stands for: its direction, and what one row contributes to it.
+
+    ``rows`` gives (N,) values whose mean is the metric. ``deff`` is the design effect: how many times larger the
+    variance is than that of a plain share of N rows; None where the metric is a loss, not a share.
+    """
+
+    title: str
+    higher_is_better: bool
+    rows: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    deff: Callable[[np.ndarray, np.ndarray], float] | None = None
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities (N, K) float64 of logits (N, K)."""
+    return np.exp(log_softmax(logits))
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Log-probabilities (N, K) float64 of logits (N, K); stable for large logits."""
+    shifted = np.asarray(logits, dtype=np.float64)
+    shifted = shifted - shifted.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+
+def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    """Counts (K, K) int64: true classes down, predicted classes across."""
+    cells = np.bincount(labels * classes + predicted, minlength=classes * classes)
+    return cells.reshape(classes, classes)
+
+
+def f1(table: np.ndarray) -> tuple[float, np.ndarray]:
+    """Macro F1 of a confusion table (K, K), and each cell's influence on it (K, K), of mean zero over the rows.
+
+    As in scikit-learn, classes that are neither true nor predicted anywhere do not count.
+    """
+    true, predicted = table.sum(axis=1), table.sum(axis=0)
+    size = true + predicted
+    present = size > 0
+    scores = np.divide(2 * np.diag(table), size, out=np.zeros(len(table)), where=present)
+    weight = np.divide(table.sum(), size, out=np.zeros(len(table)), where=present) / max(1, present.sum())
+    loss = scores * weight
+    influence = -(loss[:, None] + loss[None, :])
+    influence[np.diag_indices(len(table))] += 2 * weight
+    return float(scores[present].mean()) if present.any() else 0.0, influence
+
+
+def recall(table: np.ndarray) -> tuple[float, np.ndarray]:
+    """Balanced accuracy (mean recall over the classes that occur) of a table (K, K), and each cell's influence."""
+    true = table.sum(axis=1)
+    present = true > 0
+    scores = np.divide(np.diag(table), true, out=np.zeros(len(table)), where=present)
+    weight = np.divide(table.sum(), true, out=np.zeros(len(table)), where=present) / max(1, present.sum())
+    influence = weight[:, None] * (np.eye(len(table)) - scores[:, None])
+    return float(scores[present].mean()) if present.any() else 0.0, influence
+
+
+def _from_table(score: Callable[[np.ndarray], tuple[float, np.ndarray]]) -> Callable[..., np.ndarray]:
+    def rows(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+        predicted = probabilities.argmax(axis=1)
+        value, influence = score(confusion(labels, predicted, probabilities.shape[1]))
+        return value + influence[labels, predicted]
+
+    return rows
+
+
+def _design_effect(score: Callable[[np.ndarray], tuple[float, np.ndarray]]) -> Callable[..., float]:
+    """The variance of a table's score over that of a plain share, from a table with two rows more a class, one wrong.
+
+    Without smoothing, a class of five rows that are all right would claim to have no variance at all; "one right and
+    one wrong" is Agresti and Coull's (1998) remedy. It touches the design effect only, never the estimate.
+    """
+
+    def effect(labels: np.ndarray, probabilities: np.ndarray) -> float:
+        table = confusion(labels, probabilities.argmax(axis=1), probabilities.shape[1]).astype(np.float64)
+        present = (table.sum(axis=1) + table.sum(axis=0)) > 0
+        table = table[np.ix_(present, present)]
+        k = len(table)
+        if k < 2:
+            return 1.0
+        smoothing = np.full((k, k), 1 / (k - 1))
+        np.fill_diagonal(smoothing, 1.0)
+        table = table + smoothing * (table.sum(axis=1, keepdims=True) > 0)
+        value, influence = score(table)
+        variance = float((table * influence**2).sum() / table.sum())
+        return variance / (value * (1 - value)) if 0 < value < 1 else 1.0
+
+    return effect
+
+
+def _correct(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    return (probabilities.argmax(axis=1) == labels).astype(np.float64)
+
+
+def _top5(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    own = probabilities[np.arange(len(labels)), labels][:, None]
+    index = np.arange(probabilities.shape[1])
+    ahead = (probabilities > own) | ((probabilities == own) & (index < labels[:, None]))  # ties: the first class wins
+    return (ahead.sum(axis=1) < 5).astype(np.float64)
+
+
+def _log_losses(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    return -np.log(np.maximum(probabilities[np.arange(len(labels)), labels], _SMALLEST))
+
+
+def _briers(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    own = probabilities[np.arange(len(labels)), labels]
+    return (probabilities**2).sum(axis=1) - 2 * own + 1
+
+
+def _plain(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    return 1.0
+
+
+METRICS: dict[str, Metric] = {
+    "accuracy": Metric("accuracy", True, _correct, _plain),
+    "top5": Metric("top-5 accuracy", True, _top5, _plain),
+    "macro_f1": Metric("macro F1", True, _from_table(f1), _design_effect(f1)),
+    "balanced_accuracy": Metric("balanced accuracy", True, _from_table(recall), _design_effect(recall)),
+    "log_loss": Metric("log-loss", False, _log_losses),
+    "brier": Metric("Brier score", False, _briers),
+}
+NAMES = (*METRICS, "ece")
+
+
+def higher_is_better(metric: str | OwnMetric) -> bool:
+    """The direction of a metric; an own callable may carry an attribute ``higher_is_better`` (True otherwise)."""
+    if callable(metric):
+        return bool(getattr(metric, "higher_is_better", True))
+    return metric != "ece" and METRICS[check(metric)].higher_is_better
+
+
+def check(name: str) -> str:
+    """The name itself where it is known.
+
+    Raises:
+        ConfigError: there is no such metric.
+    """
+    if name in NAMES:
+        return name
+    import difflib
+
+    near = difflib.get_close_matches(name, NAMES, n=1)
+    remedy = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(NAMES)}; or give a function"
+    raise ConfigError(problems=[Problem(f"unknown metric '{name}'", "metric", remedy)])
+
+
+def measure(metric: str | OwnMetric, labels: np.ndarray, probabilities: np.ndarray, *, seed: int = 0) -> Measured:
+    """The metric with its 95 % interval.
+
+    Shares take Wilson's interval (at the effective number of rows where classes weigh differently), losses the
+    skewness-corrected interval of a mean, ECE and own callables the bootstrap (resampled within classes).
+    """
+    n = len(labels)
+    if callable(metric):
+        value = float(metric(labels, probabilities))
+        low, high = intervals.bootstrap(
+            lambda rows: float(metric(labels[rows], probabilities[rows])), n, seed=seed, strata=labels
+        )
+        return Measured(value, min(low, value), max(high, value), n)
+    if check(metric) == "ece":
+        return calibration.ece_measured(probabilities, labels, seed=seed)
+    entry = METRICS[metric]
+    rows = entry.rows(labels, probabilities)
+    value = float(rows.mean()) if n else math.nan
+    if entry.deff is None:
+        return Measured(value, *_non_negative(intervals.mean(rows)), n)
+    effective = n / max(entry.deff(labels, probabilities), 1e-9) if n else 0.0
+    value = min(1.0, max(0.0, value))
+    return Measured(value, *intervals.wilson(value * effective, effective), n)
+
+
+def compare(metric: str | OwnMetric, labels: np.ndarray, a: np.ndarray, b: np.ndarray, *, seed: int = 0) -> Difference:
+    """Metric of A minus metric of B, probabilities (N, K) on the same rows; the sign is not turned for losses."""
+    if not callable(metric) and check(metric) != "ece":
+        entry = METRICS[metric]
+        rows_a, rows_b = entry.rows(labels, a), entry.rows(labels, b)
+        if entry.deff is None:
+            return intervals.paired_losses(rows_a, rows_b)
+        if entry.deff is _plain:
+            return intervals.paired(rows_a > 0, rows_b > 0)
+        return intervals.paired_scores(rows_a, rows_b)
+
+    def score(rows: np.ndarray, index: int) -> float:
+        if callable(metric):
+            return float(metric(labels[rows], (a, b)[index][rows]))
+        confidence, correct = top[index]
+        return calibration.ece_of(confidence[rows], correct[rows])
+
+    top = [calibration.top_class(probabilities, labels) for probabilities in (a, b)]
+    everything = np.arange(len(labels))
+    value = score(everything, 0) - score(everything, 1)
+    found = intervals.resamples(lambda rows: score(rows, 0) - score(rows, 1), len(labels), seed=seed, strata=labels)
+    found = found[np.isfinite(found)]
+    low, high = (float(q) for q in np.quantile(found, [0.025, 0.975])) if len(found) else (math.nan, math.nan)
+    tail = min((found <= 0).sum(), (found >= 0).sum()) + 1
+    return Difference(value, min(low, value), max(high, value), min(1.0, 2 * tail / (len(found) + 1)), len(labels))
+
+
+def _non_negative(interval: tuple[float, float]) -> tuple[float, float]:
+    return max(0.0, interval[0]), interval[1]
