@@ -35,7 +35,7 @@ class Reliability:
 
     @property
     def verdict(self) -> str:
-        """ "too few rows", "consistent with perfect calibration", "overconfident", "underconfident" or "miscalibrated"."""
+        """What the diagram says in words; no judgement below 500 rows."""
         if self.n < SMALLEST_HONEST_N:
             return "too few rows"
         if self.ece <= self.ece_null[2]:

@@ -145,7 +145,7 @@ class Evaluation:
     def metrics(self, names: Iterable[str | OwnMetric] | None = None) -> dict[str, Measured]:
         """Several metrics by name; by default all that say something (top-5 needs more than five classes)."""
         chosen = names if names is not None else [m for m in metrics.NAMES if m != "top5" or len(self.classes) > 5]
-        return {_metric_name(metric): self.metric(metric) for metric in chosen}
+        return {metrics.name_of(metric): self.metric(metric) for metric in chosen}
 
     def compare(self, other: Evaluation, metric: str | OwnMetric = "accuracy") -> Difference:
         """This evaluation's metric minus the other's, paired on rows.
@@ -227,7 +227,10 @@ class Evaluation:
             ArtefactError: the file is missing, damaged, of another format, or rows are missing, doubled or foreign.
         """
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with (
+                open(path, "rb") as file,
+                np.load(file, allow_pickle=False) as stored,
+            ):  # numpy leaves damaged files open
                 about = json.loads(stored["about"].tobytes().decode())
                 if about["format"] != FORMAT:
                     raise ArtefactError(f"predictions have the unknown format {about['format']}", where=str(path))
@@ -273,10 +276,6 @@ class Evaluation:
         caption = f"{html.escape(self.split)}: {len(self)} rows, {len(self.classes)} classes"
         head = "<tr><th>metric</th><th>value</th><th>95 % interval</th></tr>"
         return f"<table><caption>{caption}</caption><thead>{head}</thead><tbody>{lines}</tbody></table>"
-
-
-def _metric_name(metric: str | OwnMetric) -> str:
-    return metric if isinstance(metric, str) else str(getattr(metric, "__name__", type(metric).__name__))
 
 
 def _share(part: int, whole: int) -> float:

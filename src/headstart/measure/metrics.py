@@ -153,6 +153,11 @@ def higher_is_better(metric: str | OwnMetric) -> bool:
     return metric != "ece" and METRICS[check(metric)].higher_is_better
 
 
+def name_of(metric: str | OwnMetric) -> str:
+    """What a metric is called in tables and files."""
+    return metric if isinstance(metric, str) else str(getattr(metric, "__name__", type(metric).__name__))
+
+
 def check(name: str) -> str:
     """The name itself where it is known.
 
