@@ -1,0 +1,107 @@
+"""Batches of pictures from a store, prepared by threads while the model works.
+
+Shapes: B rows of a batch, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from headstart.core import registry
+from headstart.data.store import Store
+
+
+class Batch(NamedTuple):
+    """B rows ready for the model."""
+
+    rows: np.ndarray  # (B,) int64, indices into the store
+    inputs: np.ndarray  # (B, C, H, W) uint8, not yet normalised
+    labels: np.ndarray  # (B,) int64
+
+
+def generator(key: tuple[int, ...]) -> np.random.Generator:
+    """The generator that belongs to ``key``: a pure function of its numbers, independent of every other key."""
+    digest = hashlib.blake2b(",".join(str(int(part)) for part in key).encode(), digest_size=16).digest()
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
+
+
+def occurrences(order: np.ndarray) -> np.ndarray:
+    """(N,) how often the row at each place of ``order`` has come before: a row drawn twice gets two different views."""
+    order = np.asarray(order, dtype=np.int64)
+    by_row = np.argsort(order, kind="stable")
+    ordered = order[by_row]
+    first = np.r_[True, ordered[1:] != ordered[:-1]] if len(ordered) else np.zeros(0, bool)
+    places = np.arange(len(ordered))
+    count = np.empty(len(ordered), np.int64)
+    count[by_row] = places - np.maximum.accumulate(np.where(first, places, 0))
+    return count
+
+
+def batches(
+    store: Store,
+    labels: np.ndarray,
+    spec: Any,
+    *,
+    batch_size: int,
+    order: np.ndarray,
+    augment: Any = None,
+    key: tuple[int, ...] = (),
+    prefetch: int = 2,
+    start: int = 0,
+) -> Iterator[Batch]:
+    """The rows of ``order`` in batches of ``batch_size`` (the last may be smaller), in that order.
+
+    Args:
+        augment: an AugmentPolicy or a callable (canvas, rng) -> picture; None shows every row as it is.
+        key: what the randomness belongs to, such as (seed, stage, epoch). A view depends on key, row and how often
+            the row came before in ``order`` alone: batch size, prefetching, threads and ``start`` change no byte.
+        prefetch: batches prepared ahead, each by a thread of its own as far as there are cores; 0 prepares on demand.
+        start: batches to leave out, when an interrupted epoch goes on.
+
+    Raises:
+        DataError: a row of ``order`` could not be read (take the usable rows of the audit).
+    """
+    modality = registry.find("headstart.data.modalities", store.modality)
+    order, labels = np.asarray(order, dtype=np.int64), np.asarray(labels, dtype=np.int64)
+    seen = occurrences(order)
+
+    def prepared(begin: int) -> Batch:
+        rows = order[begin : begin + batch_size]
+        if augment is None:
+            values = [modality.finish(store[row], spec) for row in rows]
+        else:
+            keys = [(*key, int(row), int(times)) for row, times in zip(rows, seen[begin:], strict=False)]
+            values = [
+                modality.augment(store[row], spec, augment, generator(own)) for row, own in zip(rows, keys, strict=True)
+            ]
+        return Batch(rows, modality.collate(values), labels[rows])
+
+    begins = range(start * batch_size, len(order), batch_size)
+    if prefetch < 1:
+        yield from map(prepared, begins)
+        return
+    yield from _ahead(prepared, begins, prefetch)
+
+
+def _ahead(prepare: Any, begins: range, prefetch: int) -> Iterator[Batch]:
+    """``prepare(begin)`` for every begin, in order, ``prefetch`` of them under way at any time."""
+    pool = ThreadPoolExecutor(max_workers=min(prefetch, os.cpu_count() or 1), thread_name_prefix="batch")
+    waiting: deque[Future[Batch]] = deque()
+    try:
+        for begin in begins:
+            waiting.append(pool.submit(prepare, begin))
+            if len(waiting) > prefetch:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:  # the consumer may stop early: nothing is left running behind it
+        for future in waiting:
+            future.cancel()
+        pool.shutdown(wait=True)
