@@ -1,0 +1,239 @@
+"""A backbone: any network that turns a batch of inputs into features, with its blocks in depth order.
+
+Shapes: B rows, C channels, H height, W width, D features, S classes of the source task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from headstart.models import blocks as chains
+from headstart.models import resume
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a backbone and its weights come from. ``weights`` is pretrained, random, file:NAME or given."""
+
+    uri: str
+    library: str
+    weights: str
+    revision: str = ""
+    licence: str = ""
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class SourceHead:
+    """The classifier the backbone was trained with: logits = features @ weight.T + bias.
+
+    ``labels`` are the S class names (synonyms separated by commas), or empty where they are not known.
+    """
+
+    weight: Tensor  # (S, D)
+    bias: Tensor  # (S,)
+    labels: tuple[str, ...] = ()
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """Logits (B, S) of the source task."""
+        return nn.functional.linear(features, self.weight.to(features), self.bias.to(features))
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Whether the blocks hold on real inputs; where not, ``blocks`` is what the backbone fell back to."""
+
+    ok: bool
+    blocks: tuple[str, ...]
+    reason: str
+
+
+class Backbone(nn.Module):
+    """A network without its classifier; ``forward`` is ``features``.
+
+    Args:
+        module: maps a float batch (B, C, H, W) to features, or to an output that holds them (see ``pooled``).
+        spec: the inputs it expects (an ``ImageSpec`` for pictures).
+        origin: where it comes from.
+        architecture: JSON values from which ``backbones/<library>.rebuild`` makes the same module, untrained.
+        source_head: the classifier that was taken off, where its weights are known and it was linear.
+        blocks: names inside ``module`` in depth order; discovered when not given.
+        feature_dim: D; found with one blank row when not given.
+        call: keywords for every call of ``module``.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        spec: Any,
+        origin: Origin,
+        architecture: Mapping[str, Any],
+        source_head: SourceHead | None = None,
+        blocks: tuple[str, ...] | None = None,
+        feature_dim: int | None = None,
+        call: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.module = module
+        self.spec = spec
+        self.origin = origin
+        self.architecture = dict(architecture)
+        self.source_head = source_head
+        self.call = dict(call or {})
+        self.blocks = tuple(blocks) if blocks else chains.discover(module)
+        self.verification: Verification | None = None
+        self.early: frozenset[str] = frozenset()  # parameters that verify found to work before the last block
+        self.stand_in: Tensor | None = None  # what features() reads instead of its argument while resumed
+        self.stand_in_rows: int | None = 1  # rows of a stand-in; None: as many as the record has
+        self.blanks: dict[Any, Any] = {}
+        shape = (1, -1, 1, 1)
+        self.register_buffer("mean", torch.tensor(spec.mean, dtype=torch.float32).view(shape), persistent=False)
+        self.register_buffer("std", torch.tensor(spec.std, dtype=torch.float32).view(shape), persistent=False)
+        self.feature_dim = feature_dim or self._measure_features()
+
+    def block(self, index: int) -> nn.Module:
+        return self.module.get_submodule(self.blocks[index])
+
+    def normalise(self, inputs: Tensor) -> Tensor:
+        """uint8 (B, C, H, W) to float with the backbone's mean and std; floats are taken as normalised already."""
+        if inputs.is_floating_point():
+            return inputs
+        return (inputs.float() / 255 - self.mean) / self.std
+
+    def features(self, inputs: Tensor) -> Tensor:
+        """Features (B, D): what the original classifier saw, pooled."""
+        if self.stand_in is not None:
+            inputs = self.stand_in
+        return pooled(self.module(self.normalise(inputs), **self.call))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.features(inputs)
+
+    def hidden(self, inputs: Tensor) -> Tensor:
+        """Output of the last block, before pooling: (B, C, H, W) of a convolutional net, (B, T, D) of a transformer."""
+        kept: list[Any] = []
+        handle = self.block(len(self.blocks) - 1).register_forward_hook(lambda _m, _a, output: kept.append(output))
+        try:
+            self.features(inputs)
+        finally:
+            handle.remove()
+        return tree_leaves(kept[0])[0]
+
+    def depths(self) -> dict[str, int]:
+        """Depth of every parameter of ``module`` by name (see ``blocks.depths``), as corrected by ``verify``."""
+        found = chains.depths(self.module, self.blocks)
+        return {name: 0 if name in self.early else depth for name, depth in found.items()}
+
+    def verify(self, inputs: Tensor) -> Verification:
+        """Prove the blocks on one batch (B >= 2): each is called once, in order, and resuming from it is bit-equal.
+
+        Tries the next plausible chain where one fails; falls back to the network as one block, and says why.
+        """
+        reasons: list[str] = []
+        for chain in dict.fromkeys([self.blocks, *chains.candidates(self.module)[:4]]):
+            if chain == chains.WHOLE:
+                continue
+            reason = self._refuted(chain, inputs)
+            if not reason:
+                note = f" (instead of another chain: {reasons[0]})" if reasons else ""
+                self.verification = Verification(True, chain, f"{len(chain)} blocks resume bit for bit{note}")
+                return self.verification
+            reasons.append(reason)
+        why = reasons[0] if reasons else "no chain of blocks was found"
+        self._take(chains.WHOLE)
+        reason = f"{why}; the whole network counts as one block: it is thawed and cached as a whole"
+        self.verification = Verification(False, chains.WHOLE, reason)
+        return self.verification
+
+    def _take(self, chain: tuple[str, ...]) -> None:
+        self.blocks, self.early, self.stand_in_rows = chain, frozenset(), 1
+        self.blanks.clear()
+
+    def _refuted(self, chain: tuple[str, ...], inputs: Tensor) -> str:
+        """Why ``chain`` is not a chain of blocks on ``inputs``, or nothing; leaves the backbone set up for it."""
+        with resume.evaluating(self):
+            for rows in (1, None):
+                self._take(chain)
+                self.stand_in_rows = rows
+                try:
+                    reason = resume.refuted(self, inputs)
+                except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, AssertionError) as error:
+                    reason = f"resuming fails ({type(error).__name__}: {str(error)[:120]})"
+                if not reason:
+                    self.early = resume.early_parameters(self, inputs)
+                    return ""
+            return reason
+
+    def _measure_features(self) -> int:
+        blank = torch.zeros(1, *self.spec.input_shape)
+        with resume.evaluating(self), torch.no_grad():
+            return self.features(blank).shape[1]
+
+
+def pooled(output: Any) -> Tensor:
+    """Features (B, D) of whatever a network returns.
+
+    Named outputs: ``logits`` (the classifier was taken off, so they are what it saw), ``pooler_output``, else the
+    first value. Maps (B, D, H, W) are averaged over places, sequences (B, T, D) over tokens.
+    """
+    for name in ("logits", "pooler_output"):
+        value = getattr(output, name, None)
+        if isinstance(value, Tensor):
+            output = value
+            break
+    if not isinstance(output, Tensor):
+        output = tree_leaves(output)[0]
+    if output.dim() == 4:
+        return output.mean(dim=(2, 3))
+    return output.mean(dim=1) if output.dim() == 3 else output
+
+
+def load(
+    name: str | nn.Module,
+    *,
+    weights: str | Path | None = None,
+    image_size: int | None = None,
+    channels: int = 3,
+    pretrained: bool = True,
+    offline: bool = False,
+    seed: int = 0,
+) -> Backbone:
+    """A backbone by name: ``timm/…``, ``torchvision/…``, ``builtin/…``, an existing path, a dotted name, a Hub id.
+
+    Args:
+        name: the name, or the user's own module.
+        weights: a safetensors file or a state dict to put in, instead of the published weights.
+        image_size: another input size than the backbone's own (pixels, square).
+        channels: another number of input channels than 3.
+        pretrained: False starts from random weights (``seed``).
+        offline: never touch the network.
+
+    Raises:
+        BackboneError: unknown name, or weights that do not fit. Unreachable: weights that cannot be had.
+    """
+    from headstart.models import loading
+
+    return loading.load(
+        name,
+        weights=weights,
+        image_size=image_size,
+        channels=channels,
+        pretrained=pretrained,
+        offline=offline,
+        seed=seed,
+    )
+
+
+def default(offline: bool = False) -> tuple[str, str]:
+    """The backbone taken when none is named, and why (see ``loading.default``)."""
+    from headstart.models import loading
+
+    return loading.default(offline)

@@ -1,0 +1,231 @@
+"""Resume any network from a recorded block output, without knowing its code.
+
+Blocks ``0 .. k-1`` get a ``forward`` that answers from the record; the network's own forward then runs on a blank
+stand-in input, so that only what comes after block ``k-1`` is computed. Three traps, each a test: clone when recording
+(an in-place ReLU edits the record), stand-ins are real memory (never ``expand``), and the record is cloned again when
+it is handed out.
+
+Shapes: B rows, D features; a record is whatever block ``k-1`` returns (a tensor, or a tuple or dict of tensors).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+if TYPE_CHECKING:
+    from headstart.models.backbone import Backbone
+
+
+class _Reached(Exception):
+    """Ends a recording forward: what comes after the block is not needed."""
+
+
+def record(backbone: Backbone, k: int, inputs: Tensor) -> Any:
+    """The output of block ``k-1`` for ``inputs`` (B, …), cloned and detached; later blocks are not computed.
+
+    Raises:
+        ValueError: ``k`` is not in 1 .. number of blocks.
+    """
+    _check(backbone, k)
+    kept: list[Any] = []
+
+    def keep(_module: nn.Module, _args: Any, output: Any) -> None:
+        kept.append(tree_map(_clone, output))
+        raise _Reached
+
+    handle = backbone.block(k - 1).register_forward_hook(keep)
+    try:
+        with torch.no_grad():
+            backbone.features(inputs)
+    except _Reached:
+        return kept[0]
+    finally:
+        handle.remove()
+    raise ValueError(f"block {k - 1} ({backbone.blocks[k - 1]!r}) was not reached")
+
+
+@contextmanager
+def resumed(backbone: Backbone, k: int, value: Any) -> Iterator[None]:
+    """Inside, ``backbone.features(anything)`` answers for the recorded ``value`` instead of its argument.
+
+    Hooks of the replaced blocks still run, their attributes stay readable, and their parameters get no gradient.
+    """
+    _check(backbone, k)
+    rows = tree_leaves(value)[0].shape[0] if backbone.stand_in_rows is None else backbone.stand_in_rows
+    blanks = _blanks(backbone, rows, tree_leaves(value)[0])
+    replaced = [backbone.block(i) for i in range(k)]
+    try:
+        for i, block in enumerate(replaced):
+            answer = _Answer(value, copy=True) if i == k - 1 else _Answer(blanks.outputs[i], copy=False)
+            block.forward = answer  # type: ignore[assignment]
+        backbone.stand_in = blanks.inputs
+        yield
+    finally:
+        backbone.stand_in = None
+        for block in replaced:
+            block.__dict__.pop("forward", None)
+
+
+def features_from(backbone: Backbone, k: int, value: Any, batch: int) -> Tensor:
+    """Features (B, D) of the recorded ``value`` of ``batch`` rows: the network's own forward from block ``k`` on."""
+    with resumed(backbone, k, value):
+        features = backbone.features(torch.empty(0))
+    if len(features) != batch:
+        raise ValueError(f"the record holds {len(features)} rows, {batch} were asked for")
+    return features
+
+
+class _Answer:
+    """The forward of a replaced block. A record is copied each time: what follows may edit it in place."""
+
+    def __init__(self, value: Any, *, copy: bool) -> None:
+        self.value, self.copy = value, copy
+
+    def __call__(self, *_args: Any, **_kwargs: Any) -> Any:
+        return tree_map(_clone, self.value) if self.copy else self.value
+
+
+class _Blanks:
+    """A blank input and what every block answers to it, as real memory: content never matters, shapes do."""
+
+    def __init__(self, inputs: Tensor, outputs: list[Any]) -> None:
+        self.inputs, self.outputs = inputs, outputs
+
+
+def _blanks(backbone: Backbone, rows: int, like: Tensor) -> _Blanks:
+    """Blanks of ``rows`` rows on the device of ``like``, computed by one forward and kept on the backbone."""
+    key = (rows, like.device, tuple(backbone.spec.input_shape), backbone.blocks)
+    if key in backbone.blanks:
+        return backbone.blanks[key]
+    dtype = next((p.dtype for p in backbone.module.parameters()), torch.float32)
+    outputs: list[Any] = [None] * len(backbone.blocks)
+
+    def keep(i: int) -> Any:
+        return lambda _module, _args, output: outputs.__setitem__(i, tree_map(_zeros, output))
+
+    handles = [backbone.block(i).register_forward_hook(keep(i)) for i in range(len(outputs))]
+    try:
+        # Batch statistics must not see a blank row, and blanks made while measuring must still serve training.
+        with evaluating(backbone), torch.inference_mode(False), torch.no_grad():
+            inputs = torch.zeros(rows, *backbone.spec.input_shape, device=like.device, dtype=dtype)
+            backbone.features(inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    backbone.blanks.clear()  # one set is enough: the last block of one training batch after the other
+    backbone.blanks[key] = _Blanks(inputs, outputs)
+    return backbone.blanks[key]
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Every part of ``module`` in eval mode inside; each part's own mode back afterwards."""
+    modes = {part: part.training for part in module.modules()}
+    try:
+        for part in modes:
+            part.training = False
+        yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+
+
+def _check(backbone: Backbone, k: int) -> None:
+    if not 1 <= k <= len(backbone.blocks):
+        raise ValueError(f"k must be in 1 .. {len(backbone.blocks)}, got {k}")
+
+
+def _clone(value: Any) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    with torch.inference_mode(False):  # a record made while measuring must still serve training
+        return value.detach().clone()
+
+
+def _zeros(value: Any) -> Any:
+    return torch.zeros_like(value) if isinstance(value, Tensor) else value
+
+
+def refuted(backbone: Backbone, inputs: Tensor) -> str:
+    """Why the backbone's blocks do not hold on ``inputs`` (B, …), or nothing. The backbone must be in eval mode."""
+    count = len(backbone.blocks)
+    outputs: list[Any] = [None] * count
+    order: list[int] = []
+
+    def keep(i: int) -> Any:
+        def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+            order.append(i)
+            outputs[i] = tree_map(_clone, output)
+
+        return hook
+
+    handles = [backbone.block(i).register_forward_hook(keep(i)) for i in range(count)]
+    try:
+        with torch.no_grad():
+            full = backbone.features(inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if sorted(set(order)) != list(range(count)) or len(order) != count:
+        calls = {backbone.blocks[i]: order.count(i) for i in range(count) if order.count(i) != 1}
+        return f"blocks are not called exactly once ({_named(calls)})"
+    if order != list(range(count)):
+        return "blocks run in another order than they are registered"
+    for k in range(1, count + 1):
+        with torch.no_grad():
+            again = features_from(backbone, k, outputs[k - 1], len(inputs))
+        if not torch.equal(torch.nan_to_num(full), torch.nan_to_num(again)):
+            gap = (full - again).abs().max().item()
+            return f"resuming after {backbone.blocks[k - 1]!r} gives other features (by {gap:.1e})"
+    return ""
+
+
+def early_parameters(backbone: Backbone, inputs: Tensor) -> frozenset[str]:
+    """Parameters placed after the last block whose gradient says otherwise: they also work earlier.
+
+    Compares their gradients of a resumed forward with those of a full one; what differs must not count as trailing,
+    or a cached prefix would train it on half of its gradient.
+    """
+    count = len(backbone.blocks)
+    trailing = [name for name, depth in backbone.depths().items() if depth == count and not _inside(backbone, name)]
+    if not trailing:
+        return frozenset()
+    parameters = [backbone.module.get_parameter(name) for name in trailing]
+    wanted = [parameter.requires_grad for parameter in parameters]
+    value = record(backbone, count, inputs)
+    try:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        full = _gradients(backbone.features(inputs), parameters)
+        again = _gradients(features_from(backbone, count, value, len(inputs)), parameters)
+    finally:
+        for parameter, flag in zip(parameters, wanted, strict=True):
+            parameter.requires_grad_(flag)
+    return frozenset(name for name, a, b in zip(trailing, full, again, strict=True) if not _equal(a, b))
+
+
+def _gradients(features: Tensor, parameters: list[nn.Parameter]) -> tuple[Tensor | None, ...]:
+    weights = torch.linspace(0.5, 1.5, features.numel(), device=features.device).view_as(features)
+    if not features.requires_grad:
+        return (None,) * len(parameters)
+    return torch.autograd.grad((features * weights).sum(), parameters, allow_unused=True)
+
+
+def _equal(a: Tensor | None, b: Tensor | None) -> bool:
+    if a is None or b is None:
+        return a is b
+    return torch.allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def _inside(backbone: Backbone, name: str) -> bool:
+    return any(name.startswith(f"{block}." if block else "") for block in backbone.blocks)
+
+
+def _named(calls: dict[str, int]) -> str:
+    return ", ".join(f"{name!r} {count} times" for name, count in list(calls.items())[:3])
