@@ -51,9 +51,11 @@ def order(seed: KeyPart, stage: KeyPart, epoch: KeyPart, n: int) -> np.ndarray:
 def weighted_order(
     seed: KeyPart, stage: KeyPart, epoch: KeyPart, weights: Sequence[float] | np.ndarray, total: int | None = None
 ) -> np.ndarray:
-    """``total`` rows (default N) drawn with replacement, each in proportion to its weight (N,).
+    """``total`` rows (default N), each in proportion to its weight (N,), in random order.
 
-    The law of torch's WeightedRandomSampler, without its state.
+    Systematic resampling (Kitagawa 1996): every row comes the whole number of times below or above its expected count,
+    and so does every set of rows of equal weight, such as a class under balanced weights. The expected counts are those
+    of torch's WeightedRandomSampler, without its chance imbalance and without its state.
 
     Raises:
         ValueError: weights are negative, not finite, or all zero.
@@ -61,5 +63,11 @@ def weighted_order(
     shares = np.asarray(weights, dtype=np.float64)
     if shares.ndim != 1 or not np.isfinite(shares).all() or (shares < 0).any() or not shares.sum() > 0:
         raise ValueError("row weights must be finite and not negative, and at least one must be above zero")
+    size = len(shares) if total is None else total
     rng = generator(seed, "weighted order", stage, epoch)
-    return rng.choice(len(shares), size=len(shares) if total is None else total, p=shares / shares.sum())
+    shuffled = rng.permutation(len(shares))
+    shuffled = shuffled[np.argsort(shares[shuffled], kind="stable")]  # equal weights side by side
+    edges = np.cumsum(shares[shuffled])
+    marks = (rng.random() + np.arange(size)) / max(size, 1)
+    chosen = np.searchsorted(edges / edges[-1], np.minimum(marks, np.nextafter(1.0, 0.0)), side="right")
+    return rng.permutation(shuffled[chosen])

@@ -42,8 +42,8 @@ class Schedule:
                 where="schedule",
                 remedy=f"known: {', '.join(sorted(SCHEDULES))}",
             )
-        if not (0 <= self.warmup <= 1 and 0 <= self.floor <= 1 and 0 < self.pct_start < 1):
-            raise ConfigError("warmup and floor must lie in [0, 1], pct_start in (0, 1)", where="schedule")
+        if not (0 <= self.warmup <= 1 and 0 <= self.floor <= 1 and 0 < self.pct_start <= 1):
+            raise ConfigError("warmup and floor must lie in [0, 1], pct_start in (0, 1]", where="schedule")
         if self.momentum is not None and self.name != "one_cycle":
             raise ConfigError("only one_cycle moves the momentum", where="schedule.momentum")
 

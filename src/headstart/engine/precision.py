@@ -1,0 +1,129 @@
+"""Precision and memory layout, chosen by measurement on this machine and written down so that they can be replayed.
+
+bf16 is no gift: a CPU without bf16 instructions runs it several times slower than fp32. So one training step is timed
+in each candidate, and a richer one is taken only where it is faster by ``WORTH`` than every simpler one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from headstart.core.errors import ConfigError
+from headstart.core.events import Decision
+
+WORTH = 1.1
+ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Precision:
+    """``name`` is fp32 or bf16 (autocast; weights stay fp32); ``channels_last`` the layout of pictures and kernels."""
+
+    name: str = "fp32"
+    channels_last: bool = False
+
+    def __post_init__(self) -> None:
+        if self.name not in ("fp32", "bf16"):
+            raise ConfigError(f"unknown precision '{self.name}'", where="precision", remedy="auto, fp32 or bf16")
+
+    def __str__(self) -> str:
+        return f"{self.name}, channels last" if self.channels_last else self.name
+
+    def autocast(self, device: torch.device | str) -> contextlib.AbstractContextManager[Any]:
+        """What the forward pass runs in."""
+        if self.name == "fp32":
+            return contextlib.nullcontext()
+        return torch.autocast(torch.device(device).type, dtype=torch.bfloat16)
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
+
+CANDIDATES = (Precision(), Precision(channels_last=True), Precision("bf16"), Precision("bf16", channels_last=True))
+
+
+def choose(
+    step: Callable[[Precision], float],
+    *,
+    wanted: str = "auto",
+    candidates: Sequence[Precision] = CANDIDATES,
+    rounds: int = ROUNDS,
+    clock: Callable[[], float] = time.perf_counter,
+) -> tuple[Precision, Decision]:
+    """Time ``step`` (one training step, or forward; returns its loss) and choose; the candidates come simplest first.
+
+    Each runs once to warm up and then ``rounds`` times, in turns, so that a busy machine slows all alike; the fastest
+    of its runs counts. A candidate that fails, or whose loss is not finite, is out. ``step`` has to wait for its device
+    (reading the loss as a float does) and to leave nothing changed (see ``finder.remember``).
+
+    Args:
+        wanted: "auto", or "fp32" or "bf16": only candidates of that name are timed then.
+
+    Returns:
+        The choice, and the decision to record: ``replay`` reads it.
+
+    Raises:
+        ConfigError: ``wanted`` is unknown, or does not run here.
+    """
+    considered = [each for each in candidates if wanted in ("auto", each.name)]
+    if not considered:
+        raise ConfigError(f"unknown precision '{wanted}'", where="precision", remedy="auto, fp32 or bf16")
+    seconds: dict[Precision, float] = {}
+    failed: dict[str, str] = {}
+    for candidate in considered:
+        try:
+            loss = step(candidate)
+        except (RuntimeError, NotImplementedError) as error:
+            failed[str(candidate)] = (str(error).splitlines() or [type(error).__name__])[0]
+            continue
+        if math.isfinite(loss):
+            seconds[candidate] = math.inf
+        else:
+            failed[str(candidate)] = f"loss {loss}"
+    if not seconds:
+        raise ConfigError(f"precision '{wanted}' does not run here: {failed}", where="precision")
+    for _ in range(rounds if len(seconds) > 1 else 0):
+        for candidate in seconds:
+            begun = clock()
+            step(candidate)
+            seconds[candidate] = min(seconds[candidate], clock() - begun)
+    choice = _simplest_worth(seconds)
+    return choice, Decision("precision", str(choice), _reason(choice, seconds, wanted), _facts(choice, seconds, failed))
+
+
+def replay(facts: dict[str, Any]) -> Precision:
+    """The precision that a recorded decision chose: a resumed run measures nothing."""
+    return Precision(str(facts["name"]), bool(facts["channels_last"]))
+
+
+def _simplest_worth(seconds: dict[Precision, float]) -> Precision:
+    choice, *richer = seconds
+    for candidate in richer:
+        if seconds[candidate] * WORTH <= seconds[choice]:
+            choice = candidate
+    return choice
+
+
+def _reason(choice: Precision, seconds: dict[Precision, float], wanted: str) -> str:
+    simplest = next(iter(seconds))
+    asked = "" if wanted == "auto" else f"{wanted} was asked for; "
+    if len(seconds) == 1:
+        return f"{asked}the only one that runs here"
+    if choice != simplest:
+        gain = seconds[simplest] / seconds[choice]
+        return f"{asked}a training step is {gain:.2f} times faster here than in {simplest}"
+    best = max(seconds[simplest] / value for candidate, value in seconds.items() if candidate != simplest)
+    return f"{asked}nothing else is {WORTH:g} times faster here (the best of the others: {best:.2f} times)"
+
+
+def _facts(choice: Precision, seconds: dict[Precision, float], failed: dict[str, str]) -> dict[str, Any]:
+    timed = {str(candidate): value for candidate, value in seconds.items() if math.isfinite(value)}
+    return {"name": choice.name, "channels_last": choice.channels_last, "seconds": timed, "failed": failed}

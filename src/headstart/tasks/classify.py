@@ -1,0 +1,93 @@
+"""Classification: cross-entropy with smoothing, class weights and soft targets, one exact definition for all of them.
+
+Shapes: B rows, K classes. Targets are class indices (B,) int64 or shares (B, K) float whose rows sum to 1.
+
+With one-hot (or soft) targets y, class weights w (all 1 without) and smoothing s:
+
+    loss = sum_ik w_k y'_ik (-log p_ik) / B        where y' = (1 - s) y + s / K
+
+That is torch's ``cross_entropy`` with soft targets, and without weights also with indices. For *weighted* indices torch
+divides by the weights of the rows at hand instead, so that the same classes given as indices and as one-hot rows would
+give different losses, and a rare row another gradient in every batch. Here they agree: weights have a mean of 1 over
+the training rows (``balance.class_weights``), so the mean over rows is the right one without looking at the batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from headstart.core.errors import ConfigError, TrainingError
+
+
+def loss(
+    logits: torch.Tensor,
+    targets: torch.Tensor,
+    *,
+    label_smoothing: float = 0.0,
+    class_weights: torch.Tensor | None = None,
+    total: float | None = None,
+) -> torch.Tensor:
+    """Scalar loss of logits (B, K), in nats: the sum over rows divided by ``total``, default B.
+
+    Give the rows of the effective batch as ``total`` where this batch is a part of it.
+
+    Raises:
+        TrainingError: targets of the wrong shape or type.
+    """
+    _check(logits, targets, class_weights)
+    if targets.ndim == 2:
+        targets = targets.to(logits.dtype)
+    summed = functional.cross_entropy(logits, targets, class_weights, reduction="sum", label_smoothing=label_smoothing)
+    return summed / (len(logits) if total is None else total)
+
+
+class Loss(nn.Module):
+    """``loss`` as the sum over rows, with fixed smoothing and weights (a buffer: it follows the learner's device).
+
+    Raises:
+        ConfigError: smoothing outside [0, 1), or weights that are not positive.
+    """
+
+    class_weights: torch.Tensor | None
+
+    def __init__(self, *, label_smoothing: float = 0.0, class_weights: Sequence[float] | None = None) -> None:
+        super().__init__()
+        if not 0 <= label_smoothing < 1:
+            raise ConfigError(f"{label_smoothing} is outside [0, 1)", where="label_smoothing")
+        if class_weights is not None and not all(math.isfinite(weight) and weight > 0 for weight in class_weights):
+            raise ConfigError("class weights must be positive", where="class_weights")
+        self.label_smoothing = label_smoothing
+        weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
+        self.register_buffer("class_weights", weights, persistent=False)
+
+    def forward(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Sum over rows of the loss of logits (B, K), in float32."""
+        return loss(
+            outputs.float(), targets, label_smoothing=self.label_smoothing, class_weights=self.class_weights, total=1.0
+        )
+
+    def at_zero(self, targets: torch.Tensor, outputs: int) -> float:
+        """Mean loss of K = ``outputs`` logits of zero. Every class has -log p = ln K, so it is ln K times the mean of w_k y'_ik:
+        ln K without weights, and with balanced ones over all training rows where nothing is smoothed.
+        """
+        weights = self.class_weights
+        if weights is None:
+            return math.log(outputs)
+        own = weights[targets] if targets.ndim == 1 else targets.to(weights.dtype) @ weights
+        smoothing = self.label_smoothing
+        return math.log(outputs) * float((1 - smoothing) * own.mean() + smoothing * weights.mean())
+
+
+def _check(logits: torch.Tensor, targets: torch.Tensor, class_weights: torch.Tensor | None) -> None:
+    rows, classes = logits.shape
+    if targets.shape not in ((rows,), (rows, classes)):
+        raise TrainingError(f"targets {tuple(targets.shape)} do not fit logits {tuple(logits.shape)}")
+    if targets.ndim == 1 and targets.is_floating_point():
+        raise TrainingError(f"class indices must be integers, not {targets.dtype}")
+    if class_weights is not None and class_weights.shape != (classes,):
+        raise TrainingError(f"{len(class_weights)} class weights for {classes} classes")
