@@ -10,7 +10,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from headstart.core import registry
 from headstart.core.errors import ConfigError, Problem
-from headstart.stages.base import Stage, Training
+from headstart.core.settings import keys_of, problems_from
+from headstart.stages.base import Gate, Stage, Training
 from headstart.stages.methods import probe, scratch, thaw
 
 METHODS = "headstart.stages.methods"
@@ -108,7 +109,9 @@ def _entry(entry: Any, where: str, problems: list[Problem]) -> Stage | None:
     if isinstance(entry, str):
         entry = {entry: {}}
     if not isinstance(entry, Mapping) or len(entry) != 1:
-        problems.append(Problem("a stage is a name or one name with its settings", where, "for example: thaw: {blocks: 4}"))
+        problems.append(
+            Problem("a stage is a name or one name with its settings", where, "for example: thaw: {blocks: 4}")
+        )
         return None
     ((name, settings),) = entry.items()
     try:
@@ -120,15 +123,10 @@ def _entry(entry: Any, where: str, problems: list[Problem]) -> Stage | None:
 
 
 def _validate(kind: type[Stage], values: dict[str, Any], where: str, problems: list[Problem]) -> Stage | None:
-    known = [item.name for item in fields(kind) if item.init]
     try:
         return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
-        for found in error.errors():
-            path = ".".join(str(part) for part in found["loc"] if not str(part).startswith(("function", "literal")))
-            if found["type"] == "unexpected_keyword_argument":
-                message = f"unknown setting{registry.suggest(path.rpartition('.')[2], known)}"
-            else:
-                message = f"{found['msg']} (got {found['input']!r})"
-            problems.append(Problem(message, f"{where}.{path}" if where else path))
+        known = {(): [item.name for item in fields(kind) if item.init], ("gate",): [item.name for item in fields(Gate)]}
+        scope = keys_of(where)
+        problems += problems_from(error.errors(), where, lambda keys: known.get(keys[len(scope) :], ()))
         return None

@@ -1,0 +1,51 @@
+"""The names that other tools give our settings, in one table."""
+
+from __future__ import annotations
+
+# Each is accepted wherever ours is, and said aloud once.
+ALIASES = {
+    alias: name
+    for name, aliases in {
+        "backbone": "model arch base_model model_name_or_path model_name encoder",
+        "data": "dataset dataset_name data_dir train_dir train_data",
+        "output_dir": "out output output_directory save_path",
+        "lr": "learning_rate lr0 base_lr max_lr lr_max",
+        "epochs": "num_train_epochs num_epochs max_epochs n_epochs",
+        "batch_size": "bs batch per_device_train_batch_size train_batch_size",
+        "accumulate": "gradient_accumulation_steps accumulate_grad_batches grad_accum_steps",
+        "label_smoothing": "label_smoothing_factor smoothing",
+        "mixup": "mixup_alpha",
+        "cutmix": "cutmix_alpha",
+        "layer_decay": "layerwise_decay layer_lr_decay",
+        "head_multiple": "head_lr_multiple lr_mult",
+        "weight_decay": "wd",
+        "clip": "max_grad_norm gradient_clip_val clip_grad",
+        "schedule": "scheduler lr_scheduler lr_scheduler_type sched",
+        "warmup": "warmup_ratio",
+        "optimizer": "optim opt",
+        "ema": "ema_decay model_ema_decay",
+        "augment": "aug augmentation augmentations",
+        "patience": "early_stopping_patience early_stop",
+        "metric": "metric_for_best_model eval_metric validation_metric monitor",
+        "image_size": "imgsz img_size input_size",
+        "time_limit": "time_budget max_time",
+        "precision": "mixed_precision",
+        "threads": "num_threads",
+        "seed": "random_state random_seed",
+        "name": "run_name experiment_name",
+        "group_by": "group groups group_column",
+        "input_column": "image_column image_column_name path_column",
+        "label_column": "label_column_name target_column",
+        "blocks": "unfreeze",
+        "val": "validation valid",
+    }.items()
+    for alias in aliases.split()
+}
+
+# Settings that people look for and that live elsewhere.
+ELSEWHERE = {
+    "resume": "resuming is asked for on the line: headstart fit --resume, or fit(…, resume=True)",
+    "test_split": "the share of test rows is data.split.test",
+    "val_split": "the share of validation rows is data.split.val",
+    "freeze": "what trains is said by the stages: plan: [{thaw: {blocks: 2}}] thaws the last two blocks",
+}

@@ -1,0 +1,320 @@
+"""The whole configuration of a run: read, overridden, checked, and able to say where every value came from."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from pydantic import Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from headstart.aliases import ALIASES, ELSEWHERE
+from headstart.core import registry, settings
+from headstart.core.errors import ConfigError, Problem
+from headstart.core.layers import Layers
+from headstart.core.settings import Keys, Written, text_of
+from headstart.data.settings import DataSettings, SplitSettings
+from headstart.stages import plans
+from headstart.stages.base import STRICT, Gate, Stage, as_mapping
+
+_SPLIT_NAMES = {"train", "val", "valid", "validation", "test", "target"}
+
+
+@dataclass(frozen=True, config=STRICT)
+class HeadSettings:
+    """The new head. ``init: source`` starts from the rows of the source classifier whose class names match."""
+
+    kind: str = "linear"
+    hidden: int = Field(default=256, ge=1)
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    init: Literal["default", "xavier", "zero", "source"] = "default"
+
+
+class Explained(NamedTuple):
+    """One setting, its value, and its origin: ``default``, ``pets.yaml:7``, ``command line``, ``plan gradual``."""
+
+    key: str
+    value: Any
+    why: str
+
+
+@dataclass(frozen=True, config=STRICT)
+class Experiment:
+    """Everything that decides a run.
+
+    ``training`` holds settings of stages (lr, epochs, mixup…) for the whole plan: they replace the numbers of a named
+    plan, and a stage that is written out keeps what it says itself.
+    """
+
+    data: DataSettings = field(default_factory=DataSettings)
+    backbone: Any = None  # a name, or the user's own module; None: the best that is at hand, said aloud
+    weights: str | None = None
+    pretrained: bool = True
+    image_size: int | None = Field(default=None, ge=8, le=4096)
+    head: HeadSettings = field(default_factory=HeadSettings)
+    plan: Any = plans.DEFAULT  # a plan's name, or a list of stages
+    training: dict[str, Any] = field(default_factory=dict)
+    seed: int = Field(default=42, ge=0, lt=2**32)
+    output_dir: str = "runs"
+    name: str | None = None
+    device: str = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    metric: Any = "accuracy"  # a name, or a function (labels, probabilities) -> float
+    time_limit: float | None = Field(default=None, gt=0.0)  # seconds for the whole run
+    threads: int | None = Field(default=None, ge=1, le=1024)
+    baseline: bool = True
+    normalisation_check: bool = True
+    offline: bool = False
+    cache_budget: float | None = Field(default=None, ge=0.0)  # GB
+    force: bool = False  # run a recipe that the check of the plan refuses
+    places: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
+    notes: tuple[str, ...] = field(default=(), repr=False, compare=False)
+
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages of the plan with the settings of ``training`` applied.
+
+        Raises:
+            ConfigError: a mistake in the plan; or the plan is ``auto``, which has stages once the data is known.
+        """
+        if self.plan == "auto":
+            raise ConfigError("plan 'auto' has no stages before the data is known", where="plan")
+        stages = plans.parse(self.plan)
+        plans.override(stages, self.training)
+        return tuple(plans.override([stage], self._whole_plan(index, stage))[0] for index, stage in enumerate(stages))
+
+    def _whole_plan(self, index: int, stage: Stage) -> dict[str, Any]:
+        """The settings of ``training`` that this stage has and does not say itself."""
+        entry = None if isinstance(self.plan, str) else self.plan[index]
+        said = next(iter(entry.values())) or {} if isinstance(entry, Mapping) else {}
+        names = {item.name for item in fields(stage) if item.init} - set(said)
+        return {key: item for key, item in self.training.items() if key in names}
+
+    def as_mapping(self) -> dict[str, Any]:
+        """Plain values for ``experiment.yaml``; ``load`` reads them back as the same experiment."""
+        mapping = {name: _plain(getattr(self, name)) for name in _FIELDS}
+        return {**{key: item for key, item in mapping.items() if key != "training"}, **mapping["training"]}
+
+    def to_yaml(self) -> str:
+        """The text of ``experiment.yaml``."""
+        return settings.dump(self.as_mapping())
+
+    def explain(self) -> tuple[Explained, ...]:
+        """Every setting with its value and where it came from; the stages of the plan follow the settings."""
+        rows = [
+            Explained(key, item, self._why(key))
+            for name in _FIELDS
+            if name not in ("plan", "training")
+            for key, item in _flat(name, _plain(getattr(self, name)))
+        ]
+        rows.append(Explained("plan", self.plan if isinstance(self.plan, str) else "a list", self._why("plan")))
+        rows += [Explained(key, _plain(item), self._why(key)) for key, item in self.training.items()]
+        return (*rows, *(() if self.plan == "auto" else self._explain_stages()))
+
+    def _explain_stages(self) -> Iterator[Explained]:
+        for index, stage in enumerate(self.stages()):
+            defaults, whole_plan = as_mapping(type(stage)()), self._whole_plan(index, stage)
+            for key, item in as_mapping(stage).items():
+                path = f"plan[{index}].{stage.method}.{key}"
+                if key in whole_plan:
+                    why = self._why(key)
+                elif isinstance(self.plan, str) and item != defaults[key]:
+                    why = f"plan {self.plan}"
+                else:
+                    why = self._why(path)
+                yield Explained(path, item, why)
+
+    def _why(self, key: str) -> str:
+        inside = (place for path, place in self.places.items() if path.startswith((f"{key}.", f"{key}[")))
+        return self.places.get(key) or next(inside, "default")
+
+
+_FIELDS = tuple(item.name for item in fields(Experiment) if item.name not in ("places", "notes"))
+
+
+def load(
+    config: str | Path | None = None, overrides: Sequence[str] = (), *, origin: str = "argument", **flags: Any
+) -> Experiment:
+    """An experiment from a YAML file, ``key=value`` texts and keyword arguments; later ones win.
+
+    Args:
+        config: the YAML file, or None.
+        overrides: such as ``"lr=3e-4"`` or ``"data.split.val=0.2"``; values are read as YAML.
+        origin: what ``explain`` says of overrides and flags (the command line says "command line").
+        flags: settings by name; None counts as not given; ``data`` may be settings, or the data itself.
+
+    Raises:
+        ConfigError: every mistake at once, each with its place and the nearest known name.
+    """
+    layers = Layers(_known, ALIASES, _settle)
+    if config is not None:
+        layers.take([((key,), item) for key, item in settings.read(config).value.items()])
+    given: list[tuple[Keys, Written]] = []
+    for text in overrides:
+        key, equals, right = text.partition("=")
+        if equals and key.strip():
+            item = settings.wrap(settings.value(right.strip()), origin, lists=True)
+            given.append((settings.keys_of(key.strip()), item))
+        else:
+            layers.problems.append(Problem(f"'{text}' is not key=value", origin, "for example: lr=3e-4"))
+    for key, item in flags.items():
+        if item is not None:
+            given.append(((key,), settings.wrap(item, origin, lists=key == "plan")))
+    layers.take(given)
+    return _checked(layers)
+
+
+def _checked(layers: Layers) -> Experiment:
+    _yield_to_later(layers.root)
+    places = {text_of(keys): item.place for keys, item in layers.root.walk() if keys}
+    values: dict[str, Any] = {}
+    training: dict[str, Any] = {}
+    problems: list[Problem] = []
+    for key, item in layers.root.value.items():
+        if key in _FIELDS:
+            values[key] = item.plain()
+        elif key in _known(("plan", 0, "")):
+            training[key] = item.plain()
+        else:
+            nearest = "" if key in ELSEWHERE else registry.suggest(key, [*_known(()), *ALIASES])
+            problems.append(Problem(f"unknown setting{nearest}", key, ELSEWHERE.get(key, "")))
+    problems += _problems_of_plan(values.get("plan", plans.DEFAULT), training)
+    built = {**values, "training": training, "places": places, "notes": tuple(layers.notes.values())}
+    try:
+        experiment = TypeAdapter(Experiment).validate_python(built)
+    except ValidationError as error:
+        problems += settings.problems_from(error.errors(), known=_known)
+    if layers.problems or problems:
+        told = dict.fromkeys([*layers.problems, *(_with_place(problem, places) for problem in problems)])
+        raise ConfigError("the settings cannot be used", problems=told)
+    return experiment
+
+
+def _problems_of_plan(plan: Any, training: Mapping[str, Any]) -> list[Problem]:
+    try:
+        if plan == "auto":  # any plan may be chosen: a setting has to fit one of them
+            plans.override([stage for stages in plans.PLANS.values() for stage in stages], training)
+        else:
+            plans.override(plans.parse(plan), training)
+    except ConfigError as error:
+        return list(error.problems)
+    return []
+
+
+def _with_place(problem: Problem, places: Mapping[str, str]) -> Problem:
+    """The problem with ``(pets.yaml:7)`` behind it: the place of the setting, or of what it stands in."""
+    keys = settings.keys_of(problem.where)
+    while keys and text_of(keys) not in places:
+        keys = keys[:-1]
+    place = places.get(text_of(keys), "")
+    return replace(problem, what=f"{problem.what} ({place})") if place else problem
+
+
+def _yield_to_later(root: Written) -> None:
+    """A setting for the whole plan replaces what earlier sources said of a stage, not what its own source says."""
+
+    def rank(place: str) -> int:
+        return 0 if place.startswith("plan ") else 1 if re.search(r":\d+$", place) else 2
+
+    entries = root.value["plan"].value if "plan" in root.value else []
+    for entry in entries if isinstance(entries, list) else []:
+        stages = entry.value.values() if isinstance(entry, Written) and isinstance(entry.value, dict) else []
+        for said in (stage.value for stage in stages if isinstance(stage.value, dict)):
+            for key in [key for key in said if key in root.value and key not in _FIELDS]:
+                if rank(said[key].place) < rank(root.value[key].place):
+                    del said[key]
+
+
+def _settle(root: Written, path: Keys, item: Written) -> tuple[Keys, Written]:
+    """Where short forms belong: ``data: photos/``, ``training: {lr: …}``, ``plan[1].lr`` and ``plan.thaw-half.lr``."""
+    if path[:1] == ("training",):
+        return path[1:], item
+    is_splits = isinstance(item.value, dict) and item.value and set(item.value) <= _SPLIT_NAMES
+    if path == ("data",) and (is_splits or not isinstance(item.value, dict)):
+        return ("data", "source"), item
+    if path[:1] != ("plan",) or len(path) < 2:
+        return path, item
+    plan = root.value.get("plan") or Written(plans.DEFAULT, item.place)
+    if isinstance(plan.value, str) and plan.value in plans.PLANS:
+        stages = [{stage.method: _own_settings(stage)} for stage in plans.PLANS[plan.value]]
+        plan = settings.wrap(stages, f"plan {plan.value}", lists=True)
+    if not isinstance(plan.value, list):
+        return path, item
+    root.value["plan"] = plan
+    return ("plan", *_stage_keys(plan.value, path[1:])), item
+
+
+def _stage_keys(plan: list[Any], path: Keys) -> Keys:
+    """``(1, "lr")`` or ``("thaw-half", "lr")`` as ``(1, "thaw", "lr")``."""
+    index, rest = path[0], path[1:]
+    for place, entry in enumerate(plan):
+        if isinstance(entry.value, str):
+            entry.value = {entry.value: Written({}, entry.place)}
+        if not isinstance(entry.value, dict) or len(entry.value) != 1:
+            continue
+        ((method, inner),) = entry.value.items()
+        if inner.value is None:
+            inner.value = {}
+        title = inner.value.get("name") if isinstance(inner.value, dict) else None
+        if index == (title.value if title else method):
+            index = place
+        if index == place and rest[:1] != (method,):
+            rest = (method, *rest)
+    return (index, *rest)
+
+
+def _own_settings(stage: Stage) -> dict[str, Any]:
+    """What a stage of a named plan sets beside its method's defaults."""
+    defaults = as_mapping(type(stage)())
+    return {key: item for key, item in as_mapping(stage).items() if item != defaults[key]}
+
+
+@functools.cache
+def _known(scope: Keys) -> frozenset[str]:
+    """The names of the settings inside ``scope``; empty where anything goes."""
+    kinds: dict[Keys, tuple[type, ...]] = {
+        (): (Experiment, *_stage_kinds()),
+        ("data",): (DataSettings,),
+        ("data", "split"): (SplitSettings,),
+        ("head",): (HeadSettings,),
+        ("training",): _stage_kinds(),
+        ("gate",): (Gate,),
+    }
+    found = kinds.get(scope, ())
+    if scope[:1] == ("plan",):
+        found = _stage_kinds() if len(scope) == 3 else (Gate,) if scope[3:] == ("gate",) else ()
+    hidden = {"places", "notes"}
+    return frozenset(item.name for kind in found for item in fields(kind) if item.init and item.name not in hidden)
+
+
+@functools.cache
+def _stage_kinds() -> tuple[type, ...]:
+    return tuple(registry.find(plans.METHODS, name).Settings for name in registry.names(plans.METHODS))
+
+
+def _plain(item: Any) -> Any:
+    if isinstance(item, Stage):
+        return {item.method: as_mapping(item)}
+    if is_dataclass(item) and not isinstance(item, type):
+        return {part.name: _plain(getattr(item, part.name)) for part in fields(item)}
+    if isinstance(item, Mapping):
+        return {str(key): _plain(inner) for key, inner in item.items()}
+    if isinstance(item, (list, tuple)):
+        return [_plain(inner) for inner in item]
+    if item is None or isinstance(item, (str, int, float, bool)):
+        return item
+    if isinstance(item, Path):
+        return str(item)
+    kind = item if hasattr(item, "__qualname__") else type(item)
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _flat(key: str, item: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(item, dict) and item:
+        for inner, value in item.items():
+            yield from _flat(f"{key}.{inner}", value)
+    else:
+        yield key, item

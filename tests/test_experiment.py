@@ -1,0 +1,268 @@
+"""Settings from a file, the line and Python: who wins, what is told, and where every mistake stands."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from headstart.core import settings
+from headstart.core.errors import ConfigError
+from headstart.experiment import Experiment, load
+from headstart.stages import plans
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+BOMB = "l0: &l0 [x, x, x, x, x, x, x, x]\n" + "".join(
+    f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 8)}]\n" for i in range(1, 9)
+)
+
+
+def write(folder: Path, text: str, name: str = "pets.yaml") -> Path:
+    file = folder / name
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def mistakes(error: ConfigError) -> list[str]:
+    return [f"{problem.where}: {problem.what}" for problem in error.problems]
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("3e-4", 3e-4),
+        ("1E5", 1e5),
+        (".5", 0.5),
+        ("-1", -1),
+        ("true", True),
+        ("null", None),
+        ("[1, 2e-3]", [1, 2e-3]),
+        ("{cat: 2}", {"cat": 2}),
+        ("no", "no"),
+        ("007", "007"),
+        ("1:30", "1:30"),
+        ("2020-01-01", "2020-01-01"),
+        ("a: b", "a: b"),
+        ("*.csv", "*.csv"),
+        ("[broken", "[broken"),
+        ("", ""),
+        ("'3'", "3"),
+    ],
+)
+def test_a_value_on_the_line_is_what_people_mean(text: str, meant: object) -> None:
+    assert settings.value(text) == meant
+    assert type(settings.value(text)) is type(meant)
+
+
+def test_dump_and_parse_are_inverse() -> None:
+    mapping = {
+        "texts": ["3e-4", "yes", "007", "1:30", "~", "", "0x10", "x: y # z", "true", "é", "a\nb"],
+        "numbers": [1, 1e-5, 1e20, math.inf, -0.5],
+        "no": None,
+        "on": True,
+        "inner": {"1": {}, "empty": []},
+    }
+    assert settings.parse(settings.dump(mapping), "x").plain() == mapping
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: 1\na: 2\n", "f.yaml:2: 'a' is written twice"),
+        ("a: [1", "f.yaml:1: not valid YAML"),
+        ("a: &x [*x]", "nested too deeply"),
+        ("a: !!python/object/apply:os.system ['true']", "has to be"),
+        ("a: !!python/name:os.system x", "not valid YAML"),
+        ("- 1", "no `key: value` settings"),
+        ("? [a]\n: 1\n", "a key has to be a word"),
+        ("a: 1\n---\nb: 2", "not valid YAML"),
+        (BOMB, "too many"),
+    ],
+)
+def test_a_bad_file_is_named_with_its_line(text: str, said: str) -> None:
+    if "apply" in text:  # a tag on a list builds nothing: it is a list
+        assert settings.parse(text, "f.yaml").plain() == {"a": ["true"]}
+        return
+    with pytest.raises(ConfigError) as caught:
+        settings.parse(text, "f.yaml")
+    assert said in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nothing\.yaml: cannot read"):
+        load(tmp_path / "nothing.yaml")
+
+
+def test_defaults_need_no_file() -> None:
+    experiment = load()
+    assert experiment == Experiment()
+    assert (experiment.plan, experiment.seed, experiment.output_dir) == ("gradual", 42, "runs")
+    assert experiment.stages() == plans.PLANS["gradual"]
+
+
+def test_the_file_is_read_and_the_line_wins(tmp_path: Path) -> None:
+    file = write(tmp_path, "data: photos/\nseed: 1\nlr: 1e-3\nplan: full\ndata_dir_is_not_a_setting: 1\n")
+    with pytest.raises(ConfigError, match="data_dir_is_not_a_setting: unknown setting"):
+        load(file)
+    file = write(tmp_path, "data: photos/\nseed: 1\nlr: 1e-3\nplan: full\n")
+    experiment = load(file, ["lr=3e-4", "data.split.val=0.2"], origin="command line", seed=7, device=None)
+    assert (experiment.data.source, experiment.data.split.val, experiment.data.split.test) == ("photos/", 0.2, 0.15)
+    assert (experiment.seed, experiment.training, experiment.device) == (7, {"lr": 3e-4}, "auto")
+    assert [stage.lr for stage in experiment.stages()] == [3e-4]  # type: ignore[attr-defined]
+    why = {row.key: row.why for row in experiment.explain()}
+    assert why["data.source"] == f"{file}:1"
+    assert why["plan"] == f"{file}:4"
+    assert why["lr"] == why["seed"] == why["data.split.val"] == "command line"
+    assert why["data.split.test"] == why["device"] == "default"
+    assert why["plan[0].thaw.lr"] == "command line"
+    assert why["plan[0].thaw.epochs"] == "plan full"
+    assert why["plan[0].thaw.momentum"] == "default"
+
+
+def test_every_mistake_is_told_at_once_with_its_place(tmp_path: Path) -> None:
+    text = """data: {source: photos/, split: {val: 0.15, tst: 0.1}}
+backbone: timm/vit
+plan:
+  - probe: {views: 4}
+  - thaw:
+      blocks: 4
+      blcks: 4
+      gate: {on_fail: explode}
+  - thow: {blocks: 2}
+precision: fp61
+lerning_rate: 3
+freeze: 10
+head: {dropout: 1.5}
+"""
+    file = write(tmp_path, text)
+    with pytest.raises(ConfigError) as caught:
+        load(file, ["seed=-1", "lr=2", "oops", "plan[9].thaw.lr=3", "seed.x=2"], origin="command line", learning_rate=1)
+    told = mistakes(caught.value)
+    for line in (
+        f"plan[1].thaw.blcks: unknown setting, did you mean 'blocks'? ({file}:7)",
+        f"plan[1].thaw.gate.on_fail: should be 'revert', 'stop' or 'warn' (got 'explode') ({file}:8)",
+        f"plan[2]: unknown name 'thow' among the methods, did you mean 'thaw'? ({file}:9)",
+        f"data.split.tst: unknown setting, did you mean 'test'? ({file}:1)",
+        f"precision: should be 'auto', 'fp32' or 'bf16' (got 'fp61') ({file}:10)",
+        f"lerning_rate: unknown setting, did you mean 'learning_rate'? ({file}:11)",
+        f"freeze: unknown setting ({file}:12)",
+        f"head.dropout: should be less than 1 (got 1.5) ({file}:13)",
+        "seed: should be greater than or equal to 0 (got -1) (command line)",
+        "lr: given twice, as 'lr' and as 'learning_rate' (command line)",
+        "command line: 'oops' is not key=value",
+        "plan[9].thaw.lr: there is nothing of that name, plan has 3 entries (command line)",
+        "seed.x: there is nothing of that name, seed is -1 (command line)",
+    ):
+        assert line in told
+    assert len(told) == 13
+
+
+def test_a_union_fails_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(plan=[{"thaw": {"blocks": "four"}}])
+    assert mistakes(caught.value) == [
+        "plan[0].thaw.blocks: should be a valid number or a valid integer or 'all' (got 'four') (argument)"
+    ]
+
+
+def test_other_tools_names_are_understood_and_said_aloud() -> None:
+    overrides = ["learning_rate=1e-3", "num_train_epochs=2", "bs=8", "label_smoothing_factor=0.1", "wd=0"]
+    experiment = load(None, [*overrides, "early_stopping_patience=3", "imgsz=96", "out=here"], model="a/b")
+    assert experiment.training == {
+        "lr": 1e-3, "epochs": 2, "batch_size": 8, "label_smoothing": 0.1, "weight_decay": 0, "patience": 3,
+    }  # fmt: skip
+    assert (experiment.backbone, experiment.image_size, experiment.output_dir) == ("a/b", 96, "here")
+    assert "'learning_rate' is called 'lr' here" in experiment.notes
+    assert len(experiment.notes) == len(set(experiment.notes)) == 9
+
+
+def test_aliases_inside_stages_and_splits(tmp_path: Path) -> None:
+    file = write(
+        tmp_path, "dataset: {source: a, split: {group: id, valid: 0.3}}\nplan: [{thaw: {learning_rate: 1e-3}}]\n"
+    )
+    experiment = load(file, ["plan[0].bs=4"])
+    assert (experiment.data.split.group_by, experiment.data.split.val) == ("id", 0.3)
+    stage = experiment.stages()[0]
+    assert (stage.lr, stage.batch_size) == (1e-3, 4)  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError, match=r"plan\[0\].thaw.lr: given twice, as 'lr' too"):
+        load(write(tmp_path, "plan: [{thaw: {learning_rate: 1e-3, lr: 2}}]\n"))
+
+
+def test_one_stage_of_a_named_plan_can_be_changed() -> None:
+    experiment = load(None, ["plan[1].epochs=1", "plan.thaw-half.lr=5e-5", "plan.probe.views=2", "lr=1e-3"])
+    probe, quarter, half, whole = experiment.stages()
+    assert (probe.views, quarter.epochs) == (2, 1)  # type: ignore[attr-defined]
+    assert [stage.lr for stage in (quarter, half, whole)] == [1e-3, 5e-5, 1e-3]  # type: ignore[attr-defined]
+    assert half.blocks == plans.PLANS["gradual"][2].blocks  # type: ignore[attr-defined]
+    assert load(None, ["lr=1e-3", "plan.thaw-half.lr=5e-5"]).stages()[1:3] != experiment.stages()[1:3]
+
+
+def test_the_whole_plan_yields_to_a_stage_of_the_same_source_only(tmp_path: Path) -> None:
+    file = write(tmp_path, "lr: 1e-3\nplan:\n  - thaw: {lr: 1e-5}\n  - thaw\n")
+    assert [stage.lr for stage in load(file).stages()] == [1e-5, 1e-3]  # type: ignore[attr-defined]
+    assert [stage.lr for stage in load(file, ["lr=0.1"]).stages()] == [0.1, 0.1]  # type: ignore[attr-defined]
+    assert [stage.lr for stage in load(file, ["plan[1].lr=0.1"]).stages()] == [1e-5, 0.1]  # type: ignore[attr-defined]
+
+
+def test_a_setting_that_no_stage_has_is_refused() -> None:
+    with pytest.raises(ConfigError, match="no stage of the plan has the setting 'lr'"):
+        load(plan="probe", lr=1e-3)
+    assert load(plan="auto", lr=1e-3).training == {"lr": 1e-3}
+    with pytest.raises(ConfigError, match="before the data is known"):
+        load(plan="auto").stages()
+
+
+def test_the_data_may_be_the_data_itself() -> None:
+    rows = [("a.jpg", "cat"), ("b.jpg", "dog")]
+    assert load(data=rows).data.source is rows
+    assert load(data={"train": "a/", "val": "b/"}).data.source == {"train": "a/", "val": "b/"}
+    assert load(data={"source": "a/", "split": {"val": 0.3}}).data.split.val == 0.3
+    marker = object()
+    assert load(data=marker, backbone=marker).backbone is marker
+
+
+def test_functions_are_taken_and_shown_by_name() -> None:
+    def my_metric(labels: object, probabilities: object) -> float:
+        return 0.0
+
+    experiment = load(metric=my_metric, augment=my_metric)
+    assert experiment.metric is my_metric
+    assert experiment.stages()[0].augment is my_metric  # type: ignore[attr-defined]
+    assert experiment.as_mapping()["metric"].endswith("my_metric")
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["lr=3e-4", "mixup=0.2", "plan=full"],
+        ["plan[1].bs=8", "plan[1].rates={head: 1e-3, 'no': 1}", "name='007'", "time_limit=1e5"],
+        ["plan=auto", "data=photos/", "data.limit=10", "training.lr=1e-3"],
+    ],
+)
+def test_what_is_written_is_read_back(tmp_path: Path, overrides: list[str]) -> None:
+    experiment = load(None, overrides)
+    again = load(write(tmp_path, experiment.to_yaml()))
+    assert again == experiment
+    assert again.to_yaml() == experiment.to_yaml()
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "experiments").glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_example_parses_plans_and_states_its_command(file: Path) -> None:
+    experiment = load(file)
+    assert experiment.stages()
+    assert not experiment.notes, "examples use our own names"
+    header = [line for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
+    assert any(f"experiments/{file.name}" in line and "headstart fit" in line for line in header)
+
+
+def test_all_names_are_ours_or_aliases_but_never_both() -> None:
+    from headstart.aliases import ALIASES, ELSEWHERE
+    from headstart.experiment import _known
+
+    ours = set().union(*(_known(scope) for scope in ((), ("data",), ("data", "split"), ("head",), ("plan", 0, "thaw"))))
+    assert not ours & set(ELSEWHERE)
+    assert set(ALIASES.values()) <= ours, "an alias leads nowhere"
