@@ -6,9 +6,10 @@ Shapes: B rows of a batch, C channels, H height, W width.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -49,7 +50,7 @@ def batches(
     labels: np.ndarray,
     spec: Any,
     *,
-    batch_size: int,
+    batch_size: int | Sequence[int],
     order: np.ndarray,
     augment: Any = None,
     key: tuple[int, ...] = (),
@@ -59,6 +60,7 @@ def batches(
     """The rows of ``order`` in batches of ``batch_size`` (the last may be smaller), in that order.
 
     Args:
+        batch_size: one size, or the size of every batch.
         augment: an AugmentPolicy or a callable (canvas, rng) -> picture; None shows every row as it is.
         key: what the randomness belongs to, such as (seed, stage, epoch). A view depends on key, row and how often
             the row came before in ``order`` alone: batch size, prefetching, threads and ``start`` change no byte.
@@ -71,9 +73,12 @@ def batches(
     modality = registry.find("headstart.data.modalities", store.modality)
     order, labels = np.asarray(order, dtype=np.int64), np.asarray(labels, dtype=np.int64)
     seen = occurrences(order)
+    sizes = [batch_size] * -(-len(order) // batch_size) if isinstance(batch_size, int) else batch_size
+    edges = np.minimum(np.cumsum([0, *sizes]), len(order)).tolist()
+    ends = dict(itertools.pairwise(edges))
 
     def prepared(begin: int) -> Batch:
-        rows = order[begin : begin + batch_size]
+        rows = order[begin : ends[begin]]
         if augment is None:
             values = [modality.finish(store[row], spec) for row in rows]
         else:
@@ -83,14 +88,14 @@ def batches(
             ]
         return Batch(rows, modality.collate(values), labels[rows])
 
-    begins = range(start * batch_size, len(order), batch_size)
+    begins = list(ends)[start:]
     if prefetch < 1:
         yield from map(prepared, begins)
         return
     yield from _ahead(prepared, begins, prefetch)
 
 
-def _ahead(prepare: Any, begins: range, prefetch: int) -> Iterator[Batch]:
+def _ahead(prepare: Any, begins: Sequence[int], prefetch: int) -> Iterator[Batch]:
     """``prepare(begin)`` for every begin, in order, ``prefetch`` of them under way at any time."""
     pool = ThreadPoolExecutor(max_workers=min(prefetch, os.cpu_count() or 1), thread_name_prefix="batch")
     waiting: deque[Future[Batch]] = deque()

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from headstart.stages.base import STRICT, Stage
+from headstart.stages.base import STRICT, Stage, Training
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -20,3 +20,16 @@ class Settings(Stage):
     strengths: tuple[float, ...] | None = None  # L2 strengths of the path; None: a documented log-spaced default
     class_weights: Literal["none", "balanced"] = "none"
     solves: bool = field(default=True, init=False, repr=False)
+
+    def as_training(self) -> Training:
+        """Settings to train a head that has no closed form (mlp, cosine) on the cached features, by gradient steps."""
+        return Training(
+            name=self.name,
+            gate=self.gate,
+            epochs=100,
+            lr=1e-3,
+            head_multiple=1.0,
+            weight_decay=0.01,
+            class_weights=self.class_weights,
+            patience=15,
+        )

@@ -1,0 +1,202 @@
+"""The frozen frontier: what the blocks below it computed, once, for every row and view.
+
+While blocks 0..k-1 are frozen and their input is deterministic, their output is too. It is kept under a byte budget
+and training starts at block k; ``POOLED`` stands for everything below the head. Shapes: N rows, V views.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+
+from headstart.engine.runtime import Runtime
+from headstart.stages.learner import POOLED
+
+Tree = Any
+
+
+@dataclass(frozen=True)
+class CacheDecision:
+    """Whether the frontier of a stage is cached, and why; shown to the user and recorded."""
+
+    used: bool
+    frontier: int
+    nbytes: int
+    reason: str
+
+
+class FrontierCache:
+    """Outputs of the frozen blocks, (V, N, …) a tensor of the tree; rows of one view are filled in any order."""
+
+    def __init__(self, frontier: int, rows: int, views: int = 1, *, on_disk: bool = False) -> None:
+        self.frontier = frontier
+        self.rows = rows
+        self.views = views
+        self.on_disk = on_disk
+        self._spec: TreeSpec | None = None
+        self._leaves: list[torch.Tensor] = []
+        self._per_row: list[bool] = []
+        self._filled = np.zeros((views, rows), dtype=bool)
+
+    @classmethod
+    def of(cls, features: torch.Tensor) -> FrontierCache:
+        """A cache of pooled features (V, N, D) that are there already."""
+        views, rows = features.shape[:2]
+        cache = cls(POOLED, rows, views)
+        for view in range(views):
+            cache.put(view, np.arange(rows), features[view])
+        return cache
+
+    @property
+    def nbytes(self) -> int:
+        return sum(leaf.nbytes for leaf in self._leaves)
+
+    @property
+    def complete(self) -> bool:
+        return bool(self._filled.all())
+
+    def put(self, view: int, rows: np.ndarray, value: Tree) -> None:
+        """Keep what the frozen blocks gave for these rows of one view."""
+        leaves, spec = tree_flatten(value)
+        if self._spec is None:
+            self._allocate(leaves, spec, len(rows))
+        index = torch.as_tensor(rows, dtype=torch.int64)
+        for kept, leaf, per_row in zip(self._leaves, leaves, self._per_row, strict=True):
+            if per_row:
+                kept[view].index_copy_(0, index, leaf.detach().to("cpu"))
+        self._filled[view, rows] = True
+
+    def take(self, view: int, rows: np.ndarray, device: torch.device | str = "cpu") -> Tree:
+        """The tree for these rows, as the frozen blocks would give it now."""
+        if not self._filled[view, rows].all():
+            raise AssertionError("the frontier cache was read before it was filled")
+        index = torch.as_tensor(rows, dtype=torch.int64)
+        pairs = zip(self._leaves, self._per_row, strict=True)
+        leaves = [leaf[view].index_select(0, index) if per_row else leaf for leaf, per_row in pairs]
+        leaves = [_as_images(leaf).to(device) if torch.is_tensor(leaf) else leaf for leaf in leaves]
+        assert self._spec is not None
+        return tree_unflatten(leaves, self._spec)
+
+    def synchronise(self, view: int, rows: np.ndarray, runtime: Runtime) -> None:
+        """Give every rank what the others computed for this view."""
+        if runtime.world == 1:
+            return
+        for kept, per_row in zip(self._leaves, self._per_row, strict=True):
+            if per_row:
+                kept[view] = runtime.gather(rows, kept[view][torch.as_tensor(rows)], self.rows)
+        self._filled[view] = True
+
+    def _allocate(self, leaves: list[Any], spec: TreeSpec, batch: int) -> None:
+        self._spec = spec
+        for leaf in leaves:
+            per_row = torch.is_tensor(leaf) and leaf.dim() > 0 and leaf.shape[0] == batch
+            self._per_row.append(per_row)
+            if per_row:
+                shape = (self.views, self.rows, *leaf.shape[1:])
+                self._leaves.append(_on_disk(shape, leaf.dtype) if self.on_disk else torch.empty(shape, dtype=leaf.dtype))
+            else:
+                self._leaves.append(leaf.detach().to("cpu") if torch.is_tensor(leaf) else leaf)
+
+
+def decide(
+    frontier: int, blocks: int, row_bytes: int, rows: int, budget: int, *, deterministic: bool
+) -> CacheDecision:
+    """Whether to cache the frontier of a stage: there is one, its input repeats, and it fits the budget (bytes).
+
+    ``rows`` counts every view of the training rows, and the validation rows.
+    """
+    if frontier == 0:
+        return CacheDecision(False, 0, 0, "no block is frozen, so there is nothing to cache")
+    if not deterministic:
+        return CacheDecision(False, frontier, 0, "every epoch sees fresh augmented pictures (views: live)")
+    size = row_bytes * rows
+    below = "all blocks" if frontier == blocks else f"{frontier} of {blocks} blocks"
+    shape = f"{rows} pictures of {row_bytes / 1e3:.1f} kB: {size / 1e6:.0f} MB"
+    if size > budget:
+        return CacheDecision(False, frontier, size, f"{shape} exceeds the budget of {budget / 1e6:.0f} MB")
+    return CacheDecision(True, frontier, size, f"{below} stay frozen: their output is kept ({shape})")
+
+
+def tree_bytes(value: Tree, batch: int) -> int:
+    """Bytes a row of what a frontier puts into the cache."""
+    leaves, _ = tree_flatten(value)
+    return sum(leaf.nbytes // batch for leaf in leaves if torch.is_tensor(leaf) and leaf.dim() and leaf.shape[0] == batch)
+
+
+def chunks(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
+
+
+class FeatureStore:
+    """Pooled features kept between runs, in files named by everything that they depend on; oldest go first."""
+
+    def __init__(self, folder: Path, budget: int) -> None:
+        self.folder = folder
+        self.budget = budget
+
+    def read(self, key: str) -> torch.Tensor | None:
+        """The features, or None when they are not here or not sound."""
+        from headstart.core.errors import ArtefactError
+        from headstart.engine.checkpoint import load_tensors
+
+        path = self.folder / f"{key}.safetensors"
+        if not path.is_file():
+            return None
+        try:
+            tensors = load_tensors(path)
+        except ArtefactError:
+            path.unlink(missing_ok=True)
+            return None
+        features, digest = tensors.get("features"), tensors.get("digest")
+        if features is None or digest is None or not torch.equal(digest, _digest(features)):
+            path.unlink(missing_ok=True)
+            return None
+        os.utime(path)
+        return features
+
+    def write(self, key: str, features: torch.Tensor) -> None:
+        """Keep features; a full disk costs only the cache, never the run."""
+        from headstart.engine.checkpoint import save_tensors
+
+        if features.nbytes > self.budget:
+            return
+        try:
+            save_tensors(self.folder / f"{key}.safetensors", {"features": features, "digest": _digest(features)})
+            self._prune()
+        except OSError:
+            return
+
+    def _prune(self) -> None:
+        files = sorted(self.folder.glob("*.safetensors"), key=lambda file: file.stat().st_mtime, reverse=True)
+        size = 0
+        for file in files:
+            size += file.stat().st_size
+            if size > self.budget:
+                file.unlink(missing_ok=True)
+
+
+def _digest(features: torch.Tensor) -> torch.Tensor:
+    import hashlib
+
+    raw = features.contiguous().view(torch.uint8).numpy()
+    return torch.frombuffer(bytearray(hashlib.sha256(raw).digest()), dtype=torch.uint8)
+
+
+def _on_disk(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """An uninitialised tensor over a temporary file that vanishes with the process."""
+    with tempfile.NamedTemporaryFile(prefix="headstart-frontier-") as file:
+        return torch.from_file(file.name, shared=True, size=int(np.prod(shape)), dtype=dtype).view(shape)
+
+
+def _as_images(leaf: torch.Tensor) -> torch.Tensor:
+    """Channels-last for picture-like tensors, which is what the blocks above compute fastest with on a CPU."""
+    return leaf.contiguous(memory_format=torch.channels_last) if leaf.dim() == 4 else leaf

@@ -1,0 +1,86 @@
+"""One pass over the rows of a split: fill the frontier cache, or give logits.
+
+Shapes: N rows, B rows of a batch, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from headstart.core.events import Event, Progress
+from headstart.engine.cache import FrontierCache, Tree, chunks
+from headstart.engine.runtime import Runtime
+from headstart.engine.streams import Examples, as_images
+from headstart.measure.evaluation import Evaluation
+from headstart.models.model import Model
+from headstart.stages.learner import POOLED, logits_from
+
+Emit = Callable[[Event], None]
+
+
+def fill(
+    cache: FrontierCache,
+    view: int,
+    examples: Examples,
+    compute: Callable[[torch.Tensor], Tree],
+    runtime: Runtime,
+    *,
+    batch_size: int,
+    emit: Emit,
+    augment: Any = None,
+    key: tuple[int, ...] = (),
+    task: str = "features",
+) -> None:
+    """Run ``compute`` over all rows of one view and keep what it gives; ranks share the work."""
+    order = runtime.share_of(np.arange(len(examples)))
+    done = 0
+    with torch.no_grad():
+        for batch in examples.batches(order, batch_size=batch_size, augment=augment, key=key):
+            with runtime.autocast():
+                value = compute(as_images(batch.inputs, runtime.device))
+            cache.put(view, batch.rows, value)
+            done += len(batch.rows)
+            emit(Progress(task, done, len(order), "rows", examples.split))
+    cache.synchronise(view, order, runtime)
+
+
+def evaluate(
+    model: Model,
+    examples: Examples,
+    runtime: Runtime,
+    *,
+    batch_size: int,
+    cache: FrontierCache | None = None,
+    emit: Emit | None = None,
+) -> Evaluation:
+    """What the model answers on every row, from the pictures or from a frontier cache; placed by row index."""
+    order = runtime.share_of(np.arange(len(examples)))
+    local = torch.empty(len(order), len(model.classes))
+    done = 0
+    model.eval()
+    with torch.no_grad():
+        for inputs, rows in _inputs(examples, order, runtime, batch_size, cache):
+            with runtime.autocast():
+                logits = logits_from(model, inputs, len(rows), cache.frontier if cache else 0)
+            local[done : done + len(rows)] = logits.float().cpu()
+            done += len(rows)
+            if emit is not None:
+                emit(Progress("evaluate", done, len(order), "rows", examples.split))
+    logits = runtime.gather(order, local, len(examples))
+    rows = np.arange(len(examples))
+    return Evaluation(examples.split, rows, logits.numpy(), examples.rows.labels, tuple(model.classes))
+
+
+def _inputs(
+    examples: Examples, order: np.ndarray, runtime: Runtime, batch_size: int, cache: FrontierCache | None
+) -> Iterator[tuple[Any, np.ndarray]]:
+    if cache is not None:
+        for rows in chunks(order, 4096 if cache.frontier == POOLED else batch_size):
+            yield cache.take(0, rows, runtime.device), rows
+        return
+    for batch in examples.batches(order, batch_size=batch_size):
+        yield as_images(batch.inputs, runtime.device), batch.rows

@@ -1,0 +1,127 @@
+"""What the frozen blocks give, from where it is cheapest: earlier runs, the cache of this stage, or a fresh pass.
+
+Shapes: N rows, D features.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+
+from headstart.core.events import Decision, Notice
+from headstart.data.augment import policy
+from headstart.engine import cache, features, keyed, streams
+from headstart.engine.cache import CacheDecision, FeatureStore, FrontierCache
+from headstart.engine.features import Emit
+from headstart.engine.runtime import Runtime
+from headstart.engine.streams import Examples
+from headstart.models import resume
+from headstart.models.fast import fast_features
+from headstart.models.model import Model
+from headstart.stages.base import Training
+from headstart.stages.learner import POOLED
+
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """The cached frontier of one stage, or the reason why there is none."""
+
+    decision: CacheDecision
+    train: FrontierCache | None = None
+    val: FrontierCache | None = None
+
+
+@dataclass
+class Frontiers:
+    """Builds frontiers and pooled features of one model."""
+
+    model: Model
+    runtime: Runtime
+    emit: Emit
+    seed: int
+    budget: int  # bytes
+    kept: FeatureStore | None = None
+
+    @cached_property
+    def origin(self) -> str:
+        """SHA-256 of the backbone's weights as they came; features of earlier runs are keyed by it."""
+        return self.model.backbone.weights_hash()
+
+    def pooled(self, examples: Examples, view: int = 0, augment: Any = None) -> torch.Tensor:
+        """Pooled features (N, D) of one view; view 0 is the plain picture. The backbone must be as it came."""
+        chosen = None if view == 0 else policy(augment)
+        key = self._key(examples, chosen, view)
+        found = self.kept.read(key) if self.kept else None
+        if found is not None and len(found) == len(examples):
+            self.emit(Notice("info", "features-kept", f"features of {examples.split} are kept from an earlier run"))
+            return found
+        compute = fast_features(self.model.backbone, self.runtime.precision, self.runtime.device)
+        into = FrontierCache(POOLED, len(examples))
+        self._fill(into, 0, examples, lambda inputs: compute(inputs).float(), chosen, (self.seed, view), "features")
+        found = into.take(0, np.arange(len(examples)))
+        if self.kept and self.runtime.is_main:
+            self.kept.write(key, found)
+        return found
+
+    def of_stage(self, index: int, stage: Training, train: Examples, val: Examples) -> Frontier:
+        """The frontier below the thawed blocks, for training and validation rows, where it can be cached."""
+        frontier = self.model.frozen_prefix
+        views = 1 if stage.views == "live" else stage.views
+        repeats = stage.views != "live" or policy(stage.augment) is None
+        decision = cache.decide(
+            frontier,
+            len(self.model.backbone.blocks),
+            self._row_bytes(train, frontier) if frontier else 0,
+            len(train) * views + len(val),
+            self.budget,
+            deterministic=repeats and not stage.mixup and not stage.cutmix,
+        )
+        self.emit(Decision("frontier cache", "used" if decision.used else "not used", decision.reason))
+        if not decision.used:
+            return Frontier(decision)
+        caches = FrontierCache(frontier, len(train), views), FrontierCache(frontier, len(val))
+        for view in range(views):
+            augment = None if view == 0 else policy(stage.augment)
+            self._record(caches[0], view, train, augment, (self.seed, index, view))
+        self._record(caches[1], 0, val, None, ())
+        return Frontier(decision, *caches)
+
+    def _record(self, into: FrontierCache, view: int, examples: Examples, augment: Any, key: tuple[int, ...]) -> None:
+        self.model.eval()
+        backbone, frontier = self.model.backbone, into.frontier
+        self._fill(into, view, examples, lambda x: resume.record(backbone, frontier, x), augment, key, "frozen blocks")
+
+    def _fill(
+        self, into: FrontierCache, view: int, examples: Examples, compute: Any, augment: Any, key: Any, task: str
+    ) -> None:
+        features.fill(
+            into,
+            view,
+            examples,
+            compute,
+            self.runtime,
+            batch_size=BATCH,
+            emit=self.emit,
+            augment=augment,
+            key=key,
+            task=task,
+        )
+
+    def _row_bytes(self, examples: Examples, frontier: int) -> int:
+        blank = np.zeros((1, *examples.spec.input_shape), np.uint8)
+        self.model.eval()
+        with self.runtime.autocast():
+            value = resume.record(self.model.backbone, frontier, streams.as_images(blank, self.runtime.device))
+        return cache.tree_bytes(value, 1)
+
+    def _key(self, examples: Examples, augment: Any, view: int) -> str:
+        seen = "plain" if augment is None else repr((augment, view, self.seed))
+        spec = json.dumps(examples.spec.to_json(), sort_keys=True)
+        return f"{keyed.digest(self.origin, spec, examples.fingerprint, self.runtime.precision, seen):032x}"

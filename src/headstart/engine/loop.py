@@ -1,0 +1,303 @@
+"""The training loop: one learner, one optimizer, one stage; it yields events and ends with the best epoch restored.
+
+It knows no method and no modality: the learner's forward is the loss, streams give updates, ``validate`` judges.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from headstart.core.errors import TrainingError
+from headstart.core.events import EpochDone, Event, Notice, Progress
+from headstart.engine import keyed, memory, mixing, optimisers, schedules
+from headstart.engine.checkpoint import Checkpoints
+from headstart.engine.ema import Ema
+from headstart.engine.mixing import Mixing
+from headstart.engine.runtime import Runtime
+from headstart.engine.streams import Stream, Update
+from headstart.measure import metrics
+from headstart.measure.evaluation import Evaluation
+from headstart.measure.metrics import OwnMetric
+from headstart.stages.base import Training
+from headstart.stages.learner import Learner
+
+CHECKPOINT_SECONDS = 60.0
+
+
+@dataclass
+class State:
+    """Where a stage stands; everything but the tensors, as plain values for the checkpoint."""
+
+    epoch: int = 0
+    step: int = 0  # updates in this epoch
+    updates: int = 0  # updates in all
+    best_score: float = -math.inf
+    best_epoch: int = -1
+    waited: int = 0  # epochs since the best
+    micro_batch: int = 0
+    loss_sum: float = 0.0  # of this epoch
+    elapsed: float = 0.0  # seconds of earlier sessions
+    finished: bool = False
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass
+class Job:
+    """All that training one stage needs."""
+
+    runtime: Runtime
+    learner: Learner
+    settings: Training
+    stream: Stream
+    groups: list[dict[str, Any]]
+    validate: Callable[[], Evaluation]
+    metric: str | OwnMetric
+    stage: int
+    seed: int
+    checkpoints: Checkpoints | None = None
+    mixing: Mixing = Mixing()
+    names: tuple[str, ...] = ()  # of the training rows, for messages
+    deadline: float | None = None  # time.monotonic() at which the run's budget ends
+
+
+class Loop:
+    """Trains one stage; iterate over ``run()``; afterwards the learner holds the best epoch and ``state`` the record."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        settings = job.settings
+        self.state = State(micro_batch=-(-settings.batch_size // settings.accumulate))
+        self.optimizer = optimisers.build(settings.optimizer, job.groups, momentum=settings.momentum)
+        self.schedule = schedules.Schedule(settings.schedule, warmup=settings.warmup, pct_start=max(settings.warmup, 0.01))
+        self.total = settings.epochs * job.stream.per_epoch
+        self.wrapped, _ = job.runtime.wrap(job.learner, self.optimizer)
+        self.ema = Ema(job.learner, settings.ema) if settings.ema else None
+        self.best: dict[str, torch.Tensor] = {}
+        self.notices: list[Notice] = []
+
+    def run(self) -> Iterator[Event]:
+        """Train until the epochs, the patience or the time are used up; the best epoch's weights are restored.
+
+        Raises:
+            TrainingError: the loss or a gradient is not finite; memory does not suffice for one row.
+        """
+        started = time.monotonic()
+        yield from self._resume()
+        before = self.state.elapsed
+        while not self.state.finished:
+            yield from self._epoch(started, before)
+        self._put(self.best)
+
+    def _epoch(self, started: float, before: float) -> Iterator[Event]:
+        job, state = self.job, self.state
+        begun = last_saved = time.monotonic()
+        for update in job.stream.epoch(state.epoch, state.step):
+            state.loss_sum += self._update(update)
+            state.step += 1
+            state.updates += 1
+            while self.notices:
+                yield self.notices.pop(0)
+            yield Progress("train", state.updates, self.total, "updates", f"epoch {state.epoch + 1}")
+            if job.runtime.agree(time.monotonic() - last_saved > CHECKPOINT_SECONDS):
+                state.elapsed = before + time.monotonic() - started
+                self._save()
+                last_saved = time.monotonic()
+        evaluation = self._judge()
+        improved = self._note(evaluation)
+        state.elapsed = before + time.monotonic() - started
+        event = EpochDone(
+            stage=job.stage,
+            epoch=state.epoch + 1,
+            epochs=job.settings.epochs,
+            step=state.updates,
+            train_loss=state.loss_sum / max(1, state.step),
+            val_loss=float(evaluation.losses.mean()),
+            val_metrics={metrics.name_of(job.metric): evaluation.metric(job.metric).value},
+            lr=max(group["lr"] for group in self.optimizer.param_groups),
+            seconds=time.monotonic() - begun,
+            improved=improved,
+        )
+        state.history.append({**event.as_json(), "elapsed": state.elapsed})
+        state.epoch, state.step, state.loss_sum = state.epoch + 1, 0, 0.0
+        yield event
+        reason = self._why_stop()
+        if reason:
+            state.finished = True
+            if state.epoch < job.settings.epochs:
+                yield Notice("info", "stopped-early", f"stopped after epoch {state.epoch}: {reason}")
+        self._save()
+
+    def _update(self, update: Update) -> float:
+        """One optimizer step on one effective batch, in as many parts as memory needs; returns the mean loss."""
+        job, state = self.job, self.state
+        schedules.apply(self.optimizer, self.schedule, state.updates, self.total)
+        job.learner.train()
+        if job.mixing:
+            update.inputs, update.targets = mixing.mix(
+                update.inputs,
+                update.targets,
+                job.learner.task.outputs,
+                job.mixing,
+                seed=job.seed,
+                stage=job.stage,
+                step=state.updates,
+            )
+        loss, state.micro_batch = memory.halving(
+            lambda micro: self._backward(update, micro),
+            state.micro_batch,
+            rewind=memory.rewinder(job.learner),
+            on_halved=lambda micro, why: self.notices.append(_halved(micro, why)),
+            where=f"stage {job.stage}",
+        )
+        norm = optimisers.clip(job.learner.parameters(), job.settings.clip)
+        if not math.isfinite(loss) or not torch.isfinite(norm):
+            self._explain(update, loss)
+        self.optimizer.step()
+        if self.ema is not None:
+            self.ema.update(job.learner)
+        return loss
+
+    def _backward(self, update: Update, micro: int) -> float:
+        job = self.job
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.manual_seed(keyed.torch_seed(job.seed, "layers", job.stage, self.state.updates, job.runtime.rank))
+        # The ranks' gradients are averaged, not summed, so each divides by its share of the whole batch's weight.
+        total = job.runtime.sum(job.learner.task.weight(update.targets)) / job.runtime.world
+        loss = 0.0
+        parts = list(update.parts(micro))
+        for index, part in enumerate(parts):
+            with job.runtime.accumulating(self.wrapped, last=index == len(parts) - 1):
+                value = self.wrapped(part.inputs, part.targets, total, part.frontier)
+                job.runtime.backward(value)
+            loss += float(value.detach())
+        return loss
+
+    def _explain(self, update: Update, loss: float) -> None:
+        """Say which rows gave a loss that is not finite; the weights of the last good step are still in place."""
+        rows = []
+        with torch.no_grad():
+            for part in update.parts(1):
+                value = self.job.learner(part.inputs, part.targets, torch.ones(()), part.frontier)
+                if not torch.isfinite(value):
+                    rows.extend(int(row) for row in part.rows)
+        names = [self.job.names[row] if self.job.names else f"row {row}" for row in rows[:5]]
+        where = f"stage {self.job.stage}, epoch {self.state.epoch + 1}, update {self.state.updates + 1}"
+        blame = f"; rows with a loss that is not finite: {', '.join(names)}" if names else "; no single row explains it"
+        kind = "the loss" if not math.isfinite(loss) else "a gradient"
+        raise TrainingError(
+            f"{kind} is not finite (loss {loss}){blame}",
+            where=where,
+            remedy="lower lr, or precision=fp32, or look at these rows; nothing was stepped or saved with it",
+        )
+
+    def _judge(self) -> Evaluation:
+        self.job.learner.eval()
+        if self.ema is None:
+            return self.job.validate()
+        with self.ema.applied(self.job.learner):
+            return self.job.validate()
+
+    def _note(self, evaluation: Evaluation) -> bool:
+        """Keep the weights of the best epoch, by the stage's metric or else the validation loss."""
+        metric = "log_loss" if self.job.settings.metric == "auto" else self.job.settings.metric
+        value = evaluation.metric(metric).value
+        score = value if metrics.higher_is_better(metric) else -value
+        improved = score > self.state.best_score
+        if improved:
+            self.state.best_score, self.state.best_epoch, self.state.waited = score, self.state.epoch, 0
+            self.best = self._snapshot()
+        else:
+            self.state.waited += 1
+        return improved
+
+    def _why_stop(self) -> str:
+        settings, state = self.job.settings, self.state
+        if state.epoch >= settings.epochs:
+            return "all epochs done"
+        reason = ""
+        if settings.patience is not None and state.waited >= settings.patience:
+            reason = f"no improvement for {state.waited} epochs"
+        limit = settings.time_limit
+        late = limit is not None and state.elapsed >= limit
+        late = late or (self.job.deadline is not None and time.monotonic() >= self.job.deadline)
+        if self.job.runtime.agree(late):
+            reason = reason or "the time is used up"
+        return reason
+
+    def _snapshot(self) -> dict[str, torch.Tensor]:
+        """What this stage changes: trainable parameters and the buffers beside them (of the EMA, where there is one)."""
+        if self.ema is not None:
+            with self.ema.applied(self.job.learner):
+                return trained_tensors(self.job.learner)
+        return trained_tensors(self.job.learner)
+
+    def _put(self, tensors: dict[str, torch.Tensor]) -> None:
+        own = dict(self.job.learner.state_dict(keep_vars=True))
+        with torch.no_grad():
+            for name, value in tensors.items():
+                own[name].copy_(value)
+
+    def _save(self) -> None:
+        job = self.job
+        if job.checkpoints is None or not job.runtime.is_main:
+            job.runtime.wait()
+            return
+        optimizer, settings = optimisers.state_tensors(self.optimizer)
+        tensors = {f"now/{name}": value for name, value in trained_tensors(job.learner).items()}
+        tensors.update({f"best/{name}": value for name, value in self.best.items()})
+        tensors.update({f"optimizer/{name}": value for name, value in optimizer.items()})
+        facts = {"state": self.state.__dict__, "optimizer": settings, "choices": self._choices()}
+        if self.ema is not None:
+            tensors.update({f"ema/{name}": value for name, value in self.ema.state()[0].items()})
+            facts["ema"] = self.ema.state()[1]
+        job.checkpoints.save(self.state.updates + (1 if self.state.finished else 0), tensors, facts)
+        job.runtime.wait()
+
+    def _choices(self) -> dict[str, Any]:
+        runtime = self.job.runtime
+        return {"precision": runtime.precision, "threads": torch.get_num_threads(), "torch": str(torch.__version__)}
+
+    def _resume(self) -> Iterator[Event]:
+        found = self.job.checkpoints.latest() if self.job.checkpoints is not None else None
+        if found is None:
+            return
+        tensors, facts = found
+        for name, now in self._choices().items():
+            then = facts["choices"].get(name)
+            if then != now:
+                yield Notice("warning", "resume-differs", f"{name} was {then} and is {now}: the result will not be bit-equal")
+        self._put(_part(tensors, "now/"))
+        self.best = _part(tensors, "best/")
+        optimisers.load_state(self.optimizer, _part(tensors, "optimizer/"), facts["optimizer"])
+        if self.ema is not None:
+            self.ema.load(_part(tensors, "ema/"), facts["ema"])
+        self.state = State(**facts["state"])
+        yield Notice("info", "resumed", f"resumed at epoch {self.state.epoch + 1}, update {self.state.updates + 1}")
+
+
+def _halved(micro: int, why: str) -> Notice:
+    message = f"memory was exhausted ({why}); micro-batches of {micro} rows from now on, the effective batch is the same"
+    return Notice("warning", "memory", message)
+
+
+def trained_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Copies of the trainable parameters, and of the buffers of modules that are not frozen."""
+    found = {name: p.detach().clone() for name, p in module.named_parameters() if p.requires_grad}
+    persistent = set(module.state_dict())
+    for prefix, part in module.named_modules():
+        if any(p.requires_grad for p in part.parameters(recurse=False)):
+            for name, buffer in part.named_buffers(prefix, recurse=False):
+                if name in persistent:
+                    found[name] = buffer.detach().clone()
+    return found
+
+
+def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,137 @@
+"""Device, ranks and precision: the only place that knows Accelerate.
+
+One process needs nothing but torch; under ``torchrun`` the same calls synchronise the ranks. A stage is wrapped once,
+with one optimizer, and its loss is the forward of what is wrapped: anything else lets ranks drift apart silently.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from headstart.core.errors import ConfigError
+
+
+class Runtime:
+    """Where computation happens. ``precision`` is ``fp32`` or ``bf16`` (autocast; weights stay fp32)."""
+
+    def __init__(self, device: str = "auto", precision: str = "fp32") -> None:
+        self.world = int(os.environ.get("WORLD_SIZE", "1"))
+        self.precision = precision
+        self._accelerator: Any = None
+        self.device = choose_device(device)
+        if self.world > 1:
+            self._open()
+
+    @property
+    def rank(self) -> int:
+        return int(os.environ.get("RANK", "0")) if self.world > 1 else 0
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def wrap(self, learner: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, torch.optim.Optimizer]:
+        """Prepare one learner and its optimizer for one stage."""
+        learner.to(self.device)
+        if self.world == 1:
+            return learner, optimizer
+        prepared = self._open().prepare(learner)
+        return prepared, optimizer
+
+    def backward(self, loss: torch.Tensor) -> None:
+        if self._accelerator is None:
+            loss.backward()
+        else:
+            self._accelerator.backward(loss)
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """bf16 autocast where that is the precision of the run."""
+        if self.precision == "bf16":
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return contextlib.nullcontext()
+
+    @contextlib.contextmanager
+    def accumulating(self, wrapped: nn.Module, last: bool) -> Iterator[None]:
+        """Gradients are exchanged once per update: on the last micro-batch."""
+        if self._accelerator is None or last:
+            yield
+        else:
+            with self._accelerator.no_sync(wrapped):
+                yield
+
+    def share_of(self, order: np.ndarray) -> np.ndarray:
+        """This rank's part of an ordered list of rows."""
+        return order[self.rank :: self.world]
+
+    def gather(self, rows: np.ndarray, values: torch.Tensor, total: int) -> torch.Tensor:
+        """Values of all ranks, put in their place by row: (total, …). Every row must have come exactly once."""
+        if self.world > 1:
+            accelerator = self._open()
+            index = torch.as_tensor(rows, dtype=torch.int64, device=self.device)
+            longest = -(-total // self.world)
+            padded = torch.full((longest,), -1, dtype=torch.int64, device=self.device)
+            padded[: len(index)] = index
+            buffer = values.new_zeros((longest, *values.shape[1:])).to(self.device)
+            buffer[: len(index)] = values.to(self.device)
+            index, values = accelerator.gather(padded), accelerator.gather(buffer)
+            rows, values = index[index >= 0].cpu().numpy(), values[index >= 0].cpu()
+        if len(rows) != total or len(np.unique(rows)) != total:
+            raise AssertionError(f"{total} rows expected, {len(rows)} came, {len(np.unique(rows))} of them different")
+        result = values.new_empty((total, *values.shape[1:]))
+        result[torch.as_tensor(rows, dtype=torch.int64)] = values
+        return result
+
+    def sum(self, value: torch.Tensor) -> torch.Tensor:
+        """The sum of a scalar over all ranks."""
+        return value if self.world == 1 else self._open().reduce(value, reduction="sum")
+
+    def agree(self, flag: bool) -> bool:
+        """True on every rank as soon as it is true on one."""
+        if self.world == 1:
+            return flag
+        votes = self._open().gather(torch.tensor([int(flag)], device=self.device))
+        return bool(votes.any())
+
+    def wait(self) -> None:
+        if self.world > 1:
+            self._open().wait_for_everyone()
+
+    def close(self) -> None:
+        """Leave the process group, where this run opened it."""
+        if self._accelerator is not None:
+            self._accelerator.end_training()
+            self._accelerator = None
+
+    def _open(self) -> Any:
+        if self._accelerator is None:
+            from accelerate import Accelerator
+
+            self._accelerator = Accelerator(cpu=self.device.type == "cpu", mixed_precision="no")
+            self.device = self._accelerator.device
+        return self._accelerator
+
+
+def choose_device(name: str) -> torch.device:
+    """``auto`` takes CUDA, then Apple's MPS, then the CPU.
+
+    Raises:
+        ConfigError: the named device is not here.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"no device '{name}' ({reason})", where="device", remedy="known: auto, cpu, cuda, cuda:0, mps") from error
+    return device

@@ -1,0 +1,299 @@
+"""The course of a run: stage after stage on one model, each measured, the best kept.
+
+Shapes: N rows, D features, K classes.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from headstart.core import manifest
+from headstart.core.errors import ConfigError, TrainingError
+from headstart.core.events import Notice, StageDone, StageStarted
+from headstart.core.run import Run
+from headstart.data.augment import policy
+from headstart.engine import balance, features, groups, streams
+from headstart.engine.cache import CacheDecision, FrontierCache
+from headstart.engine.checkpoint import Checkpoints, load_tensors, save_tensors
+from headstart.engine.features import Emit
+from headstart.engine.frontier import Frontiers
+from headstart.engine.loop import Job, Loop
+from headstart.engine.mixing import Mixing
+from headstart.engine.runtime import Runtime
+from headstart.engine.streams import Examples
+from headstart.measure import metrics
+from headstart.measure.evaluation import Evaluation
+from headstart.measure.metrics import OwnMetric
+from headstart.models import heads
+from headstart.models.model import Model
+from headstart.stages import gates, solver
+from headstart.stages.base import Stage, Training, as_mapping
+from headstart.stages.gates import Verdict
+from headstart.stages.learner import Learner
+from headstart.stages.methods import probe, scratch
+from headstart.tasks.classify import Classify
+
+
+@dataclass(frozen=True)
+class Incumbent:
+    """The model kept so far."""
+
+    index: int
+    title: str
+    evaluation: Evaluation
+
+
+@dataclass
+class Outcome:
+    """What a stage gave, before the gate judged it."""
+
+    evaluation: Evaluation
+    rates: dict[int, float] = field(default_factory=dict)  # learning rate by depth
+    updates: int = 0
+    epochs: int = 0
+    cache: CacheDecision | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Course:
+    """One model on its way through a plan; after each stage it holds the best weights so far."""
+
+    run: Run
+    runtime: Runtime
+    model: Model
+    train: Examples
+    val: Examples
+    frontiers: Frontiers
+    emit: Emit
+    seed: int
+    metric: str | OwnMetric
+    deadline: float | None = None  # time.monotonic() at which the budget of the run ends
+    incumbent: Incumbent | None = None
+
+    def take(self, index: int, stage: Stage) -> Verdict:
+        """Run one stage, or take it from the run folder where it is complete already."""
+        folder = self.run.stage_folder(index, stage.title)
+        if self.run.is_done(index, stage.title):
+            return self._replay(index, stage, folder)
+        started = time.monotonic()
+        before = {name: value.clone() for name, value in self.model.state_dict().items()}
+        outcome = self._probe(index, stage) if isinstance(stage, probe.Settings) else self._train(index, stage)
+        earlier = self.incumbent
+        verdict = gates.check(
+            stage.gate,
+            outcome.evaluation,
+            earlier.evaluation if earlier else None,
+            metric=self.metric,
+            name=earlier.title if earlier else "",
+        )
+        result = self._result(index, stage, outcome, verdict, time.monotonic() - started)
+        if verdict.decision == "keep":
+            self.incumbent = Incumbent(index, stage.title, outcome.evaluation)
+        if self.runtime.is_main:
+            self._write(folder, result, outcome.evaluation, verdict)
+        self.runtime.wait()
+        if verdict.decision != "keep":
+            self.model.load_state_dict(before)
+        self._announce(result, verdict)
+        return verdict
+
+    def _probe(self, index: int, stage: Stage) -> Outcome:
+        """Solve the head on cached features; only the head changes."""
+        assert isinstance(stage, probe.Settings)
+        self.model.thaw(0)
+        self._start(index, stage, f"the head, solved on {stage.views} view{'s' * (stage.views > 1)} of cached features")
+        if not isinstance(self.model.head, heads.Linear):
+            return self._train_head(index, stage)
+        labels = np.tile(self.train.rows.labels, stage.views)
+        of_class = balance.class_weights(labels, self.model.classes, stage.class_weights)
+        weights = None if of_class is None else torch.tensor(of_class)[torch.as_tensor(labels)]
+        train = torch.cat([self.frontiers.pooled(self.train, view, stage.augment) for view in range(stage.views)])
+        val = self.frontiers.pooled(self.val)
+        path = solver.solve_path(
+            train,
+            torch.as_tensor(labels),
+            val,
+            torch.as_tensor(self.val.rows.labels),
+            len(self.model.classes),
+            strengths=stage.strengths,
+            weights=weights,
+            views=stage.views,
+        )
+        with torch.no_grad():
+            self.model.head.last.weight.copy_(path.weight)
+            self.model.head.last.bias.copy_(path.bias)
+        logits = val @ path.weight.T + path.bias
+        evaluation = Evaluation("val", np.arange(len(val)), logits.numpy(), self.val.rows.labels, self.model.classes)
+        chosen = {"strengths": path.strengths, "scores": path.val_scores, "chosen": path.chosen}
+        return Outcome(evaluation, details={"probe": chosen})
+
+    def _train_head(self, index: int, stage: probe.Settings) -> Outcome:
+        """A head that has no closed form (mlp, cosine) is trained by gradient steps on the same cached features."""
+        settings = stage.as_training()
+        views = [self.frontiers.pooled(self.train, view, stage.augment) for view in range(stage.views)]
+        cached = FrontierCache.of(torch.stack(views))
+        val = FrontierCache.of(self.frontiers.pooled(self.val)[None])
+        return self._fit(index, settings, cached, val, None)
+
+    def _train(self, index: int, stage: Stage) -> Outcome:
+        """Train the thawed blocks and the head by gradient steps, from the frontier where it is cached."""
+        assert isinstance(stage, Training)
+        if isinstance(stage, scratch.Settings):
+            self.model.reinitialise(self.seed)
+        self.model.bn = "train" if isinstance(stage, scratch.Settings) else stage.bn
+        self.model.thaw(getattr(stage, "blocks", "all"))
+        thawed = len(self.model.backbone.blocks) - self.model.frozen_prefix
+        self._start(index, stage, f"{thawed} of {len(self.model.backbone.blocks)} blocks and the head")
+        frontier = self.frontiers.of_stage(index, stage, self.train, self.val)
+        return self._fit(index, stage, frontier.train, frontier.val, frontier.decision)
+
+    def _fit(
+        self,
+        index: int,
+        stage: Training,
+        cached: FrontierCache | None,
+        val: FrontierCache | None,
+        decision: CacheDecision | None,
+    ) -> Outcome:
+        frozen = self.model.frozen_hash()
+        chosen = self._groups(stage)
+        weights = balance.class_weights(self.train.rows.labels, self.model.classes, stage.class_weights)
+        task = Classify(len(self.model.classes), stage.label_smoothing, weights)
+
+        def validate() -> Evaluation:
+            return features.evaluate(self.model, self.val, self.runtime, batch_size=stage.batch_size, cache=val)
+
+        loop = Loop(
+            Job(
+                runtime=self.runtime,
+                learner=Learner(self.model, task, self.runtime.autocast),
+                settings=stage,
+                stream=self._stream(index, stage, cached),
+                groups=chosen,
+                validate=validate,
+                metric=self.metric,
+                stage=index,
+                seed=self.seed,
+                checkpoints=Checkpoints(self.run.stage_folder(index, stage.title) / "state", warn=self._warn),
+                mixing=Mixing(stage.mixup, stage.cutmix, stage.mix_probability),
+                names=self.train.rows.names,
+                deadline=self.deadline,
+            )
+        )
+        for event in loop.run():
+            self.emit(event)
+        if self.model.frozen_hash() != frozen:
+            raise TrainingError("frozen weights or buffers have moved", where=f"stage {stage.title}")
+        rates = {group["depth"]: group["base_lr"] for group in chosen}
+        details = {"history": loop.state.history, "best_epoch": loop.state.best_epoch + 1}
+        return Outcome(validate(), rates, loop.state.updates, loop.state.epoch, decision, details)
+
+    def _stream(self, index: int, stage: Training, cached: FrontierCache | None) -> streams.Stream:
+        order = streams.Order(
+            self.seed, index, self.train.rows, self.model.classes, stage.batch_size, stage.sampler == "balanced"
+        )
+        if cached is not None:
+            return streams.CachedStream(self.runtime, order, cached)
+        return streams.LiveStream(self.runtime, order, self.train, policy(stage.augment))
+
+    def _groups(self, stage: Training) -> list[dict[str, Any]]:
+        backbone = self.model.backbone
+        return groups.groups(
+            [(f"model.{name}", parameter) for name, parameter in self.model.named_parameters()],
+            {f"model.{name}": depth for name, depth in self.model.depths().items() if depth <= len(backbone.blocks)},
+            backbone.blocks,
+            lr=stage.lr,
+            head_multiple=stage.head_multiple,
+            layer_decay=stage.layer_decay,
+            rates=stage.rates,
+            weight_decay=stage.weight_decay,
+        )
+
+    def _result(self, index: int, stage: Stage, outcome: Outcome, verdict: Verdict, seconds: float) -> dict[str, Any]:
+        """What ``result.json`` of the stage holds."""
+        layers = [
+            {**asdict(layer), "frozen": not layer.trainable, "lr": outcome.rates.get(layer.depth) if layer.trainable else None}
+            for layer in self.model.layers()
+        ]
+        return {
+            "index": index,
+            "name": stage.title,
+            "method": stage.method,
+            "settings": as_mapping(stage),
+            "trainable": sum(p.numel() for p in self.model.parameters() if p.requires_grad),
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "frozen_blocks": self.model.frozen_prefix,
+            "blocks": len(self.model.backbone.blocks),
+            "updates": outcome.updates,
+            "epochs": outcome.epochs,
+            "seconds": seconds,
+            "metrics": {"val": {name: m.as_json() for name, m in outcome.evaluation.metrics(self._metrics()).items()}},
+            "verdict": verdict.as_json(),
+            "cache": None if outcome.cache is None else outcome.cache.__dict__,
+            "layers": layers,
+            **outcome.details,
+        }
+
+    def _metrics(self) -> list[str | OwnMetric]:
+        names = [name for name in metrics.NAMES if name != "top5" or len(self.model.classes) > 5]
+        return names if isinstance(self.metric, str) else [*names, self.metric]
+
+    def _write(self, folder: Path, result: dict[str, Any], evaluation: Evaluation, verdict: Verdict) -> None:
+        """The stage's folder; its manifest comes last and makes it count."""
+        folder.mkdir(parents=True, exist_ok=True)
+        Checkpoints(folder / "state").clear()
+        manifest.write_json(folder / "result.json", result)
+        evaluation.save(folder / "predictions.npz")
+        if verdict.decision == "keep":
+            changed = dict(self.model.state_dict())
+            if result["method"] == "probe":
+                changed = {name: value for name, value in changed.items() if name.startswith("head.")}
+            save_tensors(folder / "state" / "model.safetensors", changed)
+        manifest.seal(folder)
+
+    def _replay(self, index: int, stage: Stage, folder: Path) -> Verdict:
+        """Take a complete stage as it was."""
+        manifest.check(folder)
+        result = manifest.read_json(folder / "result.json")
+        if result["settings"] != json.loads(json.dumps(as_mapping(stage))):
+            raise ConfigError(
+                f"stage {index} ({stage.title}) of this run was made with other settings",
+                where=str(folder),
+                remedy="give the run another --name, or restore the settings",
+            )
+        stored = result["verdict"]
+        if stored["decision"] == "keep":
+            tensors = load_tensors(folder / "state" / "model.safetensors")
+            self.model.load_state_dict(tensors, strict=False)
+            self.incumbent = Incumbent(index, stage.title, Evaluation.load(folder / "predictions.npz"))
+        self.emit(Notice("info", "stage-kept", f"stage {stage.title} is complete; its result is taken as it is"))
+        return Verdict(stored["decision"], stored["reason"], stored["metric"], None, stored["incumbent"])
+
+    def _start(self, index: int, stage: Stage, summary: str) -> None:
+        epochs, updates = 0, 0
+        if isinstance(stage, Training):
+            epochs, updates = stage.epochs, stage.updates(len(self.train))
+        self.emit(StageStarted(index, stage.title, stage.method, summary, epochs, updates))
+
+    def _announce(self, result: dict[str, Any], verdict: Verdict) -> None:
+        self.emit(
+            StageDone(
+                stage=result["index"],
+                name=result["name"],
+                seconds=result["seconds"],
+                decision=verdict.decision,
+                reason=verdict.reason,
+                metrics=result["metrics"]["val"],
+            )
+        )
+
+    def _warn(self, message: str) -> None:
+        self.emit(Notice("warning", "checkpoint", message))
