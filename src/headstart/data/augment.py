@@ -31,7 +31,6 @@ from headstart.core.registry import suggest
 from headstart.data import autoaugment
 from headstart.data.pixels import RESAMPLING, as_pil, from_array, resize
 
-
 Share = Annotated[float, Field(ge=0, le=1)]
 
 

@@ -39,7 +39,7 @@ def apply(image: Image.Image, operation: str, magnitude: float) -> Image.Image:
         case "Posterize":
             return ImageOps.posterize(image, int(magnitude))
         case "Solarize":
-            return ImageOps.solarize(image, magnitude)
+            return ImageOps.solarize(image, math.ceil(magnitude))
         case "AutoContrast":
             return ImageOps.autocontrast(image)
         case "Equalize":

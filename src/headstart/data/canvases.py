@@ -1,54 +1,226 @@
-"""Where the canvases lie: segments in memory, or one memory-mapped file in the user's cache folder."""
+"""Where the canvases lie: segments in memory, or one memory-mapped file in the user's cache folder.
+
+Shapes: N rows. A finished file is a folder ``<cache>/canvases/<key>/`` with pixels.bin, index.npz and facts.json; it is
+written beside and renamed, so that a folder of that name is whole. The least recently used ones leave a full cache.
+"""
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+import tempfile
+import time
+import zlib
+from bisect import bisect_right
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
+from headstart.core.errors import ArtefactError, DataError
+from headstart.data.modalities.base import Facts, Unreadable
+
 SEGMENT_BYTES = 64 * 2**20
+CACHE_BYTES = 50 * 2**30  # what all files of the cache may take together
+DAY_SECONDS = 86_400
+
+
+@dataclass
+class Index:
+    """What is known of N canvases besides their bytes."""
+
+    shapes: np.ndarray  # (N, 3) int64 h, w, C; zeros where the row is unreadable
+    places: np.ndarray  # (N,) int64 offsets into the buffer
+    checksums: np.ndarray  # (N,) int64 CRC-32
+    sketches: np.ndarray  # (N, 32, 32) uint8 grey miniatures; zeros where unreadable
+    facts: list[Facts | None]
+    errors: dict[int, Unreadable] = field(default_factory=dict)
+
+    @classmethod
+    def blank(cls, count: int) -> Index:
+        """For the store to fill."""
+        shapes, places, checksums = (np.zeros(shape, np.int64) for shape in ((count, 3), count, count))
+        return cls(shapes, places, checksums, np.zeros((count, 32, 32), np.uint8), [None] * count)
+
+    def save(self, folder: Path) -> None:
+        arrays = (self.shapes, self.places, self.checksums, self.sketches)
+        np.savez(folder / "index.npz", *arrays)
+        facts = [None if seen is None else asdict(seen) for seen in self.facts]
+        errors = {str(row): asdict(reason) for row, reason in self.errors.items()}
+        (folder / "facts.json").write_text(json.dumps({"facts": facts, "errors": errors}), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> Index:
+        stored = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+        with np.load(folder / "index.npz", allow_pickle=False) as arrays:
+            shapes, places, checksums, sketches = (arrays[f"arr_{number}"] for number in range(4))
+        facts = [None if seen is None else Facts(**seen) for seen in stored["facts"]]
+        errors = {int(row): Unreadable(**reason) for row, reason in stored["errors"].items()}
+        return cls(shapes, places, checksums, sketches, facts, errors)
 
 
 class Buffer:
-    """Finished canvases, read by offset."""
+    """Finished canvases, read by their place."""
 
-    def __init__(self, segments: list[np.ndarray], nbytes: int, where: str) -> None:
-        self._segments = segments  # flat uint8; the key of a place is (segment << 40) + offset inside it
+    def __init__(self, segments: list[np.ndarray], nbytes: int, folder: Path | None = None) -> None:
+        self._segments = segments  # flat uint8, one behind the other; no canvas lies across two
+        self._starts = [0, *np.cumsum([len(segment) for segment in segments])[:-1].tolist()]
         self.nbytes = nbytes
-        self.where = where
+        self.folder = folder
 
-    def read(self, place: int, count: int) -> np.ndarray:
-        """``count`` bytes from ``place``, not writable, without a copy."""
-        start = place & (1 << 40) - 1
-        found = self._segments[place >> 40][start : start + count]
-        found.flags.writeable = False
+    @property
+    def where(self) -> str:
+        """ "memory" or "disk"."""
+        return "memory" if self.folder is None else "disk"
+
+    def read(self, place: int, count: int, checksum: int) -> np.ndarray:
+        """``count`` bytes from ``place``, without a copy.
+
+        Raises:
+            ArtefactError: a file of the cache was damaged since it was written.
+        """
+        segment = bisect_right(self._starts, place) - 1
+        start = place - self._starts[segment]
+        found = self._segments[segment][start : start + count]
+        if self.folder is not None and zlib.crc32(found.data) != checksum:
+            raise ArtefactError("a cached picture is damaged", where=str(self.folder), remedy="delete this folder")
         return found
 
 
 class Writer:
-    """Takes canvases one after the other."""
+    """Takes canvases one after the other; moves to a file of the cache when they outgrow the budget."""
 
-    def __init__(self, budget: int, folder: Path) -> None:
-        self._budget, self._folder = budget, folder
+    def __init__(self, budget: int, cache: Path) -> None:
+        self._budget, self._cache = budget, cache
         self._segments: list[np.ndarray] = []
-        self._used = 0
+        self._used = 0  # of the last segment
+        self._file: BinaryIO | None = None
         self.nbytes = 0
 
-    def append(self, canvas: np.ndarray) -> int:
-        """Keep ``canvas``; its place in the finished buffer."""
-        flat = canvas.reshape(-1)
+    def append(self, canvas: np.ndarray) -> tuple[int, int]:
+        """Keep ``canvas``; its place in the finished buffer, and its CRC-32."""
+        flat = np.ascontiguousarray(canvas).reshape(-1)
+        place = self.nbytes
+        if self._file is None and place + len(flat) > self._budget:
+            self._to_disk()
+        if self._file is not None:
+            self._put(flat)
+        else:
+            self._keep(flat)
+        self.nbytes += len(flat)
+        return place, zlib.crc32(flat.data)
+
+    def _keep(self, flat: np.ndarray) -> None:
         if not self._segments or self._used + len(flat) > len(self._segments[-1]):
+            self._close_segment()
             self._segments.append(np.empty(max(SEGMENT_BYTES, len(flat)), np.uint8))
             self._used = 0
-        place = (len(self._segments) - 1 << 40) + self._used
         self._segments[-1][self._used : self._used + len(flat)] = flat
         self._used += len(flat)
-        self.nbytes += len(flat)
-        return place
 
-    def finished(self) -> Buffer:
-        return Buffer(self._segments, self.nbytes, "memory")
+    def _close_segment(self) -> None:
+        if self._segments:
+            self._segments[-1] = self._segments[-1][: self._used]
+
+    def _to_disk(self) -> None:
+        folder = self._cache / "canvases"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._folder = Path(tempfile.mkdtemp(prefix="unfinished-", dir=folder))
+            self._file = (self._folder / "pixels.bin").open("wb")
+        except OSError as error:
+            raise _no_room(folder, error) from error
+        self._close_segment()
+        for segment in self._segments:
+            self._put(segment)
+        self._segments = []
+
+    def _put(self, flat: np.ndarray) -> None:
+        assert self._file is not None
+        try:
+            self._file.write(flat.data)
+        except OSError as error:
+            self.abandon()
+            raise _no_room(self._cache, error) from error
+
+    def abandon(self) -> None:
+        """Leave nothing behind."""
+        if self._file is not None:
+            self._file.close()
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    @property
+    def is_on_disk(self) -> bool:
+        return self._file is not None
+
+    def finished(self, index: Index, key: str) -> Buffer:
+        """The buffer; what lies on disk gets its final name, ``key``, and older files leave the full cache."""
+        if self._file is None:
+            self._close_segment()
+            return Buffer(self._segments, self.nbytes)
+        try:
+            self._file.close()
+            index.save(self._folder)
+            final = self._folder.with_name(key)
+            if final.exists():  # another process was faster
+                shutil.rmtree(self._folder)
+            else:
+                self._folder.rename(final)
+        except OSError as error:
+            self.abandon()
+            raise _no_room(self._cache, error) from error
+        make_room(final)
+        return Buffer([_mapped(final, self.nbytes)], self.nbytes, final)
+
+
+def find(cache: Path, key: str) -> tuple[Buffer, Index] | None:
+    """The finished canvases of an earlier run; None when there are none, or when they are not whole."""
+    folder = cache / "canvases" / key
+    try:
+        index = Index.load(folder)
+        nbytes = int(index.shapes.prod(axis=1).sum())
+        pixels = _mapped(folder, nbytes)
+        if len(pixels) != nbytes:
+            return None
+        os.utime(folder)  # used now
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return Buffer([pixels], nbytes, folder), index
+
+
+def _mapped(folder: Path, nbytes: int) -> np.ndarray:
+    return np.memmap(folder / "pixels.bin", np.uint8, mode="r") if nbytes else np.zeros(0, np.uint8)
+
+
+def make_room(newest: Path, limit: int | None = None) -> None:
+    """Delete the least recently used files beside ``newest`` until all together are below ``limit`` bytes."""
+    limit = CACHE_BYTES if limit is None else limit
+    sized = []
+    for folder in newest.parent.iterdir():
+        try:
+            changed, size = folder.stat().st_mtime, sum(file.stat().st_size for file in folder.iterdir())
+        except OSError:  # another process took it away
+            continue
+        if folder.name.startswith("unfinished-") and time.time() - changed > DAY_SECONDS:
+            shutil.rmtree(folder, ignore_errors=True)  # a run was killed while it wrote
+        elif not folder.name.startswith("unfinished-"):
+            sized.append((folder == newest, changed, size, folder))
+    total = sum(size for _, _, size, _ in sized)
+    for is_newest, _, size, folder in sorted(sized):
+        if total <= limit or is_newest:
+            return
+        shutil.rmtree(folder, ignore_errors=True)
+        total -= size
+
+
+def _no_room(cache: Path, error: OSError) -> DataError:
+    return DataError(
+        f"cannot keep the decoded pictures on disk ({error.strerror or error})",
+        where=str(cache),
+        remedy="free some space, set HEADSTART_CACHE to a folder on a larger disk, or allow more memory",
+    )
 
 
 def default_folder() -> Path:

@@ -13,6 +13,7 @@ import struct
 from typing import Any
 
 import numpy as np
+import PIL
 import simplejpeg
 from PIL import Image
 
@@ -20,7 +21,8 @@ from headstart.data.files import read_bytes
 from headstart.data.modalities.base import DecodeError, Facts
 from headstart.data.pixels import from_array, from_pil, oriented
 
-DECODER_VERSION = 1  # raise it whenever the pixels that come out of any file change: cached canvases are then rebuilt
+# Raise the first number whenever the pixels that come out of any file change: cached canvases are then made anew.
+VERSION = f"1 pillow {PIL.__version__} simplejpeg {simplejpeg.__version__}"
 MAX_PIXELS = 50_000_000
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 # A file's first bytes -> its format; names outside FORMATS are known kinds that are refused.

@@ -1,16 +1,18 @@
-"""Every row decoded once, to its canvas: one flat buffer in memory or, above a budget, in a file of the cache folder.
+"""Every row decoded once, to its canvas: one buffer in memory or, above a budget, in a file of the cache folder.
 
 Shapes: N rows, h and w of a canvas (they differ from row to row), C channels.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -22,44 +24,64 @@ from headstart.data.modalities.base import DecodeError, Facts, Unreadable
 from headstart.data.splits import Rows
 
 Progress = Callable[[int, int], None]
+LAYOUT_VERSION = 1  # of the files in the cache folder
+SAMPLE = 32  # rows that are decoded to estimate how much all of them will take
 
 
-@dataclass(frozen=True)
 class Store:
-    """The canvases of N rows, with what was seen while they were decoded."""
+    """The canvases of N rows, with what was seen while they were decoded. Built by ``Store.build``."""
 
-    modality: str
-    names: tuple[str, ...]
-    shapes: np.ndarray  # (N, 3) int64 h, w, C; zeros where the row is unreadable
-    offsets: np.ndarray  # (N,) int64 into the buffer
-    buffer: canvases.Buffer
-    sketches: np.ndarray  # (N, 32, 32) uint8 grey miniatures; zeros where unreadable
-    facts: tuple[Facts | None, ...]
-    errors: dict[int, Unreadable] = field(default_factory=dict)
-    explain: str = ""
+    def __init__(
+        self, modality: str, names: tuple[str, ...], buffer: canvases.Buffer, index: canvases.Index, explain: str
+    ) -> None:
+        self.modality = modality
+        self.names = names
+        self.explain = explain  # where the canvases are, and why, in one sentence
+        self._buffer = buffer
+        self._index = index
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, row: int) -> np.ndarray:
-        """The canvas of one row, uint8 (h, w, C), not to be written to. Raises DataError where it is unreadable."""
+        """The canvas of one row, uint8 (h, w, C), not to be written to.
+
+        Raises:
+            DataError: the row is unreadable.
+        """
         row = int(row)
         if row in self.errors:
             reason = self.errors[row]
             raise DataError(f"{reason.message} [{reason.code}]", where=self.names[row])
-        height, width, channels = self.shapes[row]
-        count = int(height * width * channels)
-        return self.buffer.read(int(self.offsets[row]), count).reshape(height, width, channels)
+        shape, index = tuple(self._index.shapes[row].tolist()), self._index
+        flat = self._buffer.read(int(index.places[row]), shape[0] * shape[1] * shape[2], int(index.checksums[row]))
+        flat.flags.writeable = False
+        return flat.reshape(shape)
+
+    @property
+    def errors(self) -> dict[int, Unreadable]:
+        """The rows that could not be decoded, and why."""
+        return self._index.errors
+
+    @property
+    def facts(self) -> Sequence[Facts | None]:
+        """N facts, None where the row is unreadable."""
+        return self._index.facts
+
+    @property
+    def sketches(self) -> np.ndarray:
+        """(N, 32, 32) uint8 grey miniatures, zeros where the row is unreadable."""
+        return self._index.sketches
 
     @property
     def nbytes(self) -> int:
         """Bytes of all canvases."""
-        return self.buffer.nbytes
+        return self._buffer.nbytes
 
     @property
     def where(self) -> str:
         """ "memory" or "disk"."""
-        return self.buffer.where
+        return self._buffer.where
 
     @property
     def usable(self) -> np.ndarray:
@@ -67,13 +89,8 @@ class Store:
         return np.array([row for row in range(len(self)) if row not in self.errors], dtype=np.int64)
 
     @property
-    def digests(self) -> tuple[str, ...]:
-        """SHA-256 of every row's content, "" where it is unreadable."""
-        return tuple("" if facts is None else facts.sha256 for facts in self.facts)
-
-    @property
     def hashes(self) -> np.ndarray:
-        """(N,) uint64 difference hashes: is each of 8x8 places brighter than its left neighbour?"""
+        """(N,) uint64 difference hashes: is each of 8x8 places brighter than the one before it?"""
         rows, columns = pooling(self.sketches.shape[1], 8), pooling(self.sketches.shape[2], 9)
         small = rows @ self.sketches.astype(np.float32) @ columns.T
         bits = (small[:, :, 1:] > small[:, :, :-1]).reshape(len(self), 64)
@@ -94,55 +111,110 @@ class Store:
 
         Args:
             budget_bytes: what the canvases may take in memory; None is a quarter of what is free now. Above it they
-                go to a file in ``cache_dir``, kept for the next run under a key of contents, spec and decoder version.
-            cache_dir: None is $HEADSTART_CACHE, or ~/.cache/headstart. The oldest files leave it when it is full.
+                go to a file in ``cache_dir``, which a later run finds by contents, spec and decoder version.
+            cache_dir: None is $HEADSTART_CACHE, or ~/.cache/headstart. The least recently used files leave it when all
+                of them take more than 50 GB.
             progress: called with (rows done, N) from the calling thread.
+
+        Raises:
+            DataError: no room for the file. Rows that cannot be decoded raise nothing: see ``errors``.
         """
         kind = registry.find("headstart.data.modalities", modality)
         budget = canvases.free_bytes() // 4 if budget_bytes is None else budget_bytes
-        writer = canvases.Writer(budget, Path(cache_dir) if cache_dir is not None else canvases.default_folder())
-        count = len(rows)
-        shapes, offsets = np.zeros((count, 3), np.int64), np.zeros(count, np.int64)
-        sketches = np.zeros((count, 32, 32), np.uint8)
-        facts: list[Facts | None] = [None] * count
-        errors: dict[int, Unreadable] = {}
-
-        def decode_one(row: int) -> tuple[np.ndarray, np.ndarray, Facts] | Unreadable:
-            try:
-                value, seen = kind.decode_with_facts(rows.items[row], spec)
-            except DecodeError as error:
-                return error.reason
-            canvas = kind.canvas(value, spec)
-            return canvas, kind.sketch(canvas), seen
-
-        for row, result in enumerate(in_order(decode_one, range(count))):
-            if isinstance(result, Unreadable):
-                errors[row] = result
-            else:
-                canvas, sketches[row], facts[row] = result
-                shapes[row], offsets[row] = canvas.shape, writer.append(canvas)
-            if progress is not None:
-                progress(row + 1, count)
-        buffer = writer.finished()
-        return cls(
-            modality, rows.names, shapes, offsets, buffer, sketches, tuple(facts), errors, _explained(buffer, budget)
-        )
+        cache = Path(cache_dir) if cache_dir is not None else canvases.default_folder()
+        if _estimate(kind, rows, spec, budget) > budget:
+            found = canvases.find(cache, _key(kind, spec, _identities(kind, rows)))
+            if found is not None:
+                if progress is not None:
+                    progress(len(rows), len(rows))
+                return cls(
+                    modality, rows.names, *found, _explained(found[0], budget, "found decoded by an earlier run")
+                )
+        writer = canvases.Writer(budget, cache)
+        try:
+            index = _decode_all(kind, rows, spec, writer, progress)
+            key = _key(kind, spec, _identities(kind, rows, index)) if writer.is_on_disk else ""
+            buffer = writer.finished(index, key)
+        except BaseException:
+            writer.abandon()
+            raise
+        return cls(modality, rows.names, buffer, index, _explained(buffer, budget, "decoded once"))
 
 
-def _explained(buffer: canvases.Buffer, budget: int) -> str:
+def _decode_all(
+    kind: ModuleType, rows: Rows, spec: Any, writer: canvases.Writer, progress: Progress | None
+) -> canvases.Index:
+    index = canvases.Index.blank(len(rows))
+
+    def decode_one(row: int) -> tuple[np.ndarray, np.ndarray, Facts] | Unreadable:
+        try:
+            value, seen = kind.decode_with_facts(rows.items[row], spec)
+        except DecodeError as error:
+            return error.reason
+        canvas = kind.canvas(value, spec)
+        return canvas, kind.sketch(canvas), seen
+
+    for row, result in enumerate(in_order(decode_one, len(rows))):
+        if isinstance(result, Unreadable):
+            index.errors[row] = result
+        else:
+            canvas, index.sketches[row], index.facts[row] = result
+            index.shapes[row] = canvas.shape
+            index.places[row], index.checksums[row] = writer.append(canvas)
+        if progress is not None:
+            progress(row + 1, len(rows))
+    return index
+
+
+def _estimate(kind: ModuleType, rows: Rows, spec: Any, budget: int) -> float:
+    """Bytes that all canvases will take: an upper bound if that is enough to know, else judged by a few rows."""
+    bound = len(rows) * kind.largest_canvas(spec)
+    if bound <= budget:
+        return bound
+    sample = np.unique(np.linspace(0, len(rows) - 1, SAMPLE).astype(int))
+    sizes = []
+    for row in sample:
+        try:
+            sizes.append(kind.canvas(kind.decode(rows.items[row], spec), spec).nbytes)
+        except DecodeError:
+            continue
+    return len(rows) * float(np.mean(sizes)) if sizes else 0.0
+
+
+def _identities(kind: ModuleType, rows: Rows, index: canvases.Index | None = None) -> list[str]:
+    """What each row holds, by content; ``index`` saves reading again what it has already seen."""
+
+    def identity(row: int) -> str:
+        seen = None if index is None else index.facts[row]
+        if seen is not None:
+            return seen.sha256
+        try:
+            return str(kind.fingerprint(rows.items[row]))
+        except DecodeError as error:
+            return f"!{error.reason.code}"
+
+    return list(in_order(identity, len(rows)))
+
+
+def _key(kind: ModuleType, spec: Any, identities: list[str]) -> str:
+    told = [LAYOUT_VERSION, kind.name, kind.version, spec.to_json(), identities]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _explained(buffer: canvases.Buffer, budget: int, how: str) -> str:
     size, limit = f"{buffer.nbytes / 2**20:.1f} MB", f"{budget / 2**20:.0f} MB"
-    if buffer.where == "memory":
-        return f"pictures decoded once into memory: {size}, below the budget of {limit}"
-    return f"pictures decoded once into a file of the cache folder: {size}, above the budget of {limit}"
+    if buffer.folder is None:
+        return f"{how} into memory: {size}, within the budget of {limit}"
+    return f"{how} into {buffer.folder}: {size}, above the memory budget of {limit}"
 
 
-def in_order(work: Callable[[int], Any], items: range) -> Iterator[Any]:
-    """``work(item)`` for every item, in order, by a few threads that never run far ahead (memory stays flat)."""
+def in_order(work: Callable[[int], Any], count: int) -> Iterator[Any]:
+    """``work(0)`` … ``work(count - 1)``, in order, by a few threads that never run far ahead: memory stays flat."""
     threads = min(8, os.cpu_count() or 1)
     waiting: deque[Future[Any]] = deque()
     with ThreadPoolExecutor(max_workers=threads, thread_name_prefix="decode") as pool:
         try:
-            for item in items:
+            for item in range(count):
                 waiting.append(pool.submit(work, item))
                 if len(waiting) > 4 * threads:
                     yield waiting.popleft().result()
@@ -158,4 +230,4 @@ def pooling(size: int, parts: int) -> np.ndarray:
     edges = np.linspace(0, size, parts + 1)
     cells = np.arange(size)
     overlap = np.minimum(edges[1:, None], cells + 1) - np.maximum(edges[:-1, None], cells)
-    return (overlap.clip(0) * (parts / size)).astype(np.float32)
+    return np.asarray(overlap.clip(0) * (parts / size), dtype=np.float32)

@@ -18,10 +18,10 @@ from headstart.core.errors import ConfigError
 from headstart.data import augment as augmentation
 from headstart.data import decoding
 from headstart.data.modalities.base import Facts
-from headstart.data.pixels import RESAMPLING, resize
+from headstart.data.pixels import RESAMPLING, from_array, resize
 
 name = "image"
-version = decoding.DECODER_VERSION
+version = decoding.VERSION
 MAX_ELONGATION = 4  # of a picture longer than 4:1 only the middle 4:1 is kept, so that no canvas grows without bound
 SKETCH = 32  # side of the grey miniature from which near duplicates are told
 
@@ -124,10 +124,13 @@ def collate(values: Sequence[np.ndarray]) -> np.ndarray:
 
 def sketch(canvas: np.ndarray) -> np.ndarray:
     """The whole canvas squashed to a grey miniature, uint8 (32, 32)."""
-    grey = canvas if canvas.shape[2] == 1 else canvas[:, :, :3].mean(axis=2, keepdims=True).astype(np.uint8)
-    if canvas.shape[2] == 3:
-        return np.asarray(Image.fromarray(canvas).resize((SKETCH, SKETCH), Image.Resampling.BOX).convert("L"))
-    return resize(grey, (SKETCH, SKETCH), "box")[:, :, 0]
+    grey = from_array(canvas, 1) if canvas.shape[2] in (1, 3) else canvas[:, :, :3].mean(axis=2, keepdims=True)
+    return resize(grey.astype(np.uint8), (SKETCH, SKETCH), "box")[:, :, 0]
+
+
+def largest_canvas(spec: ImageSpec) -> int:
+    """Bytes that no canvas of this spec exceeds."""
+    return MAX_ELONGATION * spec.resize**2 * spec.channels
 
 
 def preview(item: Any, size: int) -> bytes:
