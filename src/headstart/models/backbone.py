@@ -67,6 +67,8 @@ class Backbone(nn.Module):
         blocks: names inside ``module`` in depth order; discovered when not given.
         feature_dim: D; found with one blank row when not given.
         call: keywords for every call of ``module``.
+        classifier: name inside ``module`` where the classifier was ("" where it is not native): a linear head can be
+            saved under that name, so that the library itself opens the file.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Backbone(nn.Module):
         blocks: tuple[str, ...] | None = None,
         feature_dim: int | None = None,
         call: Mapping[str, Any] | None = None,
+        classifier: str = "",
     ) -> None:
         super().__init__()
         self.module = module
@@ -88,6 +91,7 @@ class Backbone(nn.Module):
         self.architecture = dict(architecture)
         self.source_head = source_head
         self.call = dict(call or {})
+        self.classifier = classifier
         self.blocks = tuple(blocks) if blocks else chains.discover(module)
         self.verification: Verification | None = None
         self.early: frozenset[str] = frozenset()  # parameters that verify found to work before the last block
@@ -95,6 +99,8 @@ class Backbone(nn.Module):
         self.stand_in_rows: int | None = 1  # rows of a stand-in; None: as many as the record has
         self.blanks: dict[Any, Any] = {}
         shape = (1, -1, 1, 1)
+        self.mean: Tensor
+        self.std: Tensor
         self.register_buffer("mean", torch.tensor(spec.mean, dtype=torch.float32).view(shape), persistent=False)
         self.register_buffer("std", torch.tensor(spec.std, dtype=torch.float32).view(shape), persistent=False)
         self.feature_dim = feature_dim or self._measure_features()

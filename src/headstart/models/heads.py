@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +32,7 @@ def build(
     source: SourceHead | None = None,
     classes: Sequence[str] = (),
     seed: int = 0,
-) -> nn.Module:
+) -> Head:
     """A head (B, D) -> (B, K), the same for the same seed.
 
     Args:
@@ -48,8 +49,8 @@ def build(
             raise ConfigError(f"unknown {what} '{value}'{suggest(value, known)}", remedy=f"known: {', '.join(known)}")
     if not 0 <= dropout < 1:
         raise ConfigError(f"dropout must be in 0 .. 1, got {dropout}")
-    head = seeded(seed, lambda: _create(kind, feature_dim, num_classes, hidden, dropout))
-    last = head.last  # type: ignore[union-attr]
+    head = seeded(seed, lambda: create(kind, feature_dim, num_classes, hidden=hidden, dropout=dropout))
+    last = head.last
     if init == "source":
         if kind == "mlp":
             raise ConfigError(
@@ -61,8 +62,30 @@ def build(
     return head
 
 
-class Linear(nn.Module):
+class Head(nn.Module):
+    """What all heads share: dropout, and their last linear layer (``last.weight`` is (K, width))."""
+
+    kind: str
+    dropout: nn.Dropout
+    last: nn.Linear
+
+    def settings(self) -> dict[str, Any]:
+        """JSON values from which ``create`` makes the same head."""
+        hidden = self.last.in_features
+        feature_dim = self.hidden.in_features if isinstance(self, Mlp) else hidden
+        return {
+            "kind": self.kind,
+            "feature_dim": feature_dim,
+            "num_classes": self.last.out_features,
+            "hidden": hidden,
+            "dropout": self.dropout.p,
+        }
+
+
+class Linear(Head):
     """Dropout and one linear layer."""
+
+    kind = "linear"
 
     def __init__(self, feature_dim: int, num_classes: int, dropout: float) -> None:
         super().__init__()
@@ -73,8 +96,10 @@ class Linear(nn.Module):
         return self.last(self.dropout(features))
 
 
-class Mlp(nn.Module):
+class Mlp(Head):
     """One hidden layer with ReLU and dropout."""
+
+    kind = "mlp"
 
     def __init__(self, feature_dim: int, num_classes: int, hidden: int, dropout: float) -> None:
         super().__init__()
@@ -86,8 +111,10 @@ class Mlp(nn.Module):
         return self.last(self.dropout(nn.functional.relu(self.hidden(features))))
 
 
-class Cosine(nn.Module):
+class Cosine(Head):
     """Cosines between features and one direction a class, times a learnable scale (Gidaris & Komodakis 2018)."""
+
+    kind = "cosine"
 
     def __init__(self, feature_dim: int, num_classes: int, dropout: float) -> None:
         super().__init__()
@@ -98,6 +125,15 @@ class Cosine(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         directions = nn.functional.normalize(self.last.weight, dim=1)
         return self.scale * nn.functional.linear(nn.functional.normalize(self.dropout(features), dim=1), directions)
+
+
+def from_weights(weight: Tensor, bias: Tensor, *, dropout: float = 0.0) -> Linear:
+    """The linear head of a solved classifier: weight (K, D), bias (K,)."""
+    head = Linear(weight.shape[1], weight.shape[0], dropout)
+    with torch.no_grad():
+        head.last.weight.copy_(weight)
+        head.last.bias.copy_(bias)
+    return head
 
 
 def matches(classes: Sequence[str], labels: Sequence[str]) -> dict[str, int]:
@@ -136,7 +172,8 @@ def source_rows(source: SourceHead, classes: Sequence[str]) -> tuple[Tensor, Ten
     return weight, bias
 
 
-def _create(kind: str, feature_dim: int, num_classes: int, hidden: int, dropout: float) -> nn.Module:
+def create(kind: str, feature_dim: int, num_classes: int, *, hidden: int, dropout: float) -> Head:
+    """A head as torch initialises it: what a saved model is rebuilt from."""
     if kind == "linear":
         return Linear(feature_dim, num_classes, dropout)
     if kind == "mlp":

@@ -18,6 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from headstart.core.errors import ConfigError
 from headstart.models.backbone import Backbone
+from headstart.models.heads import Head
 
 BatchNormPolicy = Literal["frozen_eval", "train", "eval"]
 
@@ -38,10 +39,17 @@ class Model(nn.Module):
     Args:
         bn: what BatchNorm does while training: "frozen_eval" keeps it at its running statistics wherever its own
             parameters are frozen; "train" uses batch statistics everywhere; "eval" nowhere.
+        temperature: divides the logits before the softmax where probabilities are shown; ``forward`` does not use it.
     """
 
     def __init__(
-        self, backbone: Backbone, head: nn.Module, classes: Sequence[str], *, bn: BatchNormPolicy = "frozen_eval"
+        self,
+        backbone: Backbone,
+        head: Head,
+        classes: Sequence[str],
+        *,
+        bn: BatchNormPolicy = "frozen_eval",
+        temperature: float = 1.0,
     ) -> None:
         super().__init__()
         if bn not in ("frozen_eval", "train", "eval"):
@@ -50,6 +58,7 @@ class Model(nn.Module):
         self.head = head
         self.classes = tuple(classes)
         self.bn = bn
+        self.temperature = temperature
 
     def forward(self, inputs: Tensor) -> Tensor:
         return self.head(self.backbone.features(inputs))

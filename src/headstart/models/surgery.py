@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from headstart.core.errors import BackboneError
+
+M = TypeVar("M", bound=nn.Module)
 
 
 def last_linear(module: nn.Module) -> str:
@@ -75,7 +78,7 @@ def cycled(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
     return tuple(values[i % len(values)] for i in range(channels))
 
 
-def seeded(seed: int, build: Callable[[], nn.Module]) -> nn.Module:
+def seeded(seed: int, build: Callable[[], M]) -> M:
     """What ``build`` makes with torch's generator at ``seed``; the generator's state is put back."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

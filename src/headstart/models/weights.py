@@ -46,7 +46,7 @@ def install(
         BackboneError: keys are missing, unexpected or of another shape; the message names them and the file's classes.
     """
     wanted = module.state_dict()
-    found = {name: value for name, value in _stripped(state, wanted).items()}
+    found = _stripped(state, wanted)
     weight = found.pop(f"{classifier}.weight", None)
     bias = found.pop(f"{classifier}.bias", None)
     optional = {name for name in wanted if name.endswith("num_batches_tracked")}

@@ -27,11 +27,8 @@ def load(name: str, wanted: Wanted) -> Backbone:
     module = surgery.seeded(wanted.seed, lambda: _create(arch, wanted.image_size))
     published = _published(arch, tag)
     file, kind = _file(name, published, wanted)
-    head = None
-    if file is None:
-        _bare(module)
-    else:
-        head = _install(module, file, published)
+    classifier = _bare(module)
+    head = None if file is None else _install(module, file, published, classifier)
     surgery.adapt_channels(module, wanted.channels)
     size = {"image_size": wanted.image_size, "channels": wanted.channels, "transform_input": file is not None}
     return Backbone(
@@ -40,16 +37,17 @@ def load(name: str, wanted: Wanted) -> Backbone:
         origin=Origin(f"torchvision/{name}", "torchvision", kind, sha256=weights.sha(file)),
         architecture={"library": "torchvision", "name": arch, **size},
         source_head=head,
+        classifier=classifier,
     )
 
 
 def rebuild(architecture: Mapping[str, Any], spec: ImageSpec, origin: Origin) -> Backbone:
     """The same network with random weights, from what ``load`` recorded."""
     module = _create(architecture["name"], architecture["image_size"])
-    _bare(module)
+    classifier = _bare(module)
     surgery.adapt_channels(module, architecture["channels"])
     _set_input_transform(module, bool(architecture["transform_input"]))
-    return Backbone(module, spec=spec, origin=origin, architecture=architecture)
+    return Backbone(module, spec=spec, origin=origin, architecture=architecture, classifier=classifier)
 
 
 def checkpoint(url: str) -> Path:
@@ -77,32 +75,29 @@ def _create(arch: str, image_size: int | None) -> nn.Module:
     return models.get_model(arch, weights=None, **options)
 
 
-def _bare(module: nn.Module) -> None:
-    """Take the classifier off."""
+def _bare(module: nn.Module) -> str:
+    """Take the classifier off and return its name; "" where it is not linear (SqueezeNet: a convolution)."""
     if type(module).__name__ == "SqueezeNet":
         module.classifier = nn.AdaptiveAvgPool2d(1)
-    else:
-        surgery.take_off(module, surgery.last_linear(module))
+        return ""
+    name = surgery.last_linear(module)
+    surgery.take_off(module, name)
+    return name
 
 
 def _set_input_transform(module: Any, flag: bool) -> None:
-    """GoogLeNet's and Inception's published weights were trained on inputs scaled to -1..1, which they do themselves."""
+    """GoogLeNet's and Inception's published weights want inputs scaled to -1..1, which they do themselves."""
     if hasattr(module, "transform_input"):
         module.transform_input = flag
 
 
-def _install(module: nn.Module, file: Path, published: Any) -> SourceHead | None:
+def _install(module: nn.Module, file: Path, published: Any, classifier: str) -> SourceHead | None:
     """Put a weights file into the network and return the classifier that was in it."""
     state = weights.read(file)
     state = {name: value for name, value in state.items() if not name.lower().startswith(("aux", "module.aux"))}
     _set_input_transform(module, True)
-    if type(module).__name__ == "SqueezeNet":
-        _bare(module)
+    if not classifier:
         state = {name: value for name, value in state.items() if "classifier." not in name}
-        weights.install(module, state, classifier="classifier", where=str(file))
-        return None
-    classifier = surgery.last_linear(module)
-    surgery.take_off(module, classifier)
     if "encoder.pos_embedding" in state:
         state = _positions(module, state)
     labels = tuple(published.meta.get("categories", ())) if published is not None else ()

@@ -1,0 +1,51 @@
+"""The same network with random weights: what training from scratch starts from."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from headstart.core import registry
+from headstart.core.errors import BackboneError
+from headstart.models.backbone import Backbone
+from headstart.models.model import Model
+from headstart.models.surgery import seeded
+
+
+def reinitialise(model: Model, seed: int) -> None:
+    """Draw all weights of a model anew, in place, the same for the same seed.
+
+    The network is built again by its library, so that everything is initialised as its authors meant it; a module
+    that the user handed over is reset part by part.
+
+    Raises:
+        BackboneError: the user's own module has parameters that no ``reset_parameters`` draws.
+    """
+    backbone = model.backbone
+    drawn = seeded(seed, lambda: _module(backbone))
+    backbone.module.load_state_dict(drawn.state_dict())
+    seeded(seed + 1, lambda: _reset(model.head))
+
+
+def _module(backbone: Backbone) -> nn.Module:
+    library = backbone.architecture.get("library")
+    if library in ("torchvision", "timm", "transformers", "builtin"):
+        kind = registry.find("headstart.models.backbones", library)
+        return kind.rebuild(backbone.architecture, backbone.spec, backbone.origin).module
+    import copy
+
+    return _reset(copy.deepcopy(backbone.module))
+
+
+def _reset(module: nn.Module) -> nn.Module:
+    left = {name for name, _ in module.named_parameters()}
+    for prefix, part in module.named_modules():
+        reset = getattr(part, "reset_parameters", None)
+        if callable(reset):
+            reset()
+            left -= {f"{prefix}.{name}" if prefix else name for name, _ in part.named_parameters(recurse=False)}
+    if left:
+        raise BackboneError(
+            f"cannot draw {len(left)} parameters anew, such as '{sorted(left)[0]}'",
+            remedy="give the module that owns them a reset_parameters() method",
+        )
+    return module

@@ -1,0 +1,250 @@
+"""A model's folder: written as a whole, sealed with a manifest, rebuilt without running code from it.
+
+``model.safetensors`` (weights), ``headstart.json`` (what to rebuild), ``labels.json``, ``preprocess.json``,
+``golden.npz`` (a few inputs with their logits), ``README.md``, and ``manifest.json``, written last. Where head and
+pooling are native to the library, weights carry the library's own names and its config lies beside them, so that timm
+or transformers open the folder too.
+
+Shapes: B rows, C channels, H height, W width, K classes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import headstart
+from headstart.core import manifest
+from headstart.core.errors import ArtefactError
+from headstart.data.modalities.image import ImageSpec
+from headstart.models import heads, resume, weights
+from headstart.models.backbone import Backbone, Origin
+from headstart.models.card import card
+from headstart.models.model import Model
+
+FORMAT = 1
+FIELDS = {
+    "format": int,
+    "headstart": str,
+    "libraries": dict,
+    "architecture": dict,
+    "origin": dict,
+    "blocks": list,
+    "early": list,
+    "stand_in_rows": (int, type(None)),
+    "feature_dim": int,
+    "classifier": str,
+    "naming": str,
+    "head": dict,
+    "bn": str,
+    "temperature": (int, float),
+}
+LIBRARIES = ("torchvision", "timm", "transformers", "builtin", "own")
+GOLDEN_TOLERANCE = 1e-3  # of the largest logit: other machines round differently
+
+
+def save(model: Model, folder: Path, *, examples: Tensor | None = None, notes: str = "") -> Path:
+    """Write ``model`` to ``folder``, replacing a model that is there.
+
+    Args:
+        examples: a few real inputs, uint8 (B, C, H, W), kept with their logits to check every later load.
+        notes: Markdown appended to the README (results, data).
+
+    Raises:
+        ArtefactError: ``folder`` holds something that is not a model of ours.
+    """
+    if folder.exists() and any(folder.iterdir()) and not (folder / "headstart.json").is_file():
+        raise ArtefactError("the folder is not empty and holds no model; nothing was written", where=str(folder))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir()
+    try:
+        _write(model, draft, examples, notes)
+        manifest.seal(draft)
+        _swap(draft, folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return folder
+
+
+def load(folder: Path, *, allow_module: bool | nn.Module = False) -> Model:
+    """Read a model that ``save`` wrote, in eval mode; neither network nor the original weights are needed.
+
+    Args:
+        allow_module: consent to import the user's own module that the folder names (True), or that module itself.
+
+    Raises:
+        ArtefactError: damaged, incomplete, of a newer format, or its logits are not those it was saved with.
+    """
+    folder = Path(folder)
+    manifest.check(folder)
+    facts = read_facts(folder)
+    labels = manifest.read_json(folder / "labels.json")
+    spec = _spec(manifest.read_json(folder / "preprocess.json"), folder)
+    backbone = _rebuild(facts, spec, allow_module, folder)
+    head = heads.create(**facts["head"])
+    model = Model(backbone, head, labels["classes"], bn=facts["bn"], temperature=facts["temperature"])
+    _load_weights(model, folder, facts["naming"])
+    model.eval()
+    _check_golden(model, folder)
+    return model
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """``headstart.json``, checked: unknown keys, wrong types and newer formats are refused."""
+    where = str(folder / "headstart.json")
+    facts = manifest.read_json(folder / "headstart.json")
+    if not isinstance(facts, dict):
+        raise ArtefactError("not a model description", where=where)
+    if isinstance(facts.get("format"), int) and facts["format"] > FORMAT:
+        raise ArtefactError(
+            f"written by a newer Headstart ({facts.get('headstart', '?')})", where=where, remedy="upgrade headstart"
+        )
+    unknown, missing = sorted(set(facts) - set(FIELDS)), sorted(set(FIELDS) - set(facts))
+    wrong = [key for key, kind in FIELDS.items() if key in facts and not isinstance(facts[key], kind)]
+    if unknown or missing or wrong:
+        raise ArtefactError(f"unknown keys {unknown}, missing {missing}, of a wrong type {wrong}", where=where)
+    architecture = facts["architecture"]
+    if architecture.get("library") not in LIBRARIES:
+        raise ArtefactError(f"unknown library {architecture.get('library')!r}", where=where)
+    if not re.fullmatch(r"[\w./-]{0,200}", str(architecture.get("name", ""))):
+        raise ArtefactError("the architecture's name is not a name", where=where)
+    return facts
+
+
+def native_names(model: Model) -> bool:
+    """Whether the library's own network with a linear classifier is this model exactly."""
+    return bool(model.backbone.classifier) and isinstance(model.head, heads.Linear)
+
+
+def state(model: Model) -> dict[str, Tensor]:
+    """All weights by the names they are saved under, each with its own memory."""
+    if not native_names(model):
+        found = model.state_dict()
+    else:
+        name = model.backbone.classifier
+        found = model.backbone.module.state_dict()
+        found |= {f"{name}.weight": model.head.last.weight, f"{name}.bias": model.head.last.bias}
+    return {key: value.detach().cpu().clone().contiguous() for key, value in found.items()}
+
+
+def _write(model: Model, draft: Path, examples: Tensor | None, notes: str) -> None:
+    from safetensors.torch import save_file
+
+    native = native_names(model)
+    save_file(state(model), draft / "model.safetensors", metadata={"format": "pt"})
+    manifest.write_json(draft / "headstart.json", _facts(model, native))
+    manifest.write_json(draft / "labels.json", {"classes": list(model.classes)})
+    manifest.write_json(draft / "preprocess.json", {"modality": "image", "spec": model.backbone.spec.to_json()})
+    inputs = noise(model.backbone.spec) if examples is None else examples.cpu()
+    with resume.evaluating(model), torch.no_grad():
+        device = next(model.parameters()).device
+        logits = model(inputs.to(device)).float().cpu()
+    np.savez_compressed(draft / "golden.npz", inputs=inputs.numpy(), logits=logits.numpy())
+    library = importlib.import_module(f"headstart.models.backbones.{model.backbone.architecture['library']}")
+    opened_by = library.write_native(model, draft) if native and hasattr(library, "write_native") else ""
+    manifest.write_text(draft / "README.md", card(model, opened_by, notes))
+
+
+def _facts(model: Model, native: bool) -> dict[str, Any]:
+    backbone = model.backbone
+    packages = ("torch", "torchvision", "timm", "transformers")
+    return {
+        "format": FORMAT,
+        "headstart": headstart.__version__,
+        "libraries": {name: version(name) for name in packages},
+        "architecture": backbone.architecture,
+        "origin": vars(backbone.origin),
+        "blocks": list(backbone.blocks),
+        "early": sorted(backbone.early),
+        "stand_in_rows": backbone.stand_in_rows,
+        "feature_dim": backbone.feature_dim,
+        "classifier": backbone.classifier,
+        "naming": "native" if native else "headstart",
+        "head": model.head.settings(),
+        "bn": model.bn,
+        "temperature": float(model.temperature),
+    }
+
+
+def _swap(draft: Path, folder: Path) -> None:
+    """Put ``draft`` in the place of ``folder``; the old model goes only after the new one stands."""
+    old = folder.with_name(f".{folder.name}.old-{os.getpid()}")
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(draft, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _spec(stored: Any, folder: Path) -> ImageSpec:
+    try:
+        return ImageSpec.from_json(stored["spec"])
+    except (TypeError, KeyError, ValueError) as error:
+        raise ArtefactError(
+            f"not a preprocessing description ({error})", where=str(folder / "preprocess.json")
+        ) from error
+
+
+def _rebuild(facts: dict[str, Any], spec: ImageSpec, allow_module: bool | nn.Module, folder: Path) -> Backbone:
+    architecture = facts["architecture"]
+    origin = Origin(**facts["origin"])
+    library = importlib.import_module(f"headstart.models.backbones.{architecture['library']}")
+    if architecture["library"] == "own":
+        rebuilt = library.rebuild(architecture, spec, origin, allow_module)
+    else:
+        rebuilt = library.rebuild(architecture, spec, origin)
+    known = dict(rebuilt.module.named_modules())
+    if not all(name in known for name in facts["blocks"]):
+        raise ArtefactError("its blocks are not in the rebuilt network", where=str(folder / "headstart.json"))
+    rebuilt.blocks = tuple(facts["blocks"])
+    rebuilt.early = frozenset(facts["early"])
+    rebuilt.stand_in_rows = facts["stand_in_rows"]
+    return rebuilt
+
+
+def _load_weights(model: Model, folder: Path, naming: str) -> None:
+    file = folder / "model.safetensors"
+    found = weights.read(file)
+    backbone = model.backbone
+    try:
+        if naming == "native":
+            head = {kind: found.pop(f"{backbone.classifier}.{kind}") for kind in ("weight", "bias")}
+            model.head.last.load_state_dict(head)
+            backbone.module.load_state_dict(found)
+        else:
+            model.load_state_dict(found)
+    except (RuntimeError, KeyError) as error:
+        raise ArtefactError(f"the weights do not fit the description: {str(error)[:300]}", where=str(file)) from error
+
+
+def _check_golden(model: Model, folder: Path) -> None:
+    try:
+        with np.load(folder / "golden.npz", allow_pickle=False) as stored:
+            inputs, logits = torch.from_numpy(stored["inputs"]), torch.from_numpy(stored["logits"])
+    except (OSError, ValueError, KeyError) as error:
+        raise ArtefactError(f"cannot be read ({error})", where=str(folder / "golden.npz")) from error
+    with torch.no_grad():
+        gap = (model(inputs) - logits).abs().max().item()
+    if not gap <= GOLDEN_TOLERANCE * max(1.0, logits.abs().max().item()):
+        raise ArtefactError(
+            f"the rebuilt model answers differently from the saved one (by {gap:.2g})",
+            where=str(folder),
+            remedy="use the library versions that headstart.json names",
+        )
+
+
+def noise(spec: ImageSpec, rows: int = 2) -> Tensor:
+    """The same soft random pictures each time, uint8 (B, C, H, W)."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(rows, spec.channels, 8, 8, generator=generator)
+    return (nn.functional.interpolate(coarse, size=tuple(spec.size), mode="nearest") * 255).to(torch.uint8)
