@@ -1,0 +1,219 @@
+"""Tables for people: what a run found, what a plan will do, what an audit says. Imports rich and nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from headstart.core.run import Run
+from headstart.terminal import VERDICTS, clean, duration, number
+
+SEVERITIES = {"error": "bad", "warning": "warn", "info": "quiet", "ok": "good"}
+
+
+def results(run: Run, console: Console) -> None:
+    """What a run found: baselines and stages with intervals and verdicts, the test result, the time, the paths."""
+    result = run.read("result.json", default={})
+    stages, baselines = run.stages(), _baselines(run)
+    metric = next((stage["verdict"]["metric"] for stage in stages), "accuracy")
+    console.print()
+    console.print(stage_table(baselines, stages, result.get("best"), metric, console))
+    console.print()
+    for title, line in _conclusion(run, result, metric):
+        grid = Table.grid(padding=(0, 1))
+        grid.add_column(width=7, style="quiet")
+        grid.add_column(overflow="fold")
+        grid.add_row(title, line)
+        console.print(grid)
+
+
+def stage_table(
+    baselines: Sequence[Mapping[str, Any]],
+    stages: Sequence[Mapping[str, Any]],
+    best: str | None,
+    metric: str,
+    console: Console,
+) -> Table:
+    """Rows: the baselines, then the stages; the score with its 95 % interval, drawn where there is room."""
+    table = _table()
+    trains, drawn = console.width >= 90, console.width >= 112 and not console.options.ascii_only
+    measured = [dict(entry.get("metrics") or {}).get(metric) for entry in baselines]
+    measured += [stage["metrics"]["val"].get(metric) for stage in stages]
+    rows = next((value["n"] for value in measured if value), 0)
+    table.add_column("stage", overflow="fold")
+    if trains:
+        table.add_column("trains", style="quiet", no_wrap=True)
+    table.add_column("time", justify="right", no_wrap=True)
+    table.add_column(f"{metric.replace('_', ' ')} [95 %], n = {rows}", no_wrap=True)
+    if drawn:
+        table.add_column("", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    scale = _scale([value for value in measured if value])
+    entries = [_baseline_cells(entry) for entry in baselines] + [_stage_cells(stage, best) for stage in stages]
+    for (name, what, seconds, verdict), value in zip(entries, measured, strict=True):
+        cells: list[RenderableType] = [name, *([what] if trains else []), duration(seconds), _score(metric, value)]
+        table.add_row(*cells, *([_whisker(value, scale, 24)] if drawn else []), verdict)
+    return table
+
+
+def explained(rows: Iterable[tuple[str, Any, str]]) -> Table:
+    """Every setting, its value and where it came from."""
+    table = _table()
+    for title in ("setting", "value", "from"):
+        table.add_column(title, overflow="fold")
+    for key, value, why in rows:
+        style = "quiet" if why == "default" else ""
+        table.add_row(Text(key, style=style), Text(clean(value), style=style), Text(clean(why), style="quiet"))
+    return table
+
+
+def findings(found: Sequence[Any], checked: int) -> RenderableType:
+    """The findings of an audit, the gravest first, each with a few of its rows and what to do."""
+    order = {"error": 0, "warning": 1, "info": 2}
+    lines: list[RenderableType] = []
+    for finding in sorted(found, key=lambda finding: order[finding.severity]):
+        style = SEVERITIES[finding.severity]
+        where = f" ({finding.split})" if finding.split else ""
+        lines.append(Text.assemble((f"{finding.severity:<8}", style), clean(finding.message), (where, "quiet")))
+        names = list(finding.names[:3])
+        if names:
+            more = f" and {len(finding.names) - 3} more" if len(finding.names) > 3 else ""
+            lines.append(Padding(Text(clean(", ".join(map(str, names)) + more), style="quiet"), (0, 0, 0, 8)))
+        if finding.remedy:
+            lines.append(Padding(Text(clean(finding.remedy), style="quiet"), (0, 0, 0, 8)))
+    counts = {name: sum(finding.severity == name for finding in found) for name in order}
+    lines.append(
+        Text(f"{checked} files checked: {counts['error']} errors, {counts['warning']} warnings, nothing changed")
+    )
+    return Group(*lines)
+
+
+def evaluation(measured: Mapping[str, Any], title: str) -> Table:
+    """Metrics with their intervals."""
+    table = _table()
+    table.add_column(title)
+    table.add_column("value", justify="right")
+    table.add_column("95 % interval")
+    table.add_column("n", justify="right")
+    for name, value in measured.items():
+        low, high = number(name, value.low), number(name, value.high)
+        table.add_row(
+            name.replace("_", " "), Text(number(name, value.value), style="bold"), f"{low} – {high}", str(value.n)
+        )
+    return table
+
+
+def predictions(rows: Iterable[Any], top: int) -> Table:
+    """File, label and probability; more columns for ``top`` > 1."""
+    table = _table()
+    table.add_column("file", overflow="fold")
+    for rank in range(top):
+        table.add_column("label" if rank == 0 else f"label {rank + 1}", overflow="fold")
+        table.add_column("", justify="right", no_wrap=True)
+    for row in rows:
+        cells: list[RenderableType] = [Text(clean(row.name))]
+        if row.problem is not None:
+            cells.append(Text(clean(row.problem), style="warn"))
+        for rank, (label, probability) in enumerate(row.labels[:top]):
+            cells.append(Text(clean(label), style="bold" if rank == 0 else "quiet"))
+            cells.append(Text(f"{100 * probability:.1f} %", style="" if rank == 0 else "quiet"))
+        table.add_row(*cells)
+    return table
+
+
+def listing(titles: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
+    """A plain list in columns; the first is the name."""
+    table = _table()
+    for index, title in enumerate(titles):
+        table.add_column(title, overflow="fold", style="bold" if index == 0 else "")
+    for row in rows:
+        table.add_row(*(Text(clean(cell)) for cell in row))
+    return table
+
+
+def _table() -> Table:
+    return Table(box=box.SIMPLE_HEAD, header_style="quiet", pad_edge=False, show_edge=False, expand=False)
+
+
+def _baselines(run: Run) -> list[dict[str, Any]]:
+    return list(run.read("baseline/result.json", default=[]))
+
+
+def _baseline_cells(entry: Mapping[str, Any]) -> tuple[Text, Text, float, Text]:
+    return Text(clean(entry["name"]), style="quiet"), Text("no backbone"), entry["seconds"], Text("baseline", "quiet")
+
+
+def _stage_cells(stage: Mapping[str, Any], best: str | None) -> tuple[Text, Text, float, Text]:
+    mark, word, style = VERDICTS.get(stage["verdict"]["decision"], ("", stage["verdict"]["decision"], ""))
+    chosen = stage["name"] == best
+    thawed = stage["blocks"] - stage["frozen_blocks"]
+    trains = f"{thawed}/{stage['blocks']} blocks, " if thawed else "head, "
+    name = Text(clean(stage["name"]), style="bold" if chosen else "")
+    verdict = Text.assemble((f"{mark} {word}", style), (" ★ best" if chosen else "", "good"))
+    return name, Text(f"{trains}{_count(stage['trainable'])}"), stage["seconds"], verdict
+
+
+def _count(parameters: int) -> str:
+    """``1.2 M`` parameters."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if parameters >= size:
+            return f"{parameters / size:.3g} {unit}"
+    return str(parameters)
+
+
+def _score(metric: str, value: Mapping[str, Any] | None) -> Text:
+    if value is None:
+        return Text("–")
+    low, high = (number(metric, value[side]).removesuffix(" %") for side in ("low", "high"))
+    return Text.assemble((f"{number(metric, value['value']):>6}", "bold"), (f" [{low}, {high}]", "quiet"))
+
+
+def _scale(measured: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
+    low = min((value["low"] for value in measured), default=0.0)
+    high = max((value["high"] for value in measured), default=1.0)
+    return low, max(high, low + 1e-9)
+
+
+def _whisker(value: Mapping[str, Any] | None, scale: tuple[float, float], width: int) -> Text:
+    """The interval as a line with the value as a dot, on the scale of the whole table."""
+    if value is None:
+        return Text("")
+
+    def place(number: float) -> int:
+        return round((number - scale[0]) / (scale[1] - scale[0]) * (width - 1))
+
+    low, dot, high = place(value["low"]), place(value["value"]), place(value["high"])
+    line = "".join("●" if i == dot else "─" if low <= i <= high else " " for i in range(width))
+    return Text.assemble((line[:dot], "quiet"), (line[dot], "accent"), (line[dot + 1 :], "quiet"))
+
+
+def _conclusion(run: Run, result: Mapping[str, Any], metric: str) -> Iterator[tuple[str, Text]]:
+    test = (result.get("metrics") or {}).get("test")
+    if test and metric in test:
+        others = "".join(f" · {name} {number(name, test[name]['value'])}" for name in test if name != metric)
+        yield (
+            "test",
+            Text.assemble(f"{metric} ", _score(metric, test[metric]), (f", n = {test[metric]['n']}{others}", "quiet")),
+        )
+    if result.get("optimistic"):
+        yield "", Text("there were no rows for a test: selected on these rows, optimistic", style="warn")
+    if result.get("beaten_by"):
+        yield "", Text(f"no stage beat the baseline '{clean(result['beaten_by'])}'", style="warn")
+    phases = result.get("phases") or []
+    if phases:
+        total = result.get("seconds") or sum(phase["seconds"] for phase in phases)
+        longest = sorted((phase for phase in phases if phase["seconds"] >= 0.005 * total), key=lambda p: -p["seconds"])
+        parts = " · ".join(f"{clean(phase['name'])} {duration(phase['seconds'])}" for phase in longest[:6])
+        yield "time", Text.assemble(duration(total), (f": {parts}", "quiet"))
+    if run.model_folder.is_dir():
+        yield "model", Text(clean(run.model_folder))
+    if (run.path / "report.html").is_file():
+        yield "report", Text(clean(run.path / "report.html"))
+    if run.model_folder.is_dir():
+        yield "next", Text(f"headstart predict {clean(run.path)} new/", style="accent")
