@@ -1,12 +1,16 @@
 """Learning-rate finder: a sweep of rising rates on keyed batches, after which nothing has happened.
 
-Smith 2017 (arXiv 1506.01186); the sweep, the smoothing and the "valley" as in fastai's ``lr_find``. One sweep is a
-noisy witness, so it is repeated on other batches, and what comes out is a rate with a safe range, not one magic number.
+Smith 2017 (arXiv 1506.01186); the sweep and the "valley" as in fastai's ``lr_find``, but smoothed by a centred mean: a
+running one lags ten steps, which is a factor of six in the rate. One sweep is a noisy witness, so it is repeated on
+other batches, and what comes out is a rate with a safe range, not one magic number.
+
+Shapes: S steps of a sweep.
 """
 
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -18,32 +22,41 @@ from torch import nn
 from headstart.core.errors import ConfigError, TrainingError
 from headstart.engine import memory
 
-SMOOTHING = 0.9  # of the running mean; fastai's 0.98 lags fifty steps behind, half a sweep
-DIVERGED = 4.0  # stop when the smoothed loss is this many times the best one
-EDGE = 5  # last points of a sweep, already diverging, that a suggestion never looks at
+SMOOTHING = 0.9  # of the running mean that notices divergence while the sweep runs
+DIVERGED = 4.0  # stop when the running mean is this many times its best
+HALF_WINDOW = 4  # steps on either side in the centred mean that suggestions look at
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """One sweep: rates and smoothed losses, as far as it went."""
+    """One sweep, as far as it went: rates, and the loss of each step before it was taken (S,)."""
 
     rates: tuple[float, ...]
     losses: tuple[float, ...]
     diverged: bool
+
+    def smoothed(self) -> np.ndarray:
+        """Centred mean of the losses (S,); the explosion at the end is cut off, so that it cannot spread backwards."""
+        losses = np.array(self.losses)
+        losses = np.minimum(losses, 2 * losses[: HALF_WINDOW + 1].max(initial=-np.inf))
+        windows = (losses[max(0, i - HALF_WINDOW) : i + HALF_WINDOW + 1] for i in range(len(losses)))
+        return np.array([window.mean() for window in windows])
 
 
 @dataclass(frozen=True)
 class Suggestion:
     """What the sweeps say.
 
-    ``lr`` is the median of the sweeps' valleys. ``low`` and ``high`` bound the safe range: every sweep was already
-    learning at ``low`` and still getting better at ``high``. ``steep`` is the median rate of fastest fall.
-    ``curve`` holds (rate, loss) pairs, the losses' median over the sweeps.
+    ``low`` and ``high`` bound the safe range: between them the loss makes its fall, from a tenth to nine tenths of it,
+    in every sweep. ``lr`` is its geometric middle. For comparison, ``valley`` is fastai's suggestion on these curves
+    (the cautious one) and ``steep`` the rate at which the loss falls fastest, each the sweeps' median. ``curve`` holds
+    (rate, loss), the median of the smoothed sweeps.
     """
 
     lr: float
     low: float
     high: float
+    valley: float
     steep: float
     curve: tuple[tuple[float, float], ...]
     sweeps: tuple[Sweep, ...]
@@ -54,6 +67,7 @@ class Suggestion:
             "lr": self.lr,
             "low": self.low,
             "high": self.high,
+            "valley": self.valley,
             "steep": self.steep,
             "curve": [list(point) for point in self.curve],
             "sweeps": len(self.sweeps),
@@ -69,7 +83,8 @@ def find(
     steps: int = 100,
     repeats: int = 3,
 ) -> Suggestion:
-    """Sweep ``repeats`` times from rate ``start`` to ``end`` in ``steps`` equal factors; bring everything back each time.
+    """Sweep ``repeats`` times from rate ``start`` to ``end`` in ``steps`` equal factors, each time from the same state,
+    which is there again at the end.
 
     Args:
         step: takes one optimizer step at a rate on the batch of a number (0, 1, 2 … over all sweeps; choose the
@@ -97,16 +112,24 @@ def find(
             remedy="is anything thawed, and do labels belong to inputs? `headstart audit` looks",
         )
     valleys, steeps, lows, highs = zip(*found, strict=True)
-    lr = float(np.median(valleys))
-    low, high = min(max(lows), lr), max(min(highs), lr)
-    return Suggestion(lr, low, high, float(np.median(steeps)), _median_curve(sweeps), tuple(sweeps))
+    low, high = max(lows), min(highs)
+    low, high = min(low, high), max(low, high)
+    return Suggestion(
+        lr=math.sqrt(low * high),
+        low=low,
+        high=high,
+        valley=float(np.median(valleys)),
+        steep=float(np.median(steeps)),
+        curve=_median_curve(sweeps),
+        sweeps=tuple(sweeps),
+    )
 
 
 def valley(losses: np.ndarray) -> int:
     """Index in the longest falling subsequence of the losses (S,), half-way through it: fastai's ``valley``.
 
-    The subsequence ends at its lowest point and ``length`` steps before that it is taken to begin; the point chosen lies
-    in the middle of that stretch's three thirds.
+    The stretch is taken to begin as many steps before the subsequence's end as it is long; the point chosen lies in
+    the middle of its three thirds.
     """
     lengths = np.ones(len(losses), dtype=np.int64)
     for index in range(1, len(losses)):
@@ -122,13 +145,13 @@ def remember(module: nn.Module, optimizer: torch.optim.Optimizer) -> Callable[[]
     """Remember weights, buffers, gradients, optimizer state, rates, modes and random state; the function returned
     brings them back bit for bit, as often as it is called, and in place (a wrapper or an EMA keeps its tensors).
     """
-    tensors = [(value, value.detach().clone()) for value in (*module.parameters(), *module.buffers())]
+    owned: list[torch.Tensor] = [*module.parameters(), *module.buffers()]
+    tensors = [(value, value.detach().clone()) for value in owned]
     gradients = [(p, None if p.grad is None else p.grad.detach().clone()) for p in module.parameters()]
     modes = [(part, part.training) for part in module.modules()]
     settings = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
     states = {p: {key: _copied(value) for key, value in state.items()} for p, state in optimizer.state.items()}
-    random = memory.rng_state()
-    own = np.random.get_state()
+    chance = memory.rng_state(), np.random.get_state(), random.getstate()
 
     def restore() -> None:
         with torch.no_grad():
@@ -141,10 +164,11 @@ def remember(module: nn.Module, optimizer: torch.optim.Optimizer) -> Callable[[]
         for group, saved_group in zip(optimizer.param_groups, settings, strict=True):
             group.update(saved_group)
         optimizer.state.clear()
-        for parameter, state in states.items():
-            optimizer.state[parameter] = {key: _copied(value) for key, value in state.items()}
-        memory.set_rng_state(random)
-        np.random.set_state(own)
+        for owner, state in states.items():
+            optimizer.state[owner] = {key: _copied(value) for key, value in state.items()}
+        memory.set_rng_state(chance[0])
+        np.random.set_state(chance[1])
+        random.setstate(chance[2])
 
     return restore
 
@@ -156,38 +180,36 @@ def _copied(value: Any) -> Any:
 def _sweep(step: Callable[[float, int], float], start: float, end: float, steps: int, first: int) -> Sweep:
     rates: list[float] = []
     losses: list[float] = []
-    mean = 0.0
+    running, best = 0.0, math.inf
     for index in range(steps):
         rate = start * (end / start) ** (index / (steps - 1))
         loss = float(step(rate, first + index))
-        mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
-        smoothed = mean / (1 - SMOOTHING ** (index + 1))
-        if not math.isfinite(smoothed) or (losses and smoothed > DIVERGED * min(losses)):
+        running = SMOOTHING * running + (1 - SMOOTHING) * loss
+        mean = running / (1 - SMOOTHING ** (index + 1))
+        if not math.isfinite(loss) or mean > DIVERGED * best:
             return Sweep(tuple(rates), tuple(losses), diverged=True)
+        best = min(best, mean)
         rates.append(rate)
-        losses.append(smoothed)
+        losses.append(loss)
     return Sweep(tuple(rates), tuple(losses), diverged=False)
 
 
 def _suggest(sweep: Sweep) -> tuple[float, float, float, float] | None:
-    """Valley, steepest, low and high of one sweep; None where the loss does not fall."""
-    skip = len(sweep.rates) // 10  # the running mean is still young there, as in fastai
-    cut = slice(skip, len(sweep.rates) - EDGE if sweep.diverged else None)
-    rates, losses = np.array(sweep.rates[cut]), np.array(sweep.losses[cut])
-    if len(losses) < 5:
+    """Valley, steepest, low and high of one sweep; None where the loss does not fall by more than its noise."""
+    losses, rates = sweep.smoothed(), np.array(sweep.rates)
+    if len(losses) < 10:
         return None
-    lowest = int(losses.argmin())
-    start = float(losses[: max(1, len(losses) // 5)].max())
-    fall = start - float(losses[lowest])
-    noise = float(np.abs(np.diff(losses[: max(2, len(losses) // 5)])).max())
-    if lowest == 0 or fall <= max(3 * noise, 1e-3 * abs(start)):
+    early = np.array(sweep.losses[: len(losses) // 5])
+    start, lowest = float(early.mean()), int(losses.argmin())
+    fall, noise = start - float(losses[lowest]), float(np.diff(early).std()) / math.sqrt(2)
+    if fall <= max(2 * noise, 1e-3 * abs(start)):
         return None
-    learning = int(np.flatnonzero(losses <= start - 0.1 * fall)[0])
-    steepest = int(np.gradient(losses, np.log(rates)).argmin())
-    return float(rates[valley(losses)]), float(rates[steepest]), float(rates[learning]), float(rates[lowest])
+    low, high = (int(np.flatnonzero(losses <= start - share * fall)[0]) for share in (0.1, 0.9))
+    steepest = int(np.gradient(losses[: lowest + 1], np.log(rates[: lowest + 1])).argmin()) if lowest else 0
+    return float(rates[valley(losses)]), float(rates[steepest]), float(rates[low]), float(rates[high])
 
 
 def _median_curve(sweeps: list[Sweep]) -> tuple[tuple[float, float], ...]:
-    shortest = min(sweeps, key=lambda sweep: len(sweep.rates)).rates
-    losses = np.median([sweep.losses[: len(shortest)] for sweep in sweeps], axis=0)
+    shortest = min((sweep.rates for sweep in sweeps), key=len)
+    losses = np.median([sweep.smoothed()[: len(shortest)] for sweep in sweeps], axis=0)
     return tuple((rate, float(loss)) for rate, loss in zip(shortest, losses, strict=True))

@@ -1,7 +1,7 @@
 """Precision and memory layout, chosen by measurement on this machine and written down so that they can be replayed.
 
 bf16 is no gift: a CPU without bf16 instructions runs it several times slower than fp32. So one training step is timed
-in each candidate, and a richer one is taken only where it is faster by ``WORTH`` than every simpler one.
+in each candidate, and a richer one is taken only where it is ``WORTH`` times faster than the simpler one it replaces.
 """
 
 from __future__ import annotations

@@ -72,8 +72,8 @@ class Loss(nn.Module):
         )
 
     def at_zero(self, targets: torch.Tensor, outputs: int) -> float:
-        """Mean loss of K = ``outputs`` logits of zero. Every class has -log p = ln K, so it is ln K times the mean of w_k y'_ik:
-        ln K without weights, and with balanced ones over all training rows where nothing is smoothed.
+        """Mean loss of K = ``outputs`` logits of zero. Every class has -log p = ln K, so it is ln K times the mean of
+        w_k y'_ik: ln K without weights, and with weights over all training rows where nothing is smoothed.
         """
         weights = self.class_weights
         if weights is None:

@@ -1,0 +1,116 @@
+"""Precision is chosen by the clock, here a clock of our own, and can be replayed from what was recorded."""
+
+import json
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from headstart.core.errors import ConfigError
+from headstart.engine.precision import CANDIDATES, Precision, choose, replay
+
+
+def machine(seconds, fails=(), losses=None):
+    """A step and a clock on which every candidate takes the time that the table gives it."""
+    now = [0.0]
+    taken = []
+
+    def step(candidate):
+        taken.append(str(candidate))
+        if str(candidate) in fails:
+            raise RuntimeError("bf16 is not supported on this device\nlong story")
+        now[0] += seconds[str(candidate)]
+        return (losses or {}).get(str(candidate), 0.7)
+
+    return step, lambda: now[0], taken
+
+
+def table(fp32, fp32_last, bf16, bf16_last):
+    return dict(zip(map(str, CANDIDATES), (fp32, fp32_last, bf16, bf16_last), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "chosen"),
+    [
+        (table(1.0, 0.95, 0.92, 0.95), "fp32"),
+        (table(1.0, 0.9, 0.95, 2.0), "fp32, channels last"),
+        (table(1.0, 1.2, 0.5, 0.48), "bf16"),
+        (table(1.0, 0.8, 0.7, 0.3), "bf16, channels last"),
+        (table(1.0, 0.8, 5.0, 6.0), "fp32, channels last"),
+        (table(1.0, 3.0, 4.0, 5.0), "fp32"),
+    ],
+)
+def test_a_richer_candidate_is_taken_only_where_it_is_clearly_faster(seconds, chosen):
+    step, clock, _ = machine(seconds)
+    choice, decision = choose(step, clock=clock)
+    assert str(choice) == decision.choice == chosen
+    assert decision.facts["seconds"] == pytest.approx(seconds)
+
+
+def test_candidates_run_in_turns_after_a_warm_up():
+    step, clock, taken = machine(table(1.0, 1.0, 1.0, 1.0))
+    choose(step, clock=clock, rounds=3)
+    assert taken == [str(candidate) for candidate in CANDIDATES] * 4
+
+
+def test_a_candidate_that_fails_or_breaks_the_loss_is_out():
+    fast = table(1.0, 0.9, 0.1, 0.1)
+    step, clock, taken = machine(fast, fails=("bf16",), losses={"bf16, channels last": math.nan})
+    choice, decision = choose(step, clock=clock)
+    assert str(choice) == "fp32, channels last"
+    assert decision.facts["failed"] == {
+        "bf16": "bf16 is not supported on this device",
+        "bf16, channels last": "loss nan",
+    }
+    assert taken.count("bf16") == 1
+
+
+def test_the_users_word_counts():
+    step, clock, taken = machine(table(1.0, 0.95, 9.0, 10.0))
+    choice, decision = choose(step, wanted="bf16", clock=clock)
+    assert str(choice) == "bf16"
+    assert "bf16 was asked for" in decision.reason
+    assert not any("fp32" in name for name in taken)
+    step, clock, _ = machine(table(1.0, 0.95, 0.1, 0.1))
+    assert choose(step, wanted="fp32", clock=clock)[0].name == "fp32"
+    with pytest.raises(ConfigError, match="unknown precision"):
+        choose(step, wanted="fp8", clock=clock)
+    step, clock, _ = machine(table(1.0, 1.0, 1.0, 1.0), fails=("bf16", "bf16, channels last"))
+    with pytest.raises(ConfigError, match="does not run here"):
+        choose(step, wanted="bf16", clock=clock)
+
+
+def test_one_candidate_is_not_timed():
+    step, clock, taken = machine(table(1.0, 1.0, 1.0, 1.0))
+    choice, decision = choose(step, candidates=[Precision()], clock=clock)
+    assert (str(choice), len(taken)) == ("fp32", 1)
+    assert decision.facts["seconds"] == {}
+
+
+def test_a_recorded_choice_is_replayed():
+    step, clock, _ = machine(table(1.0, 0.8, 0.7, 0.3))
+    choice, decision = choose(step, clock=clock)
+    facts = json.loads(json.dumps(decision.as_json()))["facts"]
+    assert replay(facts) == choice
+
+
+def test_a_real_step_in_every_candidate():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2))
+    inputs, seen = torch.randn(2, 3, 8, 8), []
+
+    def step(candidate):
+        with candidate.autocast("cpu"):
+            hidden = model.to(memory_format=candidate.memory_format)(inputs.to(memory_format=candidate.memory_format))
+        seen.append((candidate, hidden.dtype, model[0].weight.is_contiguous(memory_format=torch.channels_last)))
+        value = hidden.float().square().mean()
+        value.backward()
+        return value.item()
+
+    choice, _ = choose(step, rounds=1)
+    assert choice in CANDIDATES
+    for candidate, dtype, last in seen:
+        assert dtype == (torch.bfloat16 if candidate.name == "bf16" else torch.float32)
+        assert last == candidate.channels_last
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
