@@ -1,0 +1,184 @@
+"""The descent under ``solver.py``: the frame in which logistic regression is solved, and conjugate gradients in it.
+
+Features are standardised and rotated once into the eigenbasis of their Gram matrix (of rows or of columns, whichever is
+smaller), where a diagonal preconditioner fits the Hessian well. A strength is minimised by preconditioned nonlinear
+conjugate gradients (Polak-Ribière+, Nocedal & Wright §5.2) with Newton's step length along each direction: logits are
+linear in the step, so the line search needs no product with the features, and an iteration costs two of them.
+
+Shapes: N rows, D features, r rotated features (at most min(N, D)), K classes,
+P problems on the same rows, solved side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from headstart.core.errors import TrainingError
+
+LARGEST_ROTATION = 4096  # an eigendecomposition of more than this costs more than it saves
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """Where the problem is solved: ``((x - shift) / scale) @ basis``, a standardisation and an orthonormal rotation."""
+
+    shift: torch.Tensor  # (D,) float64
+    scale: torch.Tensor  # (D,) float64
+    basis: torch.Tensor | None  # (D, r); None where no rotation pays
+    curvature: torch.Tensor  # (r,) mean square of each rotated feature
+
+    def rotate(self, features: torch.Tensor) -> torch.Tensor:
+        """(N, D) -> (N, r)."""
+        standard = (features - self.shift.to(features.dtype)) / self.scale.to(features.dtype)
+        return standard if self.basis is None else standard @ self.basis
+
+    def fold(self, coefs: torch.Tensor, intercepts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(K, r), (K,) -> weight (K, D) and bias (K,) on the features as given; biases sum to zero."""
+        standard = coefs.double() if self.basis is None else coefs.double() @ self.basis.double().T
+        weight = standard / self.scale
+        bias = intercepts.double() - weight @ self.shift
+        return weight.float(), (bias - bias.mean()).float()
+
+
+def frame_of(rows: torch.Tensor) -> Frame:
+    """Standardise (a feature that hardly varies is not blown up to more than twice the usual) and rotate.
+
+    The span of the rows is found from the smaller Gram matrix. Rotations from (D, D) are orthonormal whatever the
+    rounding, so float32 is enough; those from (N, N) are not: float64 there, less directions below its precision.
+    """
+    count, dims = rows.shape
+    shift = rows.mean(0, dtype=torch.float64)
+    centred = rows - shift.float()
+    scale = centred.square().mean(0, dtype=torch.float64).sqrt()
+    varies = scale > 1e-7 * (shift.abs() + scale)
+    floor = 0.5 * scale[varies].median() if varies.any() else scale.new_ones(())
+    scale = torch.where(varies, scale.clamp_min(floor), 1e7 * (shift.abs() + scale + 1))
+    standard = centred / scale.float()
+    if min(count, dims) > LARGEST_ROTATION:
+        return Frame(shift, scale, None, standard.square().mean(0))
+    if count < 0.75 * dims:
+        wide = standard.double()
+        squares, left = torch.linalg.eigh(wide @ wide.T)
+        keep = squares > 1e-10 * squares[-1].clamp_min(1e-30)
+        basis = (wide.T @ (left[:, keep] / squares[keep].sqrt())).float()
+    else:
+        squares, right = torch.linalg.eigh(standard.T @ standard)
+        keep = squares > 1e-7 * squares[-1].clamp_min(1e-30)
+        basis = right[:, keep].contiguous()
+    return Frame(shift, scale, basis, squares[keep].float() / count)
+
+
+class Weighted:
+    """P weighted problems on the same rotated features: objective, residuals, products with the features."""
+
+    def __init__(
+        self, scores: torch.Tensor, curvature: torch.Tensor, targets: torch.Tensor, mass: torch.Tensor, num_classes: int
+    ) -> None:
+        self.scores = torch.cat([scores, scores.new_ones(len(scores), 1)], 1)  # (N, r+1): the last weight is the bias
+        self.curvature = torch.cat([curvature, curvature.new_ones(1)])  # (r+1,)
+        self.penalised = torch.ones_like(self.curvature)
+        self.penalised[-1] = 0
+        self.targets = targets
+        self.mass = mass[:, None]  # (P, 1, N), each problem's sums to 1
+        self.index = targets.expand(len(mass), 1, -1)
+        self.problems, self.classes = len(mass), num_classes
+
+    def start(self) -> torch.Tensor:
+        """(P, K, r+1): no weights, the log of the class frequencies as bias (half a row for a class without rows)."""
+        shares = torch.zeros(self.problems, self.classes, device=self.mass.device)
+        shares.scatter_add_(1, self.index[:, 0], self.mass[:, 0])
+        solution = self.scores.new_zeros(self.problems, self.classes, self.scores.shape[1])
+        solution[:, :, -1] = shares.clamp_min(0.5 / len(self.targets)).log()
+        return solution
+
+    def margins(self, direction: torch.Tensor) -> torch.Tensor:
+        """(P, K, r+1) -> (P, K, N): every class's logit less that of the true class."""
+        logits = (direction.flatten(0, 1) @ self.scores.T).view(self.problems, self.classes, -1)
+        return logits - logits.gather(1, self.index)
+
+    def residuals(self, margins: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Probability less one-hot label (P, K, N), and the loss (P,), exact also where the label is almost certain."""
+        peak = margins.amax(1, keepdim=True)  # at least 0: the true class's own margin
+        others = (margins - peak).exp_().scatter_(1, self.index, 0)
+        sum_others = others.sum(1, keepdim=True)
+        total = sum_others + (-peak).exp()
+        losses = peak + torch.log1p(sum_others + torch.expm1(-peak))
+        residual = others.div_(total).scatter_(1, self.index, -sum_others / total)
+        return residual, (losses * self.mass).sum((1, 2), dtype=torch.float64)
+
+    def gradient(self, residual: torch.Tensor) -> torch.Tensor:
+        """(P, K, N) -> (P, K, r+1), of the loss without the penalty."""
+        return ((residual * self.mass).flatten(0, 1) @ self.scores).view(self.problems, self.classes, -1)
+
+
+def follow(
+    problem: Weighted, path: Sequence[float], tolerance: float, max_iterations: int
+) -> Iterator[tuple[torch.Tensor, float, float, int]]:
+    """Yield (solution (P, K, r+1), objective, gap, iterations) for every strength, each from the one before."""
+    solution = problem.start()
+    for strength in path:
+        penalty = problem.penalised * (2 * strength if problem.classes == 2 else strength)
+        solution, objective, gap, count = _minimise(problem, penalty, solution, tolerance, max_iterations)
+        if not torch.isfinite(solution).all():
+            raise TrainingError(
+                f"the head's solver left the finite numbers at strength {strength:g}",
+                remedy="look for extreme values among the features (a backbone in half precision may overflow)",
+            )
+        yield solution, float(objective[-1]), float(gap[-1]), count
+
+
+def _dot(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    return (left * right).sum((1, 2), dtype=torch.float64)
+
+
+def _minimise(
+    problem: Weighted, penalty: torch.Tensor, solution: torch.Tensor, tolerance: float, max_iterations: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]:
+    """Preconditioned nonlinear conjugate gradients with Newton's step length, P problems at once."""
+
+    def ridge(point: torch.Tensor) -> torch.Tensor:
+        return 0.5 * _dot(point * penalty, point)
+
+    margins = problem.margins(solution)
+    residual, loss = problem.residuals(margins)
+    value = loss + ridge(solution)
+    previous: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None  # direction, gradient, gradient @ step
+    stalled = torch.zeros_like(value, dtype=torch.bool)
+    for count in range(max_iterations + 1):
+        gradient = problem.gradient(residual) + penalty * solution
+        size = residual.abs()
+        spread = (size * (1 - size) * problem.mass).sum(2, keepdim=True)  # (P, K, 1): mean of p (1 - p)
+        step = gradient / (spread * problem.curvature + penalty).clamp_min(1e-12)
+        slope = _dot(gradient, step)
+        gap = 0.5 * slope / value
+        active = (gap > tolerance) & ~stalled
+        if count == max_iterations or not active.any():
+            break
+        direction = -step
+        if previous is not None:
+            beta = ((slope - _dot(previous[1], step)) / previous[2]).clamp_min(0)
+            direction = direction + beta.float().view(-1, 1, 1) * previous[0]
+            uphill = _dot(direction, gradient) >= 0
+            direction = torch.where(uphill.view(-1, 1, 1), -step, direction)
+        previous = (direction, gradient, slope.clamp_min(1e-300))
+
+        change = problem.margins(direction)
+        descent = _dot(gradient, direction)
+        mean_change = (residual * change).sum(1, keepdim=True)
+        bend = ((residual * change * change).sum(1, keepdim=True) - mean_change**2) * problem.mass
+        bend = bend.sum((1, 2), dtype=torch.float64) + _dot(direction * penalty, direction)
+        length = torch.where(active, -descent / bend.clamp_min(1e-300), 0.0)
+        for _ in range(12):
+            stretch = length.float().view(-1, 1, 1)
+            residual, loss = problem.residuals(margins + stretch * change)
+            new_value = loss + ridge(solution + stretch * direction)
+            worse = active & ~(new_value <= value + 1e-4 * length * descent)
+            if not worse.any():
+                break
+            length = torch.where(worse, 0.5 * length, length)
+        stalled |= worse | (active & (value - new_value <= 1e-7 * value))  # what float32 resolves
+        margins, solution, value = margins + stretch * change, solution + stretch * direction, new_value
+    return solution, value, gap, count
