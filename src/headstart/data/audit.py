@@ -1,0 +1,137 @@
+"""What is wrong with the data, before anything is learned from it. Nothing of the user's is changed.
+
+Everything is told from what the stores saw while they decoded each row once. Shapes: N rows of a split, K classes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from headstart.data import audit_pictures, audit_twins
+from headstart.data.findings import Finding, Severity, View, listed
+from headstart.data.splits import Splits
+from headstart.data.store import Store
+
+FEW_ROWS = 5  # of a class in training
+IMBALANCE = 10.0  # largest class / smallest class
+ROWS_STORED = 200  # of one finding, in JSON
+_RANK = {"error": 0, "warning": 1, "info": 2}
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The findings, the gravest first, and the rows that can be used."""
+
+    findings: tuple[Finding, ...]
+    checked: int  # rows of all splits
+    usable: dict[str, np.ndarray] = field(repr=False)  # split -> (M,) int64 rows that could be decoded
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        """The findings with which no training should start."""
+        return tuple(finding for finding in self.findings if finding.severity == "error")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; of long lists of rows the first 200."""
+        return {
+            "checked": self.checked,
+            "usable": {split: len(rows) for split, rows in self.usable.items()},
+            "findings": [finding.to_json(ROWS_STORED) for finding in self.findings],
+        }
+
+
+def audit(
+    splits: Splits, stores: Mapping[str, Store], *, max_unreadable: float = 0.05, on_unreadable: str = "skip"
+) -> Audit:
+    """Check every split that ``splits`` has.
+
+    Args:
+        stores: one for each present split, in the order of its rows.
+        max_unreadable: the share of unreadable rows of a split above which training should not start.
+        on_unreadable: "skip" leaves unreadable rows out with a warning, "stop" makes any of them an error.
+    """
+    views = [View(name, rows, stores[name]) for name, rows in splits.present().items()]
+    findings = [
+        *_unreadable(views, max_unreadable, on_unreadable),
+        *_classes(views, splits.classes),
+        *audit_twins.check(views, splits.classes),
+        *(finding for view in views for finding in audit_pictures.looks(view)),
+        *audit_pictures.shortcuts(views[0], splits.classes),
+    ]
+    findings.sort(key=lambda finding: _RANK[finding.severity])
+    usable = {view.split: view.store.usable for view in views}
+    return Audit(tuple(findings), sum(len(view.store) for view in views), usable)
+
+
+def _unreadable(views: list[View], max_share: float, on_unreadable: str) -> list[Finding]:
+    findings = []
+    for view in views:
+        errors = view.store.errors
+        if not errors:
+            continue
+        rows = sorted(errors)
+        share = len(rows) / len(view.store)
+        stops = on_unreadable == "stop" or share > max_share
+        codes = ", ".join(f"{count} {code}" for code, count in Counter(errors[r].code for r in rows).most_common())
+        named = listed([f"{view.rows.names[row]} {errors[row].message} [{errors[row].code}]" for row in rows])
+        message = f"{len(rows)} of {len(view.store)} cannot be read ({codes}): {named}"
+        remedy = "repair or remove them" if stops else "they are left out; repair or remove them"
+        if stops and on_unreadable != "stop":
+            remedy += f", or allow a larger share than {max_share:.0%} (data.max_unreadable)"
+        names = tuple(view.rows.names[row] for row in rows)
+        severity: Severity = "error" if stops else "warning"
+        findings.append(Finding("unreadable", severity, view.split, tuple(rows), names, message, remedy))
+    return findings
+
+
+def _classes(views: list[View], classes: tuple[str, ...]) -> list[Finding]:
+    """Classes without rows, with few, missing from a split, or far apart in size; counted over readable rows."""
+    findings = []
+    counts = {view.split: _counts(view, len(classes)) for view in views}
+    train = views[0]
+    if len(classes) < 2:
+        text = f"there is only one class ({listed(classes)}): nothing to tell apart" if classes else "there is no class"
+        findings.append(Finding("single-class", "error", "train", (), tuple(classes), text, "add a second class"))
+    empty = [name for name, count in zip(classes, counts["train"], strict=True) if count == 0]
+    if empty:
+        text = f"no readable training rows of: {listed(empty)}"
+        findings.append(
+            Finding("empty-class", "error", "train", (), tuple(empty), text, "add rows or remove the class")
+        )
+    few = [index for index, count in enumerate(counts["train"]) if 0 < count < FEW_ROWS]
+    if few:
+        names = tuple(classes[index] for index in few)
+        told = listed([f"{classes[index]} ({counts['train'][index]})" for index in few])
+        rows = tuple(int(row) for row in np.flatnonzero(np.isin(train.rows.labels, few)))
+        text = f"fewer than {FEW_ROWS} training rows of: {told}"
+        findings.append(Finding("small-class", "warning", "train", rows, names, text, "add rows or join classes"))
+    for view in views[1:]:
+        gone = [name for name, count in zip(classes, counts[view.split], strict=True) if count == 0]
+        if gone and view.split != "target":
+            text = f"no rows of: {listed(gone)}; nothing is measured about them there"
+            findings.append(Finding("class-missing", "warning", view.split, (), tuple(gone), text, "add rows of them"))
+    findings += _imbalance(counts["train"], classes)
+    return findings
+
+
+def _counts(view: View, classes: int) -> np.ndarray:
+    labels = view.rows.labels[view.store.usable]
+    return np.bincount(labels[labels >= 0], minlength=classes)[:classes]
+
+
+def _imbalance(counts: np.ndarray, classes: tuple[str, ...]) -> list[Finding]:
+    present = np.flatnonzero(counts)
+    if len(present) < 2:
+        return []
+    most, least = present[counts[present].argmax()], present[counts[present].argmin()]
+    ratio = counts[most] / counts[least]
+    if ratio < IMBALANCE:
+        return []
+    text = f"{classes[most]} has {counts[most]} training rows, {classes[least]} has {counts[least]} ({ratio:.0f} to 1)"
+    remedy = "balance the sampling or weight the classes, and read macro-F1 or balanced accuracy"
+    return [Finding("imbalance", "warning", "train", (), (classes[most], classes[least]), text, remedy)]
