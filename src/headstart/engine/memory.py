@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gc
 import itertools
-import traceback
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -51,24 +50,6 @@ def split(batch: int, micro: int) -> list[slice]:
     return [slice(start, stop) for start, stop in itertools.pairwise(edges)]
 
 
-def halve(micro: int, error: BaseException, *, where: str = "training") -> int:
-    """The micro-batch to try next after ``error``; the memory that the failed attempt held is free again.
-
-    Raises:
-        TrainingError: even one row does not fit.
-    """
-    if micro <= 1:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise TrainingError(
-            f"memory is exhausted by a single row ({reason})",
-            where=where,
-            remedy="thaw fewer blocks, choose a smaller image size or backbone, or free memory",
-        ) from error
-    traceback.clear_frames(error.__traceback__)  # its frames hold the tensors of the failed attempt
-    release()
-    return micro // 2
-
-
 def halving(
     attempt: Callable[[int], Outcome],
     micro: int,
@@ -93,7 +74,16 @@ def halving(
         except Exception as error:
             if not is_exhausted(error):
                 raise
-            micro = halve(micro, error, where=where)
+            if micro <= 1:
+                why = (str(error).splitlines() or [type(error).__name__])[0]
+                raise TrainingError(
+                    f"memory is exhausted by a single row ({why})",
+                    where=where,
+                    remedy="thaw fewer blocks, choose a smaller image size or backbone, or free memory",
+                ) from error
+        # Outside the except clause: the traceback, whose frames hold the failed attempt's tensors, is gone.
+        micro //= 2
+        release()
         rewind()
         on_halved(micro)
 
