@@ -7,7 +7,8 @@ from sklearn.utils.class_weight import compute_class_weight, compute_sample_weig
 from torch import nn
 
 from headstart.core.errors import ConfigError
-from headstart.engine.balance import balanced_order, class_weights, row_weights
+from headstart.engine import keyed
+from headstart.engine.balance import class_weights, row_weights
 from headstart.tasks.classify import loss
 
 LABELS = np.array([0] * 60 + [1] * 30 + [2] * 10)
@@ -42,7 +43,7 @@ def test_all_mistakes_are_said_at_once():
 
 def test_a_balanced_order_has_every_class_equally_often():
     for epoch in range(5):
-        order = balanced_order(LABELS, CLASSES, seed=0, stage=0, epoch=epoch)
+        order = keyed.weighted_order(0, 0, epoch, row_weights(LABELS, 3))
         counts = np.bincount(LABELS[order], minlength=3)
         assert counts.sum() == 100
         assert counts.max() - counts.min() <= 2
@@ -51,7 +52,7 @@ def test_a_balanced_order_has_every_class_equally_often():
         assert rare.min() >= 3
         assert rare.max() <= 4
         assert times[LABELS == 0].max() <= 1
-    other = balanced_order(LABELS, CLASSES, seed=0, stage=0, epoch=1)
+    other = keyed.weighted_order(0, 0, 1, row_weights(LABELS, 3))
     assert not np.array_equal(np.sort(order), np.sort(other)), "another epoch takes other rows of the common class"
 
 
@@ -78,7 +79,7 @@ def test_weights_and_balanced_order_raise_the_recall_of_a_rare_class():
     labels = np.array([0] * 300 + [1] * 30)
     plain = recall_of_the_rare()
     weighted = recall_of_the_rare(weights=torch.tensor(class_weights(labels, ("common", "rare"))))
-    order = balanced_order(labels, ("common", "rare"), seed=0, stage=0, epoch=0)
+    order = keyed.weighted_order(0, 0, 0, row_weights(labels, 2))
     sampled = recall_of_the_rare(order=torch.as_tensor(order))
     assert plain < 0.5
     assert weighted > plain + 0.25

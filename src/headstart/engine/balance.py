@@ -1,4 +1,4 @@
-"""Unequal classes: weights of the loss, or an order of the rows in which every class comes equally often.
+"""Unequal classes: weights of the loss, or weights of the rows for a balanced order (``keyed.weighted_order``).
 
 Shapes: N rows, K classes.
 """
@@ -11,7 +11,6 @@ import numpy as np
 
 from headstart.core.errors import ConfigError, Problem
 from headstart.core.registry import suggest
-from headstart.engine import keyed
 
 
 def class_weights(
@@ -47,13 +46,6 @@ def row_weights(labels: np.ndarray, classes: int) -> np.ndarray:
     """Weights (N,) float64, mean 1, under which all classes that have rows count the same: N / (K n_k)."""
     counts = np.bincount(labels, minlength=classes)
     return len(labels) / (np.count_nonzero(counts) * counts[labels].astype(np.float64))
-
-
-def balanced_order(labels: np.ndarray, classes: Sequence[str], *, seed: int, stage: int, epoch: int) -> np.ndarray:
-    """The order (N,) int64 of an epoch in which every class that has rows comes equally often, to one or two rows, and
-    the rows of a class equally often, to one: ``keyed.weighted_order`` of ``row_weights``.
-    """
-    return keyed.weighted_order(seed, stage, epoch, row_weights(labels, len(classes)))
 
 
 def _check(choice: Mapping[str, float], classes: Sequence[str]) -> None:
