@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from headstart.data import audit_pictures, audit_twins
+from headstart.data.duplicates import Duplicates
 from headstart.data.findings import Finding, Severity, View, listed
 from headstart.data.splits import Splits
 from headstart.data.store import Store
@@ -46,20 +47,27 @@ class Audit:
 
 
 def audit(
-    splits: Splits, stores: Mapping[str, Store], *, max_unreadable: float = 0.05, on_unreadable: str = "skip"
+    splits: Splits,
+    stores: Mapping[str, Store],
+    *,
+    max_unreadable: float = 0.05,
+    on_unreadable: str = "skip",
+    twins: Duplicates | None = None,
 ) -> Audit:
     """Check every split that ``splits`` has.
 
     Args:
-        stores: one for each present split, in the order of its rows.
+        stores: one for each present split, in the order of its rows (``Store.take`` makes them from one store).
         max_unreadable: the share of unreadable rows of a split above which training should not start.
         on_unreadable: "skip" leaves unreadable rows out with a warning, "stop" makes any of them an error.
+        twins: the duplicates among the rows of all splits, one split after the other, where they are known already
+            (``duplicates(store).take(rows)``); None looks for them.
     """
     views = [View(name, rows, stores[name]) for name, rows in splits.present().items()]
     findings = [
         *_unreadable(views, max_unreadable, on_unreadable),
         *_classes(views, splits.classes),
-        *audit_twins.check(views, splits.classes),
+        *audit_twins.check(views, splits.classes, twins),
         *(finding for view in views for finding in audit_pictures.looks(view)),
         *audit_pictures.shortcuts(views[0], splits.classes),
     ]

@@ -14,11 +14,12 @@ Place = tuple[View, int]  # a row of a split
 _WORDS = {"exact": "the same file", "near": "nearly the same picture"}
 
 
-def check(views: list[View], classes: tuple[str, ...]) -> list[Finding]:
+def check(views: list[View], classes: tuple[str, ...], twins: Duplicates | None) -> list[Finding]:
     """Exact and near copies over all splits together; across splits they are leaks."""
     place = [(view, row) for view in views for row in range(len(view.store))]
-    digests = [digest for view in views for digest in view.store.digests]
-    twins = find(digests, np.concatenate([view.store.sketches for view in views]))
+    if twins is None:
+        digests = [digest for view in views for digest in view.store.digests]
+        twins = find(digests, np.concatenate([view.store.sketches for view in views]))
     findings = _by_splits("exact", (pair for rows in twins.exact for pair in _links(rows, place)), place)
     findings += _by_splits("near", ((a, b) for a, b, _ in twins.near), place)
     findings += _conflicts(twins, place, classes)

@@ -13,6 +13,7 @@ import tempfile
 import time
 import zlib
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -43,6 +44,13 @@ class Index:
         """For the store to fill."""
         shapes, places, checksums = (np.zeros(shape, np.int64) for shape in ((count, 3), count, count))
         return cls(shapes, places, checksums, np.zeros((count, 32, 32), np.uint8), [None] * count)
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> Index:
+        """These rows only, in the order given."""
+        order = np.asarray(rows, dtype=np.int64)
+        errors = {new: self.errors[int(old)] for new, old in enumerate(order) if int(old) in self.errors}
+        facts = [self.facts[row] for row in order]
+        return Index(self.shapes[order], self.places[order], self.checksums[order], self.sketches[order], facts, errors)
 
     def save(self, folder: Path) -> None:
         arrays = (self.shapes, self.places, self.checksums, self.sketches)

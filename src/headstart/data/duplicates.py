@@ -45,14 +45,33 @@ class Duplicates:
 
     exact: tuple[tuple[int, ...], ...]  # groups of rows with identical content
     near: tuple[tuple[int, int, float], ...]  # (row, later row, score); one row stands for its exact group
-    groups: np.ndarray  # (N,) int64 group ids in order of first appearance; both kinds joined
+    groups: np.ndarray  # (N,) int64 group ids; both kinds joined
     score: float  # that a near pair needed in this collection
     searched_near: bool
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> Duplicates:
+        """The same for these rows only, numbered in the order given."""
+        new = {int(old): position for position, old in enumerate(rows)}
+        kept = [[row for row in group if row in new] for group in self.exact]
+        stand_in = {old[0]: own[0] for old, own in zip(self.exact, kept, strict=True) if own}
+        exact = tuple(tuple(sorted(new[row] for row in group)) for group in kept if len(group) > 1)
+        near = []
+        for a, b, score in self.near:
+            first, second = new.get(stand_in.get(a, a)), new.get(stand_in.get(b, b))
+            if first is not None and second is not None:
+                near.append((min(first, second), max(first, second), score))
+        _, groups = np.unique(self.groups[np.asarray(rows, dtype=np.int64)], return_inverse=True)
+        return Duplicates(exact, tuple(near), groups.reshape(-1), self.score, self.searched_near)
+
+
+def duplicates(store: Store) -> Duplicates:
+    """The duplicates among all rows of a store."""
+    return find(store.digests, store.sketches)
 
 
 def duplicate_groups(store: Store) -> np.ndarray:
     """(N,) int64 group ids: rows that are the same or nearly so share one, and must not straddle splits."""
-    return find(store.digests, store.sketches).groups
+    return duplicates(store).groups
 
 
 def find(digests: Sequence[str], sketches: np.ndarray) -> Duplicates:
@@ -71,7 +90,7 @@ def find(digests: Sequence[str], sketches: np.ndarray) -> Duplicates:
 
 
 def joined(count: int, links: Sequence[tuple[int, int]]) -> np.ndarray:
-    """(count,) group ids 0, 1, … such that linked rows share one (union-find), in order of first appearance."""
+    """(count,) group ids 0, 1, … such that linked rows share one (union-find)."""
     parent = list(range(count))
 
     def root(row: int) -> int:

@@ -9,8 +9,9 @@ import hashlib
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -93,6 +94,11 @@ class Store:
         """SHA-256 of the content of N rows, "" where a row is unreadable."""
         return ["" if seen is None else seen.sha256 for seen in self.facts]
 
+    def take(self, rows: Sequence[int] | np.ndarray) -> Store:
+        """A view of these rows only, in the order given, such as those of one split; no canvas is copied."""
+        names = tuple(self.names[int(row)] for row in rows)
+        return Store(self.modality, names, self._buffer, self._index.take(rows), self.explain)
+
     @classmethod
     def build(
         cls,
@@ -143,15 +149,17 @@ def _decode_all(
 ) -> canvases.Index:
     index = canvases.Index.blank(len(rows))
 
-    def decode_one(row: int) -> tuple[np.ndarray, np.ndarray, Facts] | Unreadable:
+    def decode_one(item: Any) -> tuple[np.ndarray, np.ndarray, Facts] | Unreadable:
+        if isinstance(item, Unreadable):
+            return item
         try:
-            value, seen = kind.decode_with_facts(rows.items[row], spec)
+            value, seen = kind.decode_with_facts(item, spec)
         except DecodeError as error:
             return error.reason
         canvas = kind.canvas(value, spec)
         return canvas, kind.sketch(canvas), seen
 
-    for row, result in enumerate(in_order(decode_one, len(rows))):
+    for row, result in enumerate(in_order(decode_one, _fetched(rows))):
         if isinstance(result, Unreadable):
             index.errors[row] = result
         else:
@@ -170,27 +178,38 @@ def _estimate(kind: ModuleType, rows: Rows, spec: Any, budget: int) -> float:
         return bound
     sample = np.unique(np.linspace(0, len(rows) - 1, SAMPLE).astype(int))
     sizes = []
-    for row in sample:
-        try:
-            sizes.append(kind.canvas(kind.decode(rows.items[row], spec), spec).nbytes)
-        except DecodeError:
-            continue
+    for item in _fetched(rows.take(sample)):
+        with suppress(DecodeError):
+            if not isinstance(item, Unreadable):
+                sizes.append(kind.canvas(kind.decode(item, spec), spec).nbytes)
     return len(rows) * float(np.mean(sizes)) if sizes else 0.0
+
+
+def _fetched(rows: Rows) -> Iterator[Any]:
+    """The items, fetched by the calling thread: a dataset of the user's need not bear several threads."""
+    for row in range(len(rows)):
+        try:
+            yield rows.items[row]
+        except Exception as error:  # the user's own code: whatever it raises concerns this row alone
+            yield Unreadable("source-error", f"could not be fetched from its data set ({error!r})")
 
 
 def _identities(kind: ModuleType, rows: Rows, index: canvases.Index | None = None) -> list[str]:
     """What each row holds, by content; ``index`` saves reading again what it has already seen."""
 
-    def identity(row: int) -> str:
-        seen = None if index is None else index.facts[row]
-        if seen is not None:
-            return seen.sha256
+    def identity(item: Any) -> str:
+        if isinstance(item, Unreadable):
+            return f"!{item.code}"
         try:
-            return str(kind.fingerprint(rows.items[row]))
+            return str(kind.fingerprint(item))
         except DecodeError as error:
             return f"!{error.reason.code}"
 
-    return list(in_order(identity, len(rows)))
+    if index is None:
+        return list(in_order(identity, _fetched(rows)))
+    failed = sorted(index.errors)
+    told = dict(zip(failed, in_order(identity, _fetched(rows.take(failed))), strict=True))
+    return [told.get(row) or getattr(seen, "sha256", "") for row, seen in enumerate(index.facts)]
 
 
 def _key(kind: ModuleType, spec: Any, identities: list[str]) -> str:
@@ -205,13 +224,13 @@ def _explained(buffer: canvases.Buffer, budget: int, how: str) -> str:
     return f"{how} into {buffer.folder}: {size}, above the memory budget of {limit}"
 
 
-def in_order(work: Callable[[int], Any], count: int) -> Iterator[Any]:
-    """``work(0)`` … ``work(count - 1)``, in order, by a few threads that never run far ahead: memory stays flat."""
+def in_order(work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+    """``work(item)`` for every item, in order, by a few threads that never run far ahead: memory stays flat."""
     threads = min(8, os.cpu_count() or 1)
     waiting: deque[Future[Any]] = deque()
     with ThreadPoolExecutor(max_workers=threads, thread_name_prefix="decode") as pool:
         try:
-            for item in range(count):
+            for item in items:
                 waiting.append(pool.submit(work, item))
                 if len(waiting) > 4 * threads:
                     yield waiting.popleft().result()
