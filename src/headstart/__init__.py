@@ -1,3 +1,125 @@
 """Headstart: transfer learning in measured stages."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+
+    from headstart.core.events import Event
+    from headstart.core.run import Run
+    from headstart.data.audit import Audit
+    from headstart.data.splits import Splits
+    from headstart.experiment import Experiment
+    from headstart.measure.evaluation import Evaluation
+    from headstart.workflows.plan import PlanTable
+    from headstart.workflows.predict import Classifier, Predictions
+
 __version__ = "0.1.0"
+__all__ = ["Experiment", "Run", "__version__", "audit", "embed", "evaluate", "fit", "load", "plan", "predict"]
+
+_CLASSES = {"Experiment": "headstart.experiment", "Run": "headstart.core.run"}
+
+
+def fit(
+    data: Any = None,
+    *,
+    config: str | Path | None = None,
+    resume: bool = False,
+    on_event: Callable[[Event], None] | None = None,
+    **settings: Any,
+) -> Run:
+    """Train in measured stages: ``fit("photos/", backbone="timm/resnet18.a1_in1k", plan="gradual", lr=3e-4)``.
+
+    Args:
+        data: a folder, a table, a Hub id, a DataFrame, ``(X, y)`` arrays, a list of pairs, a dataset; or an Experiment.
+        config: a YAML file with settings; those given here win.
+        resume: continue the interrupted run of the same experiment.
+        on_event: called with every event; None shows progress in the terminal.
+        settings: everything that the file may hold, by the same names.
+
+    Raises:
+        HeadstartError: with everything that is wrong, where, and what to do.
+    """
+    from headstart.workflows.fit import fit as run
+
+    experiment, rows = _experiment(data, config, settings)
+    if on_event is not None:
+        return run(experiment, data=rows, on_event=on_event, resume=resume)
+    from headstart.terminal import Terminal
+
+    with Terminal(metric=experiment.metric if isinstance(experiment.metric, str) else "") as terminal:
+        return run(experiment, data=rows, on_event=terminal, resume=resume)
+
+
+def load(run: str | Path | Run) -> Classifier:
+    """The model of a run, which takes files: ``load("runs/photos").predict(["new/1.jpg"])``."""
+    from headstart.workflows.predict import load as load_run
+
+    return load_run(run)
+
+
+def predict(run: str | Path | Run, source: Any, *, top_k: int | None = None) -> Predictions:
+    """Labels and probabilities for a folder, files or arrays."""
+    from headstart.workflows.predict import predict as predict_with
+
+    return predict_with(run, source, top_k=top_k)
+
+
+def evaluate(run: str | Path | Run, data: Any = None) -> Evaluation:
+    """What the run's model answers on labelled data, or on the test rows of the run."""
+    from headstart.workflows.predict import evaluate as evaluate_run
+
+    return evaluate_run(run, data)
+
+
+def embed(run: str | Path | Run, source: Any) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Features (N, D) of the run's backbone, and the names of the rows."""
+    from headstart.workflows.predict import embed as embed_with
+
+    return embed_with(run, source)
+
+
+def audit(data: Any = None, *, config: str | Path | None = None, **settings: Any) -> tuple[Splits, Audit]:
+    """What is wrong with the data, before anything is trained; nothing is changed."""
+    from headstart.workflows.audit import audit as check
+
+    experiment, rows = _experiment(data, config, settings)
+    return check(experiment, data=rows)
+
+
+def plan(data: Any = None, *, config: str | Path | None = None, **settings: Any) -> PlanTable:
+    """The stages that ``fit`` would run, with blocks, rates, updates, and estimates of time and memory."""
+    from headstart.workflows.plan import plan as lay_out
+
+    experiment, rows = _experiment(data, config, settings)
+    return lay_out(experiment, data=rows)
+
+
+def _experiment(data: Any, config: str | Path | None, settings: dict[str, Any]) -> tuple[Experiment, Any]:
+    """The experiment, and the data where they are values and not the name of a place."""
+    from headstart.experiment import Experiment, load
+
+    if isinstance(data, Experiment):
+        if config is not None or settings:
+            raise TypeError("give an Experiment, or settings, not both")
+        return data, None
+    if data is None or isinstance(data, str) or hasattr(data, "__fspath__"):
+        return load(config, data=None if data is None else str(data), **settings), None
+    return load(config, **settings), data
+
+
+def __getattr__(name: str) -> Any:
+    if name in _CLASSES:
+        import importlib
+
+        return getattr(importlib.import_module(_CLASSES[name]), name)
+    raise AttributeError(f"module 'headstart' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,47 @@
+# Each chore is one command, the same for people and for CI. Needs make, Python 3.11 or newer, and the package registry.
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+READY := $(VENV)/ready
+LOCK := uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --no-annotate --no-header
+
+export UV_COMPILE_BYTECODE := 1  # without it every import of torch compiles it again where .pyc files are not written
+
+.PHONY: help setup demo test test-real test-all check format lock clean
+
+help:  ## show the chores
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+setup: $(READY)  ## make .venv with the tested versions; quick when nothing changed
+
+$(READY): pyproject.toml constraints.txt scripts/setup.sh
+	@sh scripts/setup.sh $(VENV)
+	@touch $@
+
+demo: setup  ## the whole job on what ships: no data, no network
+	$(VENV)/bin/headstart demo
+
+test: setup  ## the default tests, offline, under three minutes
+	$(PYTHON) -m pytest -n 2
+
+test-real: setup  ## the tests on real data beside the checkout
+	$(PYTHON) -m pytest -m "real and not slow"
+
+test-all: setup  ## every test that needs no network
+	$(PYTHON) -m pytest -m "not network"
+
+check: setup  ## style, formatting and types
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+
+format: setup  ## let ruff put the code in order
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
+
+lock:  ## choose the newest versions anew and write constraints.txt
+	$(LOCK) --upgrade --output-file constraints.txt --quiet
+
+clean:  ## remove what can be made again
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache dist

@@ -1,0 +1,312 @@
+"""The command line: verbs only. Everything heavy is imported inside the verb that needs it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from headstart.experiment import Experiment
+    from headstart.terminal import Terminal
+
+EXAMPLES = """
+[bold]headstart fit photos/[/] trains; runs/photos/ then holds the model, the report and the evidence.\n
+[bold]headstart fit photos/ --backbone timm/resnet18.a1_in1k --plan full lr=3e-4 mixup=0.2[/]\n
+[bold]headstart predict runs/photos new/ --output predictions.csv[/]
+"""
+EPILOG = (
+    "Exit codes: 0 done, 1 error, 2 nothing acceptable came out. --traceback, with any verb, shows where an error rose."
+)
+app = typer.Typer(
+    help="Transfer learning in measured stages: from a folder to a model one can trust.\n\n" + EXAMPLES,
+    epilog=EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+Words = Annotated[list[str] | None, typer.Argument(metavar="[DATA] [KEY=VALUE]...", show_default=False)]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run, such as runs/photos.")]
+Config = Annotated[Path | None, typer.Option("--config", "-c", help="A YAML file with settings; the line wins.")]
+Backbone = Annotated[
+    str | None, typer.Option(help="timm/…, torchvision/…, builtin/…, a path, a Hub id, or my_module.net.")
+]
+Weights = Annotated[str | None, typer.Option(help="A file of weights for the backbone (safetensors or a state dict).")]
+Plan = Annotated[str | None, typer.Option(help="probe, gradual, full, scratch, auto, or one method.")]
+Seed = Annotated[int | None, typer.Option(help="Of everything random; 42 unless told.")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, mps.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Use only what is on this machine.")]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file instead of the terminal.")]
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False,
+) -> None:
+    if version:
+        import headstart
+
+        typer.echo(f"headstart {headstart.__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def fit(
+    words: Words = None,
+    config: Config = None,
+    backbone: Backbone = None,
+    weights: Weights = None,
+    plan: Plan = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run; that of the data unless told.")] = None,
+    output_dir: Annotated[str | None, typer.Option(help="Where runs go; runs/ unless told.")] = None,
+    seed: Seed = None,
+    device: Device = None,
+    offline: Offline = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the interrupted run of these settings.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Show every setting and its origin; run nothing.")] = False,
+) -> None:
+    """Train in measured stages: the run folder holds the model, the report and the evidence."""
+    flags = {"weights": weights, "name": name, "output_dir": output_dir, "seed": seed, "device": device}
+    experiment = _experiment(words, config, backbone=backbone, plan=plan, offline=offline, **flags)
+    from headstart import tables
+    from headstart.core.errors import NothingAccepted
+    from headstart.core.run import Run
+
+    with _terminal(experiment) as terminal:
+        if explain:
+            terminal.console.print(tables.explained(experiment.explain()))
+            return
+        from headstart.workflows.fit import fit as run_fit
+
+        try:
+            run = run_fit(experiment, on_event=terminal, resume=resume)
+        except NothingAccepted as error:
+            tables.results(Run(error.problems[0].where), terminal.console)
+            raise
+    tables.results(run, terminal.console)
+
+
+@app.command()
+def predict(
+    run: RunFolder,
+    source: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Files, or folders of files.")],
+    output: Output = None,
+    top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, help="How many labels a file.")] = 1,
+    device: Device = None,
+) -> None:
+    """Label new files: a table, or --output predictions.csv or .jsonl."""
+    from headstart import predictions, tables
+
+    if output:
+        predictions.check_suffix(output)
+    with _terminal() as terminal:
+        from headstart.workflows.predict import load
+
+        model = load(run, device=device or "cpu")
+        found = model.predict(source[0] if len(source) == 1 else source, top_k=top_k, on_event=terminal)
+    if output:
+        predictions.write(output, found, min(top_k, len(model.classes)))
+        terminal.console.print(f"{len(found)} predictions in {output}", markup=False)
+    else:
+        terminal.console.print(tables.predictions(found, min(top_k, len(model.classes))))
+    if not any(row.scores for row in found):
+        raise typer.Exit(1)
+
+
+@app.command()
+def evaluate(
+    run: RunFolder,
+    data: Annotated[str | None, typer.Option(help="Labelled data; the run's own test rows unless told.")] = None,
+) -> None:
+    """Measure a run's model, each number with its 95 % interval."""
+    from headstart import tables
+
+    with _terminal() as terminal:
+        from headstart.workflows.predict import evaluate as evaluate_run
+
+        found = evaluate_run(run, data, on_event=terminal)
+    terminal.console.print(tables.evaluation(found.metrics(), data or "test rows of the run"))
+    terminal.console.print()
+    terminal.console.print(tables.classes(found.per_class()))
+
+
+@app.command()
+def report(run: RunFolder) -> None:
+    """Write the run's report.html again, from what the folder holds."""
+    from headstart.core.run import Run
+
+    opened = Run.open(run)
+    from headstart.report import page
+
+    page.write(opened)
+    typer.echo(opened.path / "report.html")
+
+
+@app.command()
+def audit(words: Words = None, config: Config = None, offline: Offline = False) -> None:
+    """Look for what is wrong with the data; nothing is changed. Exit code 2 where no training should start."""
+    experiment = _experiment(words, config, offline=offline)
+    from headstart import tables
+
+    with _terminal(experiment) as terminal:
+        from headstart.workflows.audit import audit as check
+
+        splits, found = check(experiment, on_event=terminal)
+    terminal.console.print(tables.counts(splits.counts()))
+    terminal.console.print(tables.findings(found.findings, found.checked))
+    if found.errors:
+        raise typer.Exit(2)
+
+
+@app.command()
+def plan(
+    words: Words = None,
+    config: Config = None,
+    backbone: Backbone = None,
+    weights: Weights = None,
+    plan: Plan = None,
+    device: Device = None,
+    offline: Offline = False,
+) -> None:
+    """Show what fit would do: stages, blocks, rates, updates, time and memory. Exit code 2 where it would refuse."""
+    flags = {"weights": weights, "device": device}
+    experiment = _experiment(words, config, backbone=backbone, plan=plan, offline=offline, **flags)
+    from headstart import tables
+
+    with _terminal(experiment) as terminal:
+        from headstart.workflows.plan import plan as lay_out
+
+        table = lay_out(experiment, on_event=terminal)
+    tables.plan(table, terminal.console)
+    if table.problems:
+        raise typer.Exit(2)
+
+
+@app.command()
+def embed(
+    run: RunFolder,
+    source: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Files, or folders of files.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="A .npz file: features and names.")] = Path(
+        "features.npz"
+    ),
+) -> None:
+    """Write the features that the head sees, one row a file."""
+    from headstart import predictions
+
+    with _terminal() as terminal:
+        from headstart.workflows.predict import embed as embed_with
+
+        features, names = embed_with(run, source[0] if len(source) == 1 else source, on_event=terminal)
+    predictions.write_features(output, features, names)
+    terminal.console.print(f"{features.shape[0]} rows of {features.shape[1]} features in {output}", markup=False)
+
+
+@app.command()
+def models(
+    pattern: Annotated[str, typer.Argument(help="Part of a name, or a pattern such as 'timm/resnet*'.")] = "",
+) -> None:
+    """List backbones by name."""
+    from headstart import tables, terminal
+    from headstart.models import catalogue
+
+    rows = catalogue.search(pattern)
+    terminal.console().print(tables.listing(("name", "library", "parameters", "input"), rows))
+
+
+@app.command()
+def doctor(
+    offline: Annotated[bool, typer.Option("--offline", help="Do not ask whether the Hub can be reached.")] = False,
+) -> None:
+    """Look at this machine: what it can do, what is installed, and known traps with their remedies."""
+    from headstart import tables, terminal
+    from headstart.workflows import doctor as examine
+
+    checks = examine.examine(hub=not offline)
+    terminal.console().print(tables.checks(checks))
+    if any(check.status == "error" for check in checks):
+        raise typer.Exit(1)
+
+
+@app.command()
+def demo(
+    output_dir: Annotated[str, typer.Option(help="Where the run goes.")] = "runs",
+) -> None:
+    """The whole job on drawn pictures and a built-in backbone: no data, no network."""
+    from headstart import tables
+    from headstart.workflows import demo as workflow
+
+    with _terminal() as terminal:
+        run = workflow.demo(Path(output_dir), on_event=terminal)
+    tables.results(run, terminal.console)
+
+
+def main() -> None:
+    """The entry point: errors become one clear message and an exit code."""
+    traceback = "--traceback" in sys.argv or "HEADSTART_TRACEBACK" in os.environ
+    arguments = [word for word in sys.argv[1:] if word != "--traceback"]
+    sys.exit(run(arguments, traceback=traceback))
+
+
+def run(arguments: list[str], *, traceback: bool = False) -> int:
+    """Run one command line; the exit code."""
+    from headstart.core.errors import HeadstartError
+
+    try:
+        return int(app(arguments, standalone_mode=False) or 0)
+    except HeadstartError as error:
+        if traceback:
+            raise
+        from headstart import terminal
+
+        terminal.show_error(error)
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        typer.echo("\ninterrupted", err=True)
+        if arguments[:1] == ["fit"]:
+            again = [*arguments, *(["--resume"] if "--resume" not in arguments else [])]
+            typer.echo(f"resume with: {shlex.join(['headstart', *again])}", err=True)
+        return 130
+    except BrokenPipeError:  # `headstart models | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if hasattr(error, "format_message"):  # a mistake on the command line
+            error.show()
+            return 1
+        if traceback:
+            raise
+        typer.echo(f"error: {type(error).__name__}: {error}", err=True)
+        typer.echo("this should not happen; the same command with --traceback shows where", err=True)
+        return 1
+
+
+def _experiment(words: list[str] | None, config: Path | None, *, offline: bool, **flags: Any) -> Experiment:
+    """The settings of a command line. The first word is the data unless it reads ``key=value``; an existing path wins."""
+    overrides = list(words or [])
+    data = None
+    if overrides and ("=" not in overrides[0] or Path(overrides[0]).exists()):
+        data = overrides.pop(0)
+    from headstart.experiment import load
+
+    experiment = load(config, overrides, origin="command line", data=data, offline=offline or None, **flags)
+    if experiment.offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when the Hub's client is imported
+    return experiment
+
+
+def _terminal(experiment: Experiment | None = None) -> Terminal:
+    """The terminal that shows events, after the names of other tools were said aloud."""
+    from headstart.core.events import Notice
+    from headstart.terminal import Terminal
+
+    metric = getattr(experiment, "metric", "accuracy")
+    terminal = Terminal(metric=metric if isinstance(metric, str) else "")
+    for note in experiment.notes if experiment else ():
+        terminal(Notice("info", "alias", note))
+    return terminal
