@@ -5,13 +5,34 @@ Shapes: N rows, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 UNLABELLED = -1
+
+
+class LazyItems(Sequence[Any]):
+    """Items that are fetched when they are read (a dataset's pictures), so that choosing rows loads nothing."""
+
+    def __init__(self, fetch: Callable[[int], Any], order: Sequence[int]) -> None:
+        self._fetch, self._order = fetch, order
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._fetch(int(self._order[index]))
+
+    def select(self, rows: Sequence[int] | np.ndarray) -> LazyItems:
+        return LazyItems(self._fetch, [self._order[int(row)] for row in rows])
+
+
+def choose(items: Sequence[Any], rows: Sequence[int] | np.ndarray) -> Sequence[Any]:
+    """The items of these rows, without fetching lazy ones."""
+    return items.select(rows) if isinstance(items, LazyItems) else [items[int(row)] for row in rows]
 
 
 @dataclass(frozen=True)
@@ -30,7 +51,7 @@ class Rows:
         """These rows only, in the order given."""
         order = np.asarray(indices, dtype=np.int64)
         return Rows(
-            items=[self.items[i] for i in order],
+            items=choose(self.items, order),
             labels=self.labels[order],
             names=tuple(self.names[i] for i in order),
             groups=None if self.groups is None else tuple(self.groups[i] for i in order),

@@ -1,0 +1,301 @@
+"""From a table's columns to rows: which column is what, labels as names, paths that exist, splits and groups.
+
+Tables, data frames and `datasets` objects all pass through here. Shapes: N rows.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headstart.core.errors import DataError, Problem
+from headstart.core.registry import suggest
+from headstart.data.collection import SPLITS, Found, listing, printable, split_name
+from headstart.data.folders import path_groups
+from headstart.data.splits import LazyItems
+from headstart.data.tables import Table
+
+if TYPE_CHECKING:
+    from headstart.data.settings import DataSettings
+
+INPUT_NAMES = {
+    "image": (
+        *("image", "path", "file", "file_name", "filepath", "image_path"),
+        *("filename", "file_path", "img", "img_path", "image_file", "picture", "photo", "images"),
+    )
+}
+LABEL_NAMES = ("label", "class", "target", "category", "y", "labels", "class_name", "label_name")
+SPLIT_NAMES = ("split", "subset", "partition")
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+://")
+
+
+def from_columns(table: Table, modality: str, settings: DataSettings, *, labelled: bool = True) -> Found:
+    """Rows of a table.
+
+    Raises:
+        DataError: a named column does not exist, or none has a familiar name; all of them at once.
+    """
+    problems = list(table.problems)
+    notes = list(table.notes)
+    inputs = _choose(table, "input", settings.input_column, INPUT_NAMES[modality], problems, notes, table.pictures)
+    labels_in = None
+    if labelled:
+        typed = tuple(table.class_names)
+        labels_in = _choose(table, "label", settings.label_column, LABEL_NAMES, problems, notes, typed)
+    if labelled and len(table.columns) == 2 and (inputs is None) != (labels_in is None):
+        inputs, labels_in = _other_of_two(table, inputs, labels_in, settings, problems, notes)
+    split_in = _choose(table, "split", settings.split_column, SPLIT_NAMES, problems, notes, needed=False)
+    group_by = settings.split.group_by if labelled else None
+    group_in = _group_column(table, group_by, problems)
+    if inputs is None or (labelled and labels_in is None):
+        raise DataError(f"{len(problems)} problems in {table.source}", problems=problems)
+    found = Found(
+        items=table.columns[inputs],
+        labels=[],
+        names=[f"row {row}" for row in range(len(table.columns[inputs]))],
+        source=table.source,
+        modality=modality,
+        notes=notes,
+        problems=problems,
+        place=table.place,
+    )
+    if labels_in is not None:
+        found.labels = _labels(table, labels_in, problems)
+        found.classes = table.class_names.get(labels_in)
+    else:
+        found.labels = [None] * len(found.items)
+    if split_in is not None and labelled:
+        found.given = _given(table, split_in, problems)
+    if group_in is not None:
+        found.groups = _groups(table, group_in, notes)
+    return _with_paths(found, table, settings, None if group_in is not None else group_by)
+
+
+def familiar(name: str) -> str:
+    """How column names are compared: lower case, with underscores."""
+    return re.sub(r"[\s\-]+", "_", name.strip().lower())
+
+
+def as_label(value: Any) -> str | None:
+    """A cell as a class name: strings as they are, whole numbers without a point, nothing for None and NaN.
+
+    Raises:
+        TypeError: the cell is no name (a list, a fraction).
+    """
+    if isinstance(value, str):
+        return value
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return None
+    if isinstance(value, (bool, np.bool_)):
+        return str(bool(value))
+    if isinstance(value, (int, np.integer)):
+        return str(int(value))
+    if isinstance(value, (float, np.floating)):
+        if math.isnan(value):
+            return None
+        if float(value).is_integer():
+            return str(int(value))
+        raise TypeError(f"{value:g} is a number with a fraction: a measurement, not a class")
+    raise TypeError(f"a {type(value).__name__} is not a class name")
+
+
+def as_labels(
+    values: Sequence[Any], class_names: tuple[str, ...] | None, problems: list[Problem], table: Any
+) -> list[str | None]:
+    """Class names of cells; ``class_names`` name whole numbers, of which -1 means unlabelled."""
+    known: dict[tuple[type, Any], str | None] = {}
+    bad: dict[str, list[str]] = {}
+    labels: list[str | None] = []
+    for row, value in enumerate(values):
+        try:
+            key = (type(value), value)
+            if key not in known:
+                known[key] = _named(value, class_names)
+            labels.append(known[key])
+        except (TypeError, IndexError) as error:
+            reason = f"a {type(value).__name__} is not a class name" if "unhashable" in str(error) else str(error)
+            bad.setdefault(reason, []).append(table.place(row))
+            labels.append("?")
+    for reason, places in list(bad.items())[:10]:
+        problems.append(Problem(f"{reason}: {listing(places)}", table.source, "labels are names or whole numbers"))
+    return labels
+
+
+def _named(value: Any, class_names: tuple[str, ...] | None) -> str | None:
+    if class_names is None or isinstance(value, str):
+        return as_label(value)
+    if value is None or value == -1:
+        return None
+    if not 0 <= int(value) < len(class_names):
+        raise IndexError(f"label {value} has no name among the {len(class_names)} of the column")
+    return class_names[int(value)]
+
+
+def _choose(
+    table: Table,
+    role: str,
+    named: str | None,
+    familiar_names: Sequence[str],
+    problems: list[Problem],
+    notes: list[str],
+    typed: Sequence[str] = (),
+    *,
+    needed: bool = True,
+) -> str | None:
+    """The column for a role: the one that is named, else the one of its type, else the first with a familiar name."""
+    shown = listing(table.columns) or "no columns"
+    columns = list(typed or table.columns)
+    if named is not None:
+        if named in table.columns:
+            return named
+        what = f"there is no column '{named}'{suggest(named, table.columns)} (there are: {shown})"
+        problems.append(Problem(what, table.source, f"set data.{role}_column"))
+        return None
+    if len(typed) == 1:
+        return typed[0]
+    by_name: dict[str, list[str]] = {}
+    for column in columns:
+        by_name.setdefault(familiar(column), []).append(column)
+    hits = [column for name in familiar_names for column in by_name.get(name, [])]
+    if hits:
+        if len(hits) > 1:
+            notes.append(f"{role} column: '{hits[0]}' (not {listing(hits[1:])}; data.{role}_column chooses)")
+        return hits[0]
+    if needed:
+        remedy = f"name it with data.{role}_column=…; familiar names are {', '.join(familiar_names[:6])}"
+        what = f"no column looks like the {role} (there are: {shown})"
+        if any(os.path.splitext(column)[1] for column in columns):
+            what += "; the first line looks like data: add a header line such as path,label"
+        problems.append(Problem(what, table.source, remedy))
+    return None
+
+
+def _other_of_two(
+    table: Table,
+    inputs: str | None,
+    labels: str | None,
+    settings: DataSettings,
+    problems: list[Problem],
+    notes: list[str],
+) -> tuple[str | None, str | None]:
+    """With two columns of which one is known, the other is the other, unless the user named one that is not there."""
+    role, named = ("input", settings.input_column) if inputs is None else ("label", settings.label_column)
+    if named is not None:
+        return inputs, labels
+    other = next(column for column in table.columns if column not in (inputs, labels))
+    notes.append(f"{role} column: '{other}', the only other one")
+    problems.remove(next(problem for problem in problems if f"looks like the {role}" in problem.what))
+    return (other, labels) if inputs is None else (inputs, other)
+
+
+def _group_column(table: Table, group_by: str | None, problems: list[Problem]) -> str | None:
+    if group_by is None or group_by in table.columns:
+        return group_by
+    if "(" not in group_by:
+        what = f"group_by: there is no column '{group_by}'{suggest(group_by, table.columns)}"
+        problems.append(Problem(what, table.source, "name a column, or give a regular expression with one (group)"))
+    return None
+
+
+def _labels(table: Table, column: str, problems: list[Problem]) -> list[str | None]:
+    return as_labels(as_list(table.columns[column]), table.class_names.get(column), problems, table)
+
+
+def as_list(column: Any) -> list[Any]:
+    """A column as plain Python values (pandas, numpy and `datasets` columns too)."""
+    return column.tolist() if hasattr(column, "tolist") else list(column[:])
+
+
+def _given(table: Table, column: str, problems: list[Problem]) -> np.ndarray:
+    values = [value if isinstance(value, str) else "" for value in as_list(table.columns[column])]
+    splits = [split_name(value) for value in values]
+    bad = [f"'{values[row]}' ({table.place(row)})" for row, split in enumerate(splits) if split is None]
+    if bad:
+        what = f"split column '{column}': {len(bad):,} rows name no split: {listing(bad)}"
+        problems.append(Problem(what, table.source, "write train, val or test; rename the column if it means else"))
+    return np.array([SPLITS.index(split or "train") for split in splits], dtype=np.int8)
+
+
+def _groups(table: Table, column: str, notes: list[str]) -> list[str]:
+    """Group names of a column; rows without one are groups of their own."""
+    values = as_list(table.columns[column])
+    empty = [row for row, value in enumerate(values) if value is None or value != value or str(value).strip() == ""]
+    alone = set(empty)
+    groups = [f"alone:{row}" if row in alone else f"group:{value}" for row, value in enumerate(values)]
+    if empty:
+        places = listing(table.place(row) for row in empty)
+        notes.append(f"column '{column}' is empty in {len(empty):,} rows, each is a group of its own: {places}")
+    notes.append(f"group_by {column}: {len(set(groups)):,} groups of {len(groups):,} rows")
+    return groups
+
+
+def _with_paths(found: Found, table: Table, settings: DataSettings, pattern: str | None) -> Found:
+    """Paths made absolute and checked, rows named by them; items that are no paths (arrays, bytes) stay as they are."""
+    if not isinstance(found.items, (LazyItems, np.ndarray)):
+        found.items = as_list(found.items)
+    cells = found.items
+    if not any(isinstance(cell, (str, os.PathLike)) for cell in itertools.islice(cells, 100)):
+        if pattern is not None:
+            what = "group_by as a regular expression needs paths, and the items are none"
+            found.problems.append(Problem(what, found.source, "name a column of groups"))
+        return found
+    missing: dict[int, str] = {}
+    paths, names = [], []
+    for row, cell in enumerate(cells):
+        written = os.fspath(cell) if isinstance(cell, (str, os.PathLike)) else ""
+        path, reason = _resolved(written, table.base)
+        paths.append(path)
+        inside = os.path.isabs(written) and written.startswith(table.base + os.sep)
+        names.append(os.path.relpath(written, table.base) if inside else written)
+        if reason:
+            missing[row] = f"{table.place(row)}: {reason}"
+    found.items, found.names = paths, names
+    if pattern is not None:
+        found.groups = path_groups([name.replace("\\", "/") for name in names], pattern, found.notes)
+    _note_contradictions(found)
+    return _without_missing(found, missing, table.base, settings) if missing else found
+
+
+def _resolved(written: str, base: str) -> tuple[str, str]:
+    """(absolute path, reason why it cannot be used or "")."""
+    if not written.strip() or "\0" in written:
+        return written, "no path" if not written.strip() else "zero bytes in the path"
+    if _ADDRESS.match(written):
+        return written, f"{written} is an address; download the files and give their paths"
+    path = os.path.join(base, written)
+    if os.path.isfile(path):
+        return path, ""
+    if "\\" in written and os.path.isfile(other := os.path.join(base, written.replace("\\", "/"))):
+        return other, ""
+    if os.path.exists(path):
+        return path, f"{written} is a folder" if os.path.isdir(path) else f"{written} is no regular file"
+    return path, f"{written} does not exist"
+
+
+def _without_missing(found: Found, missing: dict[int, str], base: str, settings: DataSettings) -> Found:
+    """Few missing files are left out and named, many are a mistake (``on_unreadable``, ``max_unreadable``)."""
+    total = len(found.items)
+    what = f"{len(missing):,} of {total:,} files are missing: {listing(missing.values())}"
+    if settings.on_unreadable == "stop" or len(missing) > settings.max_unreadable * total:
+        found.problems.append(Problem(what, found.source, f"relative paths start at {printable(base)}"))
+        return found
+    found.notes.append(f"{what}; these rows were left out")
+    return found.keep([row for row in range(total) if row not in missing])
+
+
+def _note_contradictions(found: Found) -> None:
+    """One file, two labels: at most one of them is right."""
+    first: dict[str, str | None] = {}
+    torn = [
+        name
+        for name, path, label in zip(found.names, found.items, found.labels, strict=True)
+        if first.setdefault(path, label) != label
+    ]
+    if torn:
+        found.notes.append(f"{len(torn):,} rows give a file another label than an earlier row: {listing(torn)}")

@@ -1,0 +1,159 @@
+"""Where data comes from: one door for folders, tables, Hub ids and Python objects, and the way from there to splits.
+
+``collect`` finds and labels all rows; ``divide`` draws the splits that the user did not give (after the caller decoded
+the rows and knows the near duplicates, if it wants them kept together); ``arranged`` makes the Splits. ``read`` is all.
+Shapes: N rows, K classes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from headstart.core.errors import ConfigError, DataError, Problem
+from headstart.core.registry import suggest
+from headstart.data import hub, objects, unlabelled
+from headstart.data.collection import Collection, Found, indexed, known_to
+from headstart.data.columns import from_columns
+from headstart.data.division import Division, arranged, divide, fingerprint
+from headstart.data.folders import EXTENSIONS, read_folder
+from headstart.data.splits import Rows, Splits
+from headstart.data.tables import ARCHIVES, TABLES, read_table
+
+if TYPE_CHECKING:
+    from headstart.data.settings import DataSettings
+
+__all__ = [
+    "Collection",
+    "Division",
+    "arranged",
+    "collect",
+    "divide",
+    "find_unlabelled",
+    "fingerprint",
+    "read",
+    "read_labelled",
+    "read_unlabelled",
+]
+
+
+def collect(source: Any, settings: DataSettings, *, seed: int = 0, offline: bool = False) -> Collection:
+    """All rows of a source, labelled and counted, in a fixed order; nothing is decoded.
+
+    Args:
+        source: a folder, a table, a Hub id, or one of the objects that ``objects.read_object`` knows.
+        settings: columns, grouping and limit (the shares are for ``divide``).
+        seed: draws the rows when ``settings.limit`` is set.
+        offline: never ask the Hub.
+
+    Raises:
+        DataError: what is wrong with the data, all mistakes at once.
+        Unreachable: a Hub dataset that neither the Hub nor the local cache gives.
+        MissingExtra: an optional reader is not installed.
+    """
+    found = _find(source, _modality(settings), settings, offline)
+    return indexed(found, limit=settings.limit, seed=seed)
+
+
+def read(source: Any, settings: DataSettings, *, seed: int, offline: bool = False) -> Splits:
+    """From what the user has to splits (see ``collect`` and ``divide`` for what can be wrong)."""
+    collection = collect(source, settings, seed=seed, offline=offline)
+    return arranged(collection, divide(collection, settings, seed=seed))
+
+
+def read_labelled(
+    source: Any, settings: DataSettings, classes: Sequence[str], *, offline: bool = False, split: str | None = None
+) -> tuple[Rows, tuple[str, ...]]:
+    """Labelled rows for a model that exists already (``evaluate``): labels are indices into its ``classes``.
+
+    Args:
+        split: only this split of the source; None takes every row.
+
+    Returns:
+        The rows, and what there is to tell.
+
+    Raises:
+        DataError: rows without a label, a class that the model does not know, or no rows.
+    """
+    found = _find(source, _modality(settings), settings, offline)
+    return known_to(found, classes, split)
+
+
+def read_unlabelled(source: Any, settings: DataSettings | None = None) -> Rows:
+    """What ``predict`` takes: a folder of files (recursive), one file, a table of paths, a list, arrays.
+
+    Raises:
+        DataError: nothing there, or files that do not exist (all of them named).
+    """
+    return find_unlabelled(source, settings)[0]
+
+
+def find_unlabelled(source: Any, settings: DataSettings | None = None) -> tuple[Rows, tuple[str, ...]]:
+    """As ``read_unlabelled``, with what was left out, in sentences."""
+    if settings is None:
+        from headstart.data.settings import DataSettings
+
+        settings = DataSettings()
+    return unlabelled.find_unlabelled(source, _modality(settings), settings)
+
+
+def _modality(settings: DataSettings) -> str:
+    """``auto`` is what there is a reader for.
+
+    Raises:
+        ConfigError: no such modality.
+    """
+    if settings.modality == "auto":
+        return "image"
+    if settings.modality not in EXTENSIONS:
+        what = f"unknown modality '{settings.modality}'{suggest(settings.modality, EXTENSIONS)}"
+        raise ConfigError(what, where="data.modality", remedy=f"known: auto, {', '.join(EXTENSIONS)}")
+    return settings.modality
+
+
+def _find(source: Any, modality: str, settings: DataSettings, offline: bool) -> Found:
+    if not isinstance(source, (str, os.PathLike)):
+        if source is None:
+            raise DataError("no data was given", where="data.source", remedy="headstart fit photos/")
+        return objects.read_object(source, modality, settings, lambda part: _find(part, modality, settings, offline))
+    written = os.fspath(source)
+    path = os.path.expanduser(written)
+    if os.path.exists(path):
+        found = _find_path(path, modality, settings, written)
+        if isinstance(source, str) and hub.looks_like_id(source):
+            found.notes.insert(0, f"'{source}' exists here and was read; the Hub's is {hub.PREFIX}{source}")
+        return found
+    if isinstance(source, str) and hub.looks_like_id(source) and not os.path.isdir(os.path.dirname(path)):
+        return hub.read_hub(source, modality, settings, offline=offline)
+    raise unlabelled.unknown_path(written)  # photos/pest beside photos/pets is a slip, not an id
+
+
+def _find_path(path: str, modality: str, settings: DataSettings, written: str) -> Found:
+    if os.path.isdir(path):
+        if hub.is_saved(path):
+            return hub.read_saved(path, modality, settings, written)
+        _refuse_columns(settings, written)
+        return read_folder(os.path.abspath(path), modality, settings.split.group_by, written)
+    extension = os.path.splitext(path)[1].lower()
+    if extension in TABLES:
+        return from_columns(read_table(path, written), modality, settings)
+    if extension in ARCHIVES:
+        raise DataError("an archive is not read", where=written, remedy="unpack it and give the folder")
+    if extension in EXTENSIONS[modality]:
+        raise DataError("one picture is no data set", where=written, remedy="give the folder of class folders")
+    remedy = f"tables end in {', '.join(TABLES)}"
+    raise DataError(f"a file ending in '{extension}' is no table", where=written, remedy=remedy)
+
+
+def _refuse_columns(settings: DataSettings, written: str) -> None:
+    named = ("input_column", "label_column", "split_column", "config")
+    problems = [
+        Problem(
+            f"a folder of classes has no {name.replace('_', ' ')}", written, f"leave data.{name} out, or give a table"
+        )
+        for name in named
+        if getattr(settings, name) is not None
+    ]
+    if problems:
+        raise DataError(problems=problems)

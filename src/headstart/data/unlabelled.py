@@ -1,0 +1,100 @@
+"""Items without labels, as ``predict`` takes them: a folder of files, one file, a table of paths, a list, arrays.
+
+Shapes: N rows.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headstart.core.errors import DataError, Problem
+from headstart.core.registry import suggest
+from headstart.data.collection import Found, printable
+from headstart.data.columns import from_columns
+from headstart.data.folders import walk
+from headstart.data.objects import as_pictures, frame_table
+from headstart.data.splits import UNLABELLED, Rows
+from headstart.data.tables import TABLES, read_table
+
+if TYPE_CHECKING:
+    from headstart.data.settings import DataSettings
+
+
+def find_unlabelled(source: Any, modality: str, settings: DataSettings) -> tuple[Rows, tuple[str, ...]]:
+    """The rows of a source, and what was left out, in sentences.
+
+    Raises:
+        DataError: nothing there, or files that do not exist (all of them named).
+    """
+    notes: list[str] = []
+    if isinstance(source, (str, os.PathLike)):
+        items, names = _from_path(os.fspath(source), modality, settings, notes)
+    elif hasattr(source, "columns") and hasattr(source, "iloc"):
+        items, names = _from_table(from_columns(frame_table(source), modality, settings, labelled=False), notes)
+    else:
+        items, names = _from_object(source, notes)
+    if not len(items):
+        where = str(source) if isinstance(source, (str, os.PathLike)) else ""
+        raise DataError(f"there is nothing to predict{''.join(f'; {note}' for note in notes)}", where=where)
+    labels = np.full(len(items), UNLABELLED, dtype=np.int64)
+    return Rows(items=items, labels=labels, names=tuple(map(printable, names))), tuple(notes)
+
+
+def unknown_path(written: str) -> DataError:
+    """There is no such path: the nearest name beside it, or where the path ends to exist."""
+    if "://" in written:
+        remedy = "download it and give the files; Hub datasets are hf://datasets/owner/name"
+        return DataError("an address on the network is not read", where=written, remedy=remedy)
+    parent, missing = os.path.split(os.path.abspath(os.path.expanduser(written)))
+    while not os.path.isdir(parent):
+        parent, missing = os.path.split(parent)
+    near = suggest(missing, (name for name in os.listdir(parent) if not name.startswith(".")))
+    remedy = f"in {parent}{near}" if near else f"'{missing}' is not in {parent}; a Hub dataset is named owner/name"
+    return DataError("there is no such file or folder", where=written, remedy=remedy)
+
+
+def _from_path(
+    written: str, modality: str, settings: DataSettings, notes: list[str]
+) -> tuple[Sequence[Any], Sequence[str]]:
+    path = os.path.abspath(os.path.expanduser(written))
+    if os.path.isdir(path):
+        found = walk(path, modality)
+        notes += found.notes()
+        if found.denied:
+            raise DataError(problems=[Problem("the folder cannot be listed", place) for place in found.denied])
+        return [os.path.join(path, name) for name in found.files], found.files
+    if not os.path.exists(path):
+        raise unknown_path(written)
+    if os.path.splitext(path)[1].lower() in TABLES:
+        return _from_table(from_columns(read_table(path, written), modality, settings, labelled=False), notes)
+    return [path], [os.path.basename(path)]  # whatever its extension: the user named it, the decoder decides
+
+
+def _from_table(found: Found, notes: list[str]) -> tuple[Sequence[Any], Sequence[str]]:
+    if found.problems:
+        raise DataError(f"{len(found.problems)} problems in {found.source}", problems=found.problems)
+    notes += found.notes
+    return found.items, found.names
+
+
+def _from_object(source: Any, notes: list[str]) -> tuple[Sequence[Any], Sequence[str]]:
+    """A list of items, arrays (N, H, W[, C]), or one picture: an array (H, W) or (H, W, 3 or 4), bytes, Pillow's."""
+    shape = getattr(source, "shape", None)
+    alone = shape is not None and (len(shape) == 2 or (len(shape) == 3 and shape[2] in (3, 4)))
+    if alone or isinstance(source, (bytes, dict)) or not hasattr(source, "__len__"):
+        return [source], ["row 0"]
+    items = as_pictures(source, "data", notes)
+    if isinstance(items, np.ndarray):
+        return items, [f"row {row}" for row in range(len(items))]
+    names = [
+        os.fspath(item) if isinstance(item, (str, os.PathLike)) else f"row {row}" for row, item in enumerate(items)
+    ]
+    paths = [row for row, item in enumerate(items) if isinstance(item, (str, os.PathLike))]
+    if missing := [row for row in paths if not os.path.isfile(names[row])]:
+        raise DataError(problems=[Problem("there is no such file", printable(names[row])) for row in missing])
+    chosen = {row: os.path.abspath(names[row]) for row in paths}
+    return [chosen.get(row, item) for row, item in enumerate(items)], names
