@@ -1,0 +1,257 @@
+"""What the model answered, row by row: confusion, classes, the worst pictures, calibration.
+
+Shapes: N rows, K classes, M bins.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from markupsafe import Markup
+
+from headstart.measure.calibration import SMALLEST_HONEST_N, Reliability
+from headstart.measure.evaluation import Evaluation
+from headstart.measure.intervals import Measured
+from headstart.report import charts
+from headstart.report.charts import Line, Scale
+from headstart.report.contents import Contents
+from headstart.report.formats import interval, number, score
+
+NUMBERED = 12  # classes up to which the matrix carries numbers
+DRAWN = 150  # classes up to which the whole matrix is drawn
+SELECTED = 60  # classes that are drawn where there are more
+LISTED = 300  # classes in the table
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A confusion matrix: numbered cells (text, class) for few classes, a drawing for many."""
+
+    classes: tuple[str, ...]
+    cells: tuple[tuple[tuple[str, str], ...], ...] = ()
+    drawing: Markup | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    name: str
+    n: int
+    precision: str
+    recall: str
+    f1: str
+    f1_sort: str
+    bar: Markup
+
+
+@dataclass(frozen=True)
+class ClassTable:
+    axis: Markup
+    rows: tuple[ClassRow, ...]
+    note: str
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One row with its thumbnail (a data URI, or "")."""
+
+    image: str
+    name: str
+    label: str
+    predicted: str
+    confidence: str
+    correct: bool
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One kind of mistake: how often, of how many, and some of its pictures."""
+
+    label: str
+    predicted: str
+    count: int
+    share: str
+    bar: Markup
+    images: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Diagram:
+    """A reliability diagram with what it says."""
+
+    title: str
+    chart: Markup
+    ece: str
+    null: str
+    log_loss: str
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Calibration:
+    temperature: float | None
+    diagrams: tuple[Diagram, ...]
+    note: str
+
+
+def matrix(evaluation: Evaluation) -> Matrix:
+    """The confusion matrix, readable at any number of classes."""
+    table, classes = evaluation.confusion(), evaluation.classes
+    k = len(classes)
+    if k <= NUMBERED:
+        rows = np.maximum(1, table.sum(axis=1))
+        cells = tuple(
+            tuple((str(value) if value else "", _shade(value / rows[i], i == j)) for j, value in enumerate(line))
+            for i, line in enumerate(table.tolist())
+        )
+        return Matrix(classes, cells)
+    note = ""
+    if k > DRAWN:
+        wrong = table.sum(axis=0) + table.sum(axis=1) - 2 * np.diag(table)
+        chosen = np.sort(np.argsort(-wrong, kind="stable")[:SELECTED])
+        table, classes = table[np.ix_(chosen, chosen)], tuple(classes[i] for i in chosen)
+        note = f"The {SELECTED} of {k} classes that take part in most mistakes."
+    return Matrix(classes, drawing=charts.heatmap(table, classes), note=note)
+
+
+def _shade(share: float, hit: bool) -> str:
+    """A class of the stylesheet: hit or miss, in ten steps of the share of the row."""
+    return f"{'hit' if hit else 'miss'}-{math.ceil(10 * share - 1e-9)}" if share else "none"
+
+
+def class_table(evaluation: Evaluation) -> ClassTable:
+    """Precision, recall and F1 of each class, the weakest first."""
+    scores = evaluation.per_class()
+    order = sorted(range(len(scores)), key=lambda i: (scores[i].recall.n == 0, scores[i].f1.value))[:LISTED]
+    scale = Scale(0.0, 1.0)
+    rows = []
+    for index in order:
+        found = scores[index]
+        bar = charts.interval_bar(
+            scale, found.f1.value, found.f1.low, found.f1.high, "small", f"F1 {_with_interval(found.f1)}"
+        )
+        rows.append(
+            ClassRow(
+                name=found.name,
+                n=found.recall.n,
+                precision=score(found.precision.value, "accuracy") if found.precision.n else "–",
+                recall=score(found.recall.value, "accuracy") if found.recall.n else "–",
+                f1=score(found.f1.value, "macro_f1"),
+                f1_sort=f"{found.f1.value:.6f}",
+                bar=bar,
+            )
+        )
+    labels = [charts.axis_label(tick, "accuracy", scale) for tick in scale.ticks()]
+    note = f"The {LISTED} weakest of {len(scores)} classes." if len(scores) > LISTED else ""
+    return ClassTable(charts.axis(scale, labels), tuple(rows), note)
+
+
+def _with_interval(measured: Measured) -> str:
+    return f"{score(measured.value, 'macro_f1')}, 95% interval {interval(measured.as_json(), 'macro_f1')}"
+
+
+def data_uri(path: Path) -> str:
+    """A picture of the run folder as text, so that the page needs no other file."""
+    kind = "png" if path.suffix == ".png" else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def worst(contents: Contents, evaluation: Evaluation, limit: int = 12) -> list[Picture]:
+    """The rows with the largest loss, with their thumbnails where the run has them."""
+    names = contents.rows.get(evaluation.split) or []
+    place = {int(row): i for i, row in enumerate(evaluation.rows)}
+    pictures = []
+    for row in evaluation.worst(limit).tolist():
+        i = place[row]
+        file = contents.previews.get((evaluation.split, row))
+        pictures.append(
+            Picture(
+                image=data_uri(file) if file else "",
+                name=names[row] if row < len(names) else f"row {row}",
+                label=evaluation.classes[evaluation.labels[i]],
+                predicted=evaluation.classes[evaluation.predicted[i]],
+                confidence=f"{100 * evaluation.probabilities[i].max():.0f}%",
+                correct=bool(evaluation.correct[i]),
+            )
+        )
+    return pictures
+
+
+def pairs(contents: Contents, evaluation: Evaluation, limit: int = 10) -> list[Pair]:
+    """The most frequent mistakes, each with up to four of its pictures."""
+    index = {name: i for i, name in enumerate(evaluation.classes)}
+    total = np.bincount(evaluation.labels, minlength=len(evaluation.classes))
+    found = evaluation.most_confused(limit)
+    most = max((count / total[index[label]] for label, _, count in found), default=1.0)
+    result = []
+    for label, predicted, count in found:
+        mine = (evaluation.labels == index[label]) & (evaluation.predicted == index[predicted])
+        files = [contents.previews.get((evaluation.split, int(row))) for row in evaluation.rows[mine]]
+        share = count / total[index[label]]
+        result.append(
+            Pair(
+                label=label,
+                predicted=predicted,
+                count=count,
+                share=f"{100 * share:.0f}% of {total[index[label]]}",
+                bar=charts.bar(share / most, "miss"),
+                images=tuple(data_uri(file) for file in files if file)[:4],
+            )
+        )
+    return result
+
+
+def calibration(contents: Contents, evaluation: Evaluation) -> Calibration:
+    """Reliability before and after the temperature, with the band that perfect calibration would show."""
+    temperature = (contents.result or {}).get("temperature")
+    diagrams = [_diagram("as trained", evaluation)]
+    if isinstance(temperature, int | float) and temperature > 0 and math.isfinite(temperature):
+        diagrams.append(
+            _diagram(f"with temperature {temperature:.2f}", evaluation.with_temperature(float(temperature)))
+        )
+    else:
+        temperature = None
+    notes = []
+    if evaluation.split != "test" and temperature is not None:
+        notes.append("The temperature was fitted on these very rows, so the second diagram is optimistic.")
+    if len(evaluation) < SMALLEST_HONEST_N:
+        few = f"{len(evaluation)} rows are too few for a judgement"
+        notes.append(f"{few}: below {SMALLEST_HONEST_N} even a perfectly calibrated model looks uneven.")
+    return Calibration(temperature, tuple(diagrams), " ".join(notes))
+
+
+def _diagram(title: str, evaluation: Evaluation) -> Diagram:
+    found = evaluation.reliability()
+    low, _, high = found.ece_null
+    return Diagram(
+        title=title,
+        chart=_reliability_chart(found, title),
+        ece=score(found.ece, "ece"),
+        null=f"{number(low)}–{number(high)}",
+        log_loss=number(evaluation.metric("log_loss").value),
+        verdict=found.verdict,
+    )
+
+
+def _reliability_chart(found: Reliability, title: str) -> Markup:
+    start = math.floor(10 * min(0.9, float(found.confidence.min()))) / 10
+    x, y = Scale(start, 1.0), Scale(0.0, 1.0)
+    upper = list(zip(found.confidence.tolist(), found.null_high.tolist(), strict=True))
+    lower = list(zip(found.confidence.tolist(), found.null_low.tolist(), strict=True))
+    points: Sequence[charts.Point] = list(zip(found.confidence.tolist(), found.accuracy.tolist(), strict=True))
+    return charts.plot(
+        x,
+        y,
+        [Line([(start, start), (1.0, 1.0)], "diagonal", dots=False), Line(points, "val")],
+        label=f"reliability {title}: share that is right by confidence",
+        x_labels=[(tick, f"{100 * tick:.0f}%") for tick in x.ticks()],
+        y_labels=[(tick, f"{100 * tick:.0f}%") for tick in y.ticks()],
+        area=[*upper, *reversed(lower)],
+        spans=list(zip(found.confidence.tolist(), found.low.tolist(), found.high.tolist(), strict=True)),
+        height=260,
+    )

@@ -1,0 +1,82 @@
+"""One self-contained page out of a run folder: no other file, no other host, nothing of the user's run as code."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from headstart.core import manifest
+from headstart.core.run import Run
+from headstart.report import answers, contents, curves, evidence, stages, story
+from headstart.report.contents import Contents
+from headstart.report.formats import clean
+
+HERE = Path(__file__).parent
+
+
+def write(run: Run) -> Path:
+    """Write ``report.html`` into the run folder from what the folder holds, and say where it is.
+
+    Parts that are missing (no test split, no baseline, an interrupted run, a damaged file) are named on the page.
+    """
+    path = run.path / "report.html"
+    manifest.write_text(path, render(contents.read(run)))
+    return path
+
+
+def render(found: Contents) -> str:
+    """The page. Every text of the user's is cleaned of control characters and escaped by the template engine."""
+    style, script = (_asset(name) for name in ("page.css", "page.js"))
+    environment = Environment(
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=clean,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    policy = (
+        f"default-src 'none'; img-src data:; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    page = environment.get_template("page.html")
+    return page.render(style=style, script=script, policy=policy, **_view(found))
+
+
+def _view(found: Contents) -> dict[str, Any]:
+    evaluation = found.shown if found.shown is not None and len(found.shown) else None
+    return {
+        "contents": found,
+        "split": {"test": "test", "val": "validation"}.get(evaluation.split, evaluation.split) if evaluation else "",
+        "headline": story.headline(found),
+        "stages": stages.stage_table(found),
+        "curves": [*curves.curves(found), *([probe] if (probe := curves.probe_curve(found)) else [])],
+        "matrix": answers.matrix(evaluation) if evaluation else None,
+        "classes": answers.class_table(evaluation) if evaluation else None,
+        "pairs": answers.pairs(found, evaluation) if evaluation else [],
+        "worst": answers.worst(found, evaluation) if evaluation else [],
+        "network": [answers.data_uri(file) for file in found.network[:8]],
+        "calibration": answers.calibration(found, evaluation) if evaluation else None,
+        "data": evidence.data_view(found),
+        "layers": stages.layer_table(found),
+        "phases": evidence.phases(found),
+        "decisions": evidence.decisions(found),
+        "environment": evidence.environment(found),
+        "identity": evidence.identity(found),
+        "command": evidence.command(found),
+    }
+
+
+def _asset(name: str) -> Markup:
+    """A file of ours, inserted as it is."""
+    return Markup((HERE / name).read_text(encoding="utf-8"))
+
+
+def _digest(text: str) -> str:
+    """What a content security policy allows by its hash."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -1,0 +1,182 @@
+"""The top of the report: the verdict in a sentence, the few numbers that matter, and what one must know about them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from headstart.report.contents import Contents
+from headstart.report.formats import (
+    count,
+    duration,
+    gain,
+    higher_is_better,
+    interval,
+    metric_title,
+    parameters,
+    plural,
+    score,
+)
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something to know: ``level`` is error, warning or info."""
+
+    level: str
+    text: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class Card:
+    """One of the few numbers at the top."""
+
+    label: str
+    value: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The verdict: ``tone`` is good, weak, bad or unfinished."""
+
+    title: str
+    lead: str
+    tone: str
+    notes: tuple[Note, ...]
+    cards: tuple[Card, ...]
+
+
+def headline(contents: Contents) -> Headline:
+    """What came out, in words."""
+    title, lead, tone = _verdict(contents)
+    return Headline(title, lead, tone, tuple(_notes(contents)), tuple(_cards(contents)))
+
+
+def trained(stage: dict[str, Any]) -> str:
+    """What a stage trained, in words."""
+    blocks, frozen = stage.get("blocks"), stage.get("frozen_blocks")
+    if blocks is None or frozen is None:
+        return str(stage.get("method", ""))
+    if frozen >= blocks:
+        return "the head"
+    if frozen == 0:
+        return "all blocks and the head"
+    return f"the last {blocks - frozen} of {blocks} blocks and the head"
+
+
+def _verdict(contents: Contents) -> tuple[str, str, str]:
+    best, metric = contents.best, contents.metric
+    if best is None:
+        return (
+            "No stage has finished yet",
+            "This run was interrupted before its first stage was complete.",
+            "unfinished",
+        )
+    if contents.result is None:
+        done, planned = len(contents.stages), _planned(contents)
+        of = f"{done} of {planned} stages are" if planned else f"{plural(done, 'stage')} {'is' if done == 1 else 'are'}"
+        found = contents.score("val")
+        so_far = f" The best so far is {best['name']}: {_sentence(found, metric)} on validation rows." if found else ""
+        title = f"Unfinished: {of} done"
+        return title, f"The run can be continued with --resume.{so_far}", "unfinished"
+    test = contents.score("test")
+    found = test or contents.score("val")
+    if found is None:
+        return f"{best['name']} was kept", "Its scores are not in the run folder.", "unfinished"
+    split = "test" if test else "validation"
+    many = f"{split} {contents.noun}s"
+    if metric == "accuracy":
+        title = f"{score(found['value'], metric)} of the {many} are right"
+    else:
+        title = f"The {metric_title(metric)} on the {many} is {score(found['value'], metric)}"
+    chance, tone = _against_baseline(contents)
+    lead = (
+        f"95% interval {interval(found, metric)} from {plural(found['n'], contents.noun)}. "
+        f"The model is that of stage {best['name']}, which trained {trained(best)}. {chance}"
+    )
+    return title, lead, tone
+
+
+def _sentence(found: dict[str, Any], metric: str) -> str:
+    return f"{metric_title(metric)} {score(found['value'], metric)} ({interval(found, metric)}, n = {found['n']:,})"
+
+
+def _against_baseline(contents: Contents) -> tuple[str, str]:
+    """A sentence on the best baseline, both measured on validation rows, and the tone that follows from it."""
+    baseline, val, metric = contents.best_baseline, contents.score("val"), contents.metric
+    if baseline is None or val is None:
+        return "", "good"
+    other = baseline["metrics"][metric]
+    better = (val["value"] - other["value"]) * (1 if higher_is_better(metric) else -1)
+    apart = val["low"] > other["high"] or val["high"] < other["low"]
+    reach = f"the best baseline without a backbone ({baseline['name']}) reaches {score(other['value'], metric)}"
+    change = gain(val["value"] - other["value"], metric)
+    if better <= 0:
+        return f"On validation rows {reach}: nothing was gained over it.", "bad"
+    if not apart:
+        return f"On validation rows {reach}: {change}, but the intervals overlap.", "weak"
+    return f"On validation rows {reach}: {change}, and the intervals are apart.", "good"
+
+
+def _planned(contents: Contents) -> int:
+    plan = contents.experiment.get("plan")
+    return len(plan) if isinstance(plan, list) else 0
+
+
+def _notes(contents: Contents) -> list[Note]:
+    notes = []
+    result = contents.result
+    if result is not None and (result.get("optimistic") or not contents.score("test")):
+        text = "There was no test split: this score was also used to choose the model, so it is optimistic."
+        notes.append(Note("warning", text, f"Keep some {contents.noun}s aside as test, and evaluate them once."))
+    reads = int((result or {}).get("test_reads") or 0)
+    if reads > 1:
+        text = f"The test split was read {reads} times; a score that was looked at before is no longer an honest one."
+        notes.append(Note("warning", text))
+    if not contents.baselines and contents.stages:
+        notes.append(Note("info", "No baseline was measured, so it is not known how much the backbone helped."))
+    shown = contents.shown
+    if shown is not None and len(shown) < 100:
+        notes.append(
+            Note("warning", f"Only {len(shown)} rows stand behind the score: read the interval, not the number.")
+        )
+    notes += [Note("warning", text) for text in contents.missing]
+    seen = set()
+    for event in contents.events:
+        if event.get("event") == "Notice" and event.get("level") in ("warning", "error"):
+            text, remedy = str(event.get("message", "")), str(event.get("remedy", ""))
+            if text not in seen:
+                notes.append(Note(str(event["level"]), text, remedy))
+            seen.add(text)
+    return notes
+
+
+def _cards(contents: Contents) -> list[Card]:
+    metric, cards = contents.metric, []
+    for split, label in (("test", "test"), ("val", "validation")):
+        found = contents.score(split)
+        if found:
+            detail = f"{interval(found, metric)} · n = {found['n']:,}"
+            cards.append(Card(f"{metric_title(metric)}, {label}", score(found["value"], metric), detail))
+    shown = contents.shown
+    if shown is not None and len(shown):
+        for name in ("macro_f1", "log_loss"):
+            if name != metric:
+                found = shown.metric(name).as_json()
+                cards.append(Card(metric_title(name), score(found["value"], name), interval(found, name)))
+    seconds = (contents.result or {}).get("seconds") or sum(stage.get("seconds", 0) for stage in contents.stages)
+    if seconds:
+        trained_for = sum(stage.get("seconds", 0) for stage in contents.stages)
+        cards.append(Card("time", duration(seconds), f"{duration(trained_for)} of it in stages"))
+    if contents.best and contents.best.get("parameters"):
+        share = contents.best.get("trainable", 0) / contents.best["parameters"]
+        detail = f"of {parameters(contents.best['parameters'])} parameters ({100 * share:.3g}%)"
+        cards.append(Card("trained", parameters(contents.best.get("trainable")), detail))
+    counts = contents.data.get("counts") or {}
+    if counts:
+        total = {split: sum(by_class.values()) for split, by_class in counts.items()}
+        detail = " · ".join(f"{split} {count(value)}" for split, value in total.items())
+        cards.append(Card(plural(len(contents.data.get("classes") or []), "class"), count(sum(total.values())), detail))
+    return cards[:8]
