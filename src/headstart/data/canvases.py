@@ -172,9 +172,10 @@ class Writer:
             self._file.close()
             index.save(self._folder)
             final = self._folder.with_name(key)
-            if final.exists():  # another process was faster
+            if find(self._cache, key) is not None:  # another process was faster
                 shutil.rmtree(self._folder)
             else:
+                shutil.rmtree(final, ignore_errors=True)  # of that name, but not whole
                 self._folder.rename(final)
         except OSError as error:
             self.abandon()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -159,15 +160,17 @@ def _decode_all(
         canvas = kind.canvas(value, spec)
         return canvas, kind.sketch(canvas), seen
 
-    for row, result in enumerate(in_order(decode_one, _fetched(rows))):
-        if isinstance(result, Unreadable):
-            index.errors[row] = result
-        else:
-            canvas, index.sketches[row], index.facts[row] = result
-            index.shapes[row] = canvas.shape
-            index.places[row], index.checksums[row] = writer.append(canvas)
-        if progress is not None:
-            progress(row + 1, len(rows))
+    with warnings.catch_warnings():  # for all threads, once: Pillow's remarks on odd files are facts and codes here
+        warnings.filterwarnings("ignore", module="PIL")
+        for row, result in enumerate(in_order(decode_one, _fetched(rows))):
+            if isinstance(result, Unreadable):
+                index.errors[row] = result
+            else:
+                canvas, index.sketches[row], index.facts[row] = result
+                index.shapes[row] = canvas.shape
+                index.places[row], index.checksums[row] = writer.append(canvas)
+            if progress is not None:
+                progress(row + 1, len(rows))
     return index
 
 
@@ -209,7 +212,7 @@ def _identities(kind: ModuleType, rows: Rows, index: canvases.Index | None = Non
         return list(in_order(identity, _fetched(rows)))
     failed = sorted(index.errors)
     told = dict(zip(failed, in_order(identity, _fetched(rows.take(failed))), strict=True))
-    return [told.get(row) or getattr(seen, "sha256", "") for row, seen in enumerate(index.facts)]
+    return [told[row] if seen is None else seen.sha256 for row, seen in enumerate(index.facts)]
 
 
 def _key(kind: ModuleType, spec: Any, identities: list[str]) -> str:

@@ -21,7 +21,6 @@ from headstart.engine.features import Emit
 from headstart.engine.runtime import Runtime
 from headstart.engine.streams import Examples
 from headstart.models import resume
-from headstart.models.fast import fast_features
 from headstart.models.model import Model
 from headstart.stages.base import Training
 from headstart.stages.learner import POOLED
@@ -62,7 +61,7 @@ class Frontiers:
         if found is not None and len(found) == len(examples):
             self.emit(Notice("info", "features-kept", f"features of {examples.split} are kept from an earlier run"))
             return found
-        compute = fast_features(self.model.backbone, self.runtime.precision, self.runtime.device)
+        compute = self.model.backbone.eval()
         into = FrontierCache(POOLED, len(examples))
         self._fill(into, 0, examples, lambda inputs: compute(inputs).float(), chosen, (self.seed, view), "features")
         found = into.take(0, np.arange(len(examples)))

@@ -16,10 +16,10 @@ from torch import nn
 
 from headstart.core.errors import TrainingError
 from headstart.core.events import EpochDone, Event, Notice, Progress
-from headstart.engine import keyed, memory, mixing, optimisers, schedules
+from headstart.engine import keyed, memory, optimisers, schedules
 from headstart.engine.checkpoint import Checkpoints
-from headstart.engine.ema import Ema
-from headstart.engine.mixing import Mixing
+from headstart.engine.ema import EMA
+from headstart.engine.mixing import Mixer
 from headstart.engine.runtime import Runtime
 from headstart.engine.streams import Stream, Update
 from headstart.measure import metrics
@@ -62,7 +62,7 @@ class Job:
     stage: int
     seed: int
     checkpoints: Checkpoints | None = None
-    mixing: Mixing = Mixing()
+    mixer: Mixer | None = None
     names: tuple[str, ...] = ()  # of the training rows, for messages
     deadline: float | None = None  # time.monotonic() at which the run's budget ends
 
@@ -78,7 +78,7 @@ class Loop:
         self.schedule = schedules.Schedule(settings.schedule, warmup=settings.warmup, pct_start=max(settings.warmup, 0.01))
         self.total = settings.epochs * job.stream.per_epoch
         self.wrapped, _ = job.runtime.wrap(job.learner, self.optimizer)
-        self.ema = Ema(job.learner, settings.ema) if settings.ema else None
+        self.ema = EMA(job.learner, settings.ema) if settings.ema else None
         self.best: dict[str, torch.Tensor] = {}
         self.notices: list[Notice] = []
 
@@ -139,21 +139,14 @@ class Loop:
         job, state = self.job, self.state
         schedules.apply(self.optimizer, self.schedule, state.updates, self.total)
         job.learner.train()
-        if job.mixing:
-            update.inputs, update.targets = mixing.mix(
-                update.inputs,
-                update.targets,
-                job.learner.task.outputs,
-                job.mixing,
-                seed=job.seed,
-                stage=job.stage,
-                step=state.updates,
-            )
+        if job.mixer is not None:
+            key = (job.seed, job.stage, state.updates)
+            update.inputs, update.targets = job.mixer(update.inputs, update.targets, key)
         loss, state.micro_batch = memory.halving(
             lambda micro: self._backward(update, micro),
             state.micro_batch,
             rewind=memory.rewinder(job.learner),
-            on_halved=lambda micro, why: self.notices.append(_halved(micro, why)),
+            on_halved=lambda micro: self.notices.append(_halved(micro)),
             where=f"stage {job.stage}",
         )
         norm = optimisers.clip(job.learner.parameters(), job.settings.clip)
@@ -168,8 +161,7 @@ class Loop:
         job = self.job
         self.optimizer.zero_grad(set_to_none=True)
         torch.manual_seed(keyed.torch_seed(job.seed, "layers", job.stage, self.state.updates, job.runtime.rank))
-        # The ranks' gradients are averaged, not summed, so each divides by its share of the whole batch's weight.
-        total = job.runtime.sum(job.learner.task.weight(update.targets)) / job.runtime.world
+        total = update.total / job.runtime.world  # the ranks' gradients are averaged, not summed
         loss = 0.0
         parts = list(update.parts(micro))
         for index, part in enumerate(parts):
@@ -182,9 +174,10 @@ class Loop:
     def _explain(self, update: Update, loss: float) -> None:
         """Say which rows gave a loss that is not finite; the weights of the last good step are still in place."""
         rows = []
+        self.job.learner.eval()  # row by row: batch statistics of a single row do not exist
         with torch.no_grad():
             for part in update.parts(1):
-                value = self.job.learner(part.inputs, part.targets, torch.ones(()), part.frontier)
+                value = self.job.learner(part.inputs, part.targets, 1.0, part.frontier)
                 if not torch.isfinite(value):
                     rows.extend(int(row) for row in part.rows)
         names = [self.job.names[row] if self.job.names else f"row {row}" for row in rows[:5]]
@@ -253,10 +246,9 @@ class Loop:
         tensors = {f"now/{name}": value for name, value in trained_tensors(job.learner).items()}
         tensors.update({f"best/{name}": value for name, value in self.best.items()})
         tensors.update({f"optimizer/{name}": value for name, value in optimizer.items()})
-        facts = {"state": self.state.__dict__, "optimizer": settings, "choices": self._choices()}
         if self.ema is not None:
-            tensors.update({f"ema/{name}": value for name, value in self.ema.state()[0].items()})
-            facts["ema"] = self.ema.state()[1]
+            tensors.update({f"ema/{name}": value for name, value in self.ema.state_tensors().items()})
+        facts = {"state": self.state.__dict__, "optimizer": settings, "choices": self._choices()}
         job.checkpoints.save(self.state.updates + (1 if self.state.finished else 0), tensors, facts)
         job.runtime.wait()
 
@@ -277,13 +269,13 @@ class Loop:
         self.best = _part(tensors, "best/")
         optimisers.load_state(self.optimizer, _part(tensors, "optimizer/"), facts["optimizer"])
         if self.ema is not None:
-            self.ema.load(_part(tensors, "ema/"), facts["ema"])
+            self.ema.load_tensors(_part(tensors, "ema/"))
         self.state = State(**facts["state"])
         yield Notice("info", "resumed", f"resumed at epoch {self.state.epoch + 1}, update {self.state.updates + 1}")
 
 
-def _halved(micro: int, why: str) -> Notice:
-    message = f"memory was exhausted ({why}); micro-batches of {micro} rows from now on, the effective batch is the same"
+def _halved(micro: int) -> Notice:
+    message = f"memory was exhausted: micro-batches of {micro} rows from now on; the effective batch stays the same"
     return Notice("warning", "memory", message)
 
 

@@ -88,16 +88,23 @@ class Runtime:
         result[torch.as_tensor(rows, dtype=torch.int64)] = values
         return result
 
-    def sum(self, value: torch.Tensor) -> torch.Tensor:
-        """The sum of a scalar over all ranks."""
-        return value if self.world == 1 else self._open().reduce(value, reduction="sum")
-
     def agree(self, flag: bool) -> bool:
         """True on every rank as soon as it is true on one."""
         if self.world == 1:
             return flag
         votes = self._open().gather(torch.tensor([int(flag)], device=self.device))
         return bool(votes.any())
+
+    def tell(self, text: str) -> str:
+        """The first rank's text on every rank."""
+        if self.world == 1:
+            return text
+        raw = list(text.encode())
+        lengths = self._open().gather(torch.tensor([len(raw)], device=self.device))
+        buffer = torch.zeros(int(lengths.max()), dtype=torch.uint8, device=self.device)
+        buffer[: len(raw)] = torch.tensor(raw, dtype=torch.uint8)
+        told = self._open().gather(buffer)[: int(lengths[0])]
+        return bytes(told.tolist()).decode()
 
     def wait(self) -> None:
         if self.world > 1:

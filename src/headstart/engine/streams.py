@@ -17,19 +17,19 @@ from torch.utils._pytree import tree_map
 
 from headstart.data import loaders
 from headstart.data.splits import Rows
-from headstart.engine import balance, keyed, memory
+from headstart.data.store import Store
+from headstart.engine import keyed, memory
 from headstart.engine.cache import FrontierCache
 from headstart.engine.runtime import Runtime
 
 
 @dataclass(frozen=True)
 class Examples:
-    """The rows of one split and where their decoded values stand in the store."""
+    """The rows of one split with their decoded values."""
 
     split: str
     rows: Rows
-    store: Any  # data.store.Store
-    index: np.ndarray  # (N,) int64, the store's row of every row here
+    store: Store  # of the same rows, in the same order
     spec: Any
 
     def __len__(self) -> int:
@@ -38,7 +38,7 @@ class Examples:
     @cached_property
     def fingerprint(self) -> str:
         """Hex digest of the contents, in order."""
-        return f"{keyed.digest('contents', *(self.store.digests[row] for row in self.index)):032x}"
+        return f"{keyed.digest('contents', *self.store.digests):032x}"
 
     def batches(
         self,
@@ -49,23 +49,17 @@ class Examples:
         key: tuple[int, ...] = (),
         start: int = 0,
     ) -> Iterator[loaders.Batch]:
-        """Batches of the rows of ``order`` (indices here); see ``data.loaders.batches``."""
-        labels = np.full(len(self.store), -1, dtype=np.int64)
-        labels[self.index] = self.rows.labels
-        back = np.full(len(self.store), -1, dtype=np.int64)
-        back[self.index] = np.arange(len(self))
-        loader = loaders.batches(
+        """Batches of the rows of ``order``; see ``data.loaders.batches``."""
+        return loaders.batches(
             self.store,
-            labels,
+            self.rows.labels,
             self.spec,
             batch_size=batch_size,
-            order=self.index[order],
+            order=order,
             augment=augment,
             key=key,
             start=start,
         )
-        for batch in loader:
-            yield batch._replace(rows=back[batch.rows])
 
 
 @dataclass
@@ -76,12 +70,13 @@ class Update:
     inputs: Any  # pictures (B, C, H, W) uint8, or the tree that the frozen blocks gave
     targets: torch.Tensor  # (B,) class indices or (B, K) soft targets
     frontier: int
+    total: int  # rows of the effective batch over all ranks
 
     def parts(self, size: int) -> Iterator[Update]:
         """Micro-batches of at most ``size`` rows, as equal as can be."""
         for cut in memory.split(len(self.rows), size):
             inputs = tree_map(lambda leaf, cut=cut: self._cut(leaf, cut), self.inputs)
-            yield Update(self.rows[cut], inputs, self.targets[cut], self.frontier)
+            yield Update(self.rows[cut], inputs, self.targets[cut], self.frontier, self.total)
 
     def _cut(self, leaf: Any, cut: slice) -> Any:
         per_row = torch.is_tensor(leaf) and leaf.dim() > 0 and leaf.shape[0] == len(self.rows)
@@ -104,9 +99,8 @@ class Order:
     seed: int
     stage: int
     rows: Rows
-    classes: tuple[str, ...]
     batch_size: int
-    balanced: bool = False
+    weights: np.ndarray | None = None  # (N,) for drawing rows, balanced; None: every row comes once
 
     @property
     def sizes(self) -> list[int]:
@@ -114,11 +108,10 @@ class Order:
         return [cut.stop - cut.start for cut in memory.split(len(self.rows), self.batch_size)]
 
     def batches(self, epoch: int) -> list[np.ndarray]:
-        if self.balanced:
-            labels = self.rows.labels
-            order = balance.balanced_order(labels, self.classes, seed=self.seed, stage=self.stage, epoch=epoch)
-        else:
+        if self.weights is None:
             order = keyed.order(self.seed, self.stage, epoch, len(self.rows))
+        else:
+            order = keyed.weighted_order(self.seed, self.stage, epoch, self.weights)
         return np.split(order, np.cumsum(self.sizes)[:-1])
 
 
@@ -141,8 +134,9 @@ class LiveStream:
             start=start,
         )
         device = self.runtime.device
-        for batch in loader:
-            yield Update(batch.rows, as_images(batch.inputs, device), torch.as_tensor(batch.labels, device=device), 0)
+        for batch, total in zip(loader, self.order.sizes[start:], strict=True):
+            targets = torch.as_tensor(batch.labels, device=device)
+            yield Update(batch.rows, as_images(batch.inputs, device), targets, 0, total)
 
 
 class CachedStream:
@@ -158,7 +152,7 @@ class CachedStream:
         for effective in self.order.batches(epoch)[start:]:
             rows = self.runtime.share_of(effective)
             targets = torch.as_tensor(self.order.rows.labels[rows], device=device)
-            yield Update(rows, self.cache.take(view, rows, device), targets, self.frontier)
+            yield Update(rows, self.cache.take(view, rows, device), targets, self.frontier, len(effective))
 
 
 def as_images(pictures: np.ndarray, device: torch.device) -> torch.Tensor:

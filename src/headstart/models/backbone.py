@@ -5,6 +5,7 @@ Shapes: B rows, C channels, H height, W width, D features, S classes of the sour
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,6 +138,15 @@ class Backbone(nn.Module):
         """Depth of every parameter of ``module`` by name (see ``blocks.depths``), as corrected by ``verify``."""
         found = chains.depths(self.module, self.blocks)
         return {name: 0 if name in self.early else depth for name, depth in found.items()}
+
+    def weights_hash(self) -> str:
+        """SHA-256 over every parameter and buffer of the network; features that are kept between runs are keyed by it."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.module.state_dict().items()):
+            plain = value.detach().to("cpu").contiguous()
+            digest.update(f"{name}|{plain.dtype}|{tuple(plain.shape)}|".encode())
+            digest.update(plain.reshape(-1).view(torch.uint8).numpy())
+        return digest.hexdigest()
 
     def verify(self, inputs: Tensor) -> Verification:
         """Prove the blocks on one batch (B >= 2): each is called once, in order, and resuming from it is bit-equal.

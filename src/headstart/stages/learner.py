@@ -14,31 +14,30 @@ from torch import nn
 
 from headstart.models import resume
 from headstart.models.model import Model
-from headstart.tasks.base import Task
 
 POOLED = -1  # the frontier above the last block: pooled features, only the head is left
 
 
 class Learner(nn.Module):
-    """A model with the loss of its task. ``finish()`` gives the plain model back."""
+    """A model with its loss (a ``tasks.base.RowLoss``). ``finish()`` gives the plain model back."""
 
     def __init__(
-        self, model: Model, task: Task, autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+        self, model: Model, loss: nn.Module, autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
     ) -> None:
         super().__init__()
         self.model = model
-        self.task = task
+        self.loss = loss
         self.autocast = autocast
 
-    def forward(self, inputs: Any, targets: torch.Tensor, total: torch.Tensor, frontier: int = 0) -> torch.Tensor:
-        """Loss of these rows as a part of an effective batch of weight ``total``: the parts' losses add up.
+    def forward(self, inputs: Any, targets: torch.Tensor, total: float, frontier: int = 0) -> torch.Tensor:
+        """Sum of the rows' losses over ``total``, the rows of the effective batch: the losses of its parts add up.
 
         ``inputs`` are pictures (B, C, H, W) for frontier 0, else what the frozen blocks gave; ``targets`` are class
         indices (B,) or soft targets (B, K).
         """
         with self.autocast():
             logits = logits_from(self.model, inputs, len(targets), frontier)
-        return self.task.loss(logits.float(), targets, total)
+        return self.loss(logits, targets) / total
 
     def finish(self) -> Model:
         """The plain model, in evaluation mode, with nothing of the learner left."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -91,16 +91,6 @@ def override(stages: Sequence[Stage], settings: Mapping[str, Any], *, where: str
 def settings_of(stage: Stage) -> dict[str, Any]:
     """The settings of a stage as keyword arguments of its class."""
     return {item.name: getattr(stage, item.name) for item in fields(stage) if item.init}
-
-
-def with_enough_updates(stages: Sequence[Stage], rows: int, minimum: int) -> tuple[Stage, ...]:
-    """Raise the epochs of training stages that would take fewer than ``minimum`` updates on ``rows`` rows."""
-    changed = []
-    for stage in stages:
-        if isinstance(stage, Training) and stage.updates(rows) < minimum:
-            stage = replace(stage, epochs=-(-minimum // stage.updates_per_epoch(rows)))
-        changed.append(stage)
-    return tuple(changed)
 
 
 def _entry(entry: Any, where: str, problems: list[Problem]) -> Stage | None:

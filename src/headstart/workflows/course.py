@@ -25,20 +25,21 @@ from headstart.engine.checkpoint import Checkpoints, load_tensors, save_tensors
 from headstart.engine.features import Emit
 from headstart.engine.frontier import Frontiers
 from headstart.engine.loop import Job, Loop
-from headstart.engine.mixing import Mixing
+from headstart.engine.mixing import Mixer
 from headstart.engine.runtime import Runtime
 from headstart.engine.streams import Examples
 from headstart.measure import metrics
 from headstart.measure.evaluation import Evaluation
 from headstart.measure.metrics import OwnMetric
 from headstart.models import heads
+from headstart.models.fresh import reinitialise
 from headstart.models.model import Model
 from headstart.stages import gates, solver
 from headstart.stages.base import Stage, Training, as_mapping
 from headstart.stages.gates import Verdict
 from headstart.stages.learner import Learner
 from headstart.stages.methods import probe, scratch
-from headstart.tasks.classify import Classify
+from headstart.tasks.classify import Loss
 
 
 @dataclass(frozen=True)
@@ -112,14 +113,14 @@ class Course:
         self._start(index, stage, f"the head, solved on {stage.views} view{'s' * (stage.views > 1)} of cached features")
         if not isinstance(self.model.head, heads.Linear):
             return self._train_head(index, stage)
-        labels = np.tile(self.train.rows.labels, stage.views)
-        of_class = balance.class_weights(labels, self.model.classes, stage.class_weights)
-        weights = None if of_class is None else torch.tensor(of_class)[torch.as_tensor(labels)]
+        labels = torch.as_tensor(self.train.rows.labels)
+        of_class = balance.class_weights(self.train.rows.labels, self.model.classes, stage.class_weights)
+        weights = None if of_class is None else torch.tensor(of_class)[labels]
         train = torch.cat([self.frontiers.pooled(self.train, view, stage.augment) for view in range(stage.views)])
         val = self.frontiers.pooled(self.val)
         path = solver.solve_path(
             train,
-            torch.as_tensor(labels),
+            labels,
             val,
             torch.as_tensor(self.val.rows.labels),
             len(self.model.classes),
@@ -132,8 +133,7 @@ class Course:
             self.model.head.last.bias.copy_(path.bias)
         logits = val @ path.weight.T + path.bias
         evaluation = Evaluation("val", np.arange(len(val)), logits.numpy(), self.val.rows.labels, self.model.classes)
-        chosen = {"strengths": path.strengths, "scores": path.val_scores, "chosen": path.chosen}
-        return Outcome(evaluation, details={"probe": chosen})
+        return Outcome(evaluation, details={"probe": path.to_json()})
 
     def _train_head(self, index: int, stage: probe.Settings) -> Outcome:
         """A head that has no closed form (mlp, cosine) is trained by gradient steps on the same cached features."""
@@ -147,7 +147,7 @@ class Course:
         """Train the thawed blocks and the head by gradient steps, from the frontier where it is cached."""
         assert isinstance(stage, Training)
         if isinstance(stage, scratch.Settings):
-            self.model.reinitialise(self.seed)
+            reinitialise(self.model, self.seed)
         self.model.bn = "train" if isinstance(stage, scratch.Settings) else stage.bn
         self.model.thaw(getattr(stage, "blocks", "all"))
         thawed = len(self.model.backbone.blocks) - self.model.frozen_prefix
@@ -166,7 +166,9 @@ class Course:
         frozen = self.model.frozen_hash()
         chosen = self._groups(stage)
         weights = balance.class_weights(self.train.rows.labels, self.model.classes, stage.class_weights)
-        task = Classify(len(self.model.classes), stage.label_smoothing, weights)
+        loss = Loss(label_smoothing=stage.label_smoothing, class_weights=weights)
+
+        mixes = bool(stage.mixup or stage.cutmix)
 
         def validate() -> Evaluation:
             return features.evaluate(self.model, self.val, self.runtime, batch_size=stage.batch_size, cache=val)
@@ -174,7 +176,7 @@ class Course:
         loop = Loop(
             Job(
                 runtime=self.runtime,
-                learner=Learner(self.model, task, self.runtime.autocast),
+                learner=Learner(self.model, loss, self.runtime.autocast),
                 settings=stage,
                 stream=self._stream(index, stage, cached),
                 groups=chosen,
@@ -183,7 +185,7 @@ class Course:
                 stage=index,
                 seed=self.seed,
                 checkpoints=Checkpoints(self.run.stage_folder(index, stage.title) / "state", warn=self._warn),
-                mixing=Mixing(stage.mixup, stage.cutmix, stage.mix_probability),
+                mixer=Mixer(stage.mixup, stage.cutmix, stage.mix_probability, len(self.model.classes)) if mixes else None,
                 names=self.train.rows.names,
                 deadline=self.deadline,
             )
@@ -197,9 +199,9 @@ class Course:
         return Outcome(validate(), rates, loop.state.updates, loop.state.epoch, decision, details)
 
     def _stream(self, index: int, stage: Training, cached: FrontierCache | None) -> streams.Stream:
-        order = streams.Order(
-            self.seed, index, self.train.rows, self.model.classes, stage.batch_size, stage.sampler == "balanced"
-        )
+        balanced = stage.sampler == "balanced"
+        weights = balance.row_weights(self.train.rows.labels, len(self.model.classes)) if balanced else None
+        order = streams.Order(self.seed, index, self.train.rows, stage.batch_size, weights)
         if cached is not None:
             return streams.CachedStream(self.runtime, order, cached)
         return streams.LiveStream(self.runtime, order, self.train, policy(stage.augment))

@@ -1,0 +1,49 @@
+"""Whether a recipe takes enough optimizer updates to learn: updates count, not epochs.
+
+The published failures are starved ones: the speech-intent recipe of a well-known guide takes about 40 updates from a
+random head and ends at chance. A head that a probe has solved needs far fewer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from headstart.core.errors import Problem
+from headstart.stages.base import Stage, Training
+
+FROM_RANDOM_HEAD = 100  # updates below which a stage that starts from a random head is refused
+FROM_SOLVED_HEAD = 20  # the same for a stage that starts from the head of a stage before it
+
+
+def needed(index: int) -> int:
+    """Updates that stage ``index`` of a plan needs at least: later stages start from a head that works."""
+    return FROM_RANDOM_HEAD if index == 0 else FROM_SOLVED_HEAD
+
+
+def starved(stages: Sequence[Stage], rows: int) -> list[Problem]:
+    """One problem for every training stage that takes too few updates on ``rows`` training rows."""
+    found = []
+    for index, stage in enumerate(stages):
+        if not isinstance(stage, Training) or stage.updates(rows) >= needed(index):
+            continue
+        epochs = -(-needed(index) // stage.updates_per_epoch(rows))
+        found.append(
+            Problem(
+                f"{stage.updates(rows)} updates are too few to learn ({stage.epochs} epochs of "
+                f"{stage.updates_per_epoch(rows)} updates on {rows} rows; at least {needed(index)} are needed)",
+                f"plan[{index}].{stage.title}",
+                f"epochs={epochs}, a smaller batch_size, or a probe before it; force=true runs it as it is",
+            )
+        )
+    return found
+
+
+def repaired(stages: Sequence[Stage], rows: int) -> tuple[Stage, ...]:
+    """The same plan with epochs raised where a training stage would starve: for plans chosen by name."""
+    return tuple(
+        replace(stage, epochs=max(stage.epochs, -(-needed(index) // stage.updates_per_epoch(rows))))
+        if isinstance(stage, Training)
+        else stage
+        for index, stage in enumerate(stages)
+    )

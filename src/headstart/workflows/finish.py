@@ -1,0 +1,144 @@
+"""The end of a run: baselines, calibration, the one reading of the test rows, previews, the model and the report."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headstart.core import manifest, registry
+from headstart.core.events import Event, Notice
+from headstart.core.run import Run
+from headstart.measure import calibration, metrics
+from headstart.measure.evaluation import Evaluation
+from headstart.workflows.materials import Decoded, phase
+
+if TYPE_CHECKING:
+    from headstart.experiment import Experiment
+    from headstart.workflows.course import Course
+
+Emit = Callable[[Event], None]
+WORST, CONFUSED, SEEN = 12, 12, 4  # pictures shown in the report
+
+
+def baselines(run: Run, decoded: Decoded, emit: Emit) -> None:
+    """Measure what needs no backbone, so that the table shows whether transfer helps at all."""
+    from headstart.engine import baseline
+
+    if run.read("baseline/result.json") is not None:
+        return
+    with phase(emit, "baseline"):
+        found = baseline.baselines(decoded.examples("train"), decoded.examples("val"), decoded.splits.classes)
+    rows = []
+    for each in found:
+        each.evaluation.save(run.path / "baseline" / f"{each.name}.npz")
+        rows.append({"name": each.name, "seconds": each.seconds, "metrics": as_json(each.evaluation)})
+    run.write("baseline/result.json", rows)
+
+
+def conclude(
+    run: Run, course: Course, decoded: Decoded, experiment: Experiment, started: float, emit: Emit
+) -> None:
+    """Calibrate on validation rows, read the test rows once, save the model and write the report."""
+    from headstart.engine import features
+
+    assert course.incumbent is not None
+    val = course.incumbent.evaluation
+    temperature = calibration.fit_temperature(val.logits, val.labels)
+    test: Evaluation | None = None
+    if decoded.splits.test is not None:
+        with phase(emit, "test"):
+            test = features.evaluate(course.model, decoded.examples("test"), course.runtime, batch_size=32, emit=emit)
+            test.save(run.path / "predictions-test.npz")
+    final = test if test is not None else val
+    with phase(emit, "save"):
+        _save_model(run, course, decoded, temperature)
+        previews(run, final, decoded)
+    run.write(
+        "result.json",
+        {
+            "best": course.incumbent.title,
+            "metric": metrics.name_of(course.metric),
+            "metrics": {"val": as_json(val), "test": None if test is None else as_json(test)},
+            "temperature": temperature,
+            "calibration": {
+                "before": final.reliability().as_json(),
+                "after": final.with_temperature(temperature).reliability().as_json(),
+            },
+            "beaten_by": _beaten_by(run, course, val),
+            "test_reads": 0 if test is None else 1,
+            "optimistic": test is None,
+            "seconds": time.monotonic() - started,
+            "phases": [
+                {"name": event["name"], "seconds": event["seconds"]} for event in run.events() if event["event"] == "Phase"
+            ],
+        },
+    )
+    if test is None:
+        emit(Notice("warning", "optimistic", "no test rows: the score is that of the rows the model was selected on"))
+    report(run)
+
+
+def report(run: Run) -> None:
+    """Write ``report.html`` from what the folder holds."""
+    from headstart.report import page
+
+    page.write(run)
+
+
+def as_json(evaluation: Evaluation) -> dict[str, Any]:
+    return {name: measured.as_json() for name, measured in evaluation.metrics().items()}
+
+
+def previews(run: Run, evaluation: Evaluation, decoded: Decoded) -> None:
+    """Small copies of the rows with the largest loss and of the most confused, and what the network sees."""
+    modality = registry.find("headstart.data.modalities", decoded.splits.modality)
+    rows = list(evaluation.worst(WORST))
+    for true, predicted, _ in evaluation.most_confused(CONFUSED):
+        classes = list(evaluation.classes)
+        hit = (evaluation.labels == classes.index(true)) & (evaluation.predicted == classes.index(predicted))
+        rows += list(evaluation.rows[hit][:2])
+    folder = run.path / "previews"
+    folder.mkdir(exist_ok=True)
+    items = decoded.splits.present()[evaluation.split].items
+    for row in dict.fromkeys(int(row) for row in rows):
+        picture = modality.preview(items[row], 192)
+        manifest.write_atomically(
+            folder / f"{evaluation.split}-{row}.jpg", lambda path, data=picture: path.write_bytes(data)
+        )
+    train = decoded.examples("train")
+    step = max(1, len(train) // SEEN)
+    for batch in train.batches(np.arange(0, len(train), step)[:SEEN], batch_size=SEEN):
+        for row, pixels in zip(batch.rows, batch.inputs, strict=True):
+            data = _png(pixels)
+            manifest.write_atomically(folder / f"network-{row}.png", lambda path, data=data: path.write_bytes(data))
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    """PNG of one input (C, H, W) uint8; of other than one or three channels the first is shown."""
+    from PIL import Image
+
+    shown = pixels.transpose(1, 2, 0) if len(pixels) == 3 else pixels[0]
+    out = io.BytesIO()
+    Image.fromarray(shown).save(out, "PNG")
+    return out.getvalue()
+
+
+def _save_model(run: Run, course: Course, decoded: Decoded, temperature: float) -> None:
+    golden = next(iter(decoded.examples("val").batches(np.arange(min(4, len(decoded.splits.val))), batch_size=4)))
+    course.model.save(run.model_folder, golden=golden.inputs, temperature=temperature)
+
+
+def _beaten_by(run: Run, course: Course, val: Evaluation) -> str | None:
+    """The name of a baseline that the best stage does not beat on validation rows, or None."""
+    for row in run.read("baseline/result.json", default=[]):
+        other = Evaluation.load(run.path / "baseline" / f"{row['name']}.npz")
+        gain = val.compare(other, course.metric).value
+        gain = gain if metrics.higher_is_better(course.metric) else -gain
+        perfect = val.correct.all()
+        if gain <= 0 and not perfect:
+            return str(row["name"])
+    return None

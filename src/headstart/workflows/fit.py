@@ -1,0 +1,159 @@
+"""``fit``: from the user's data to a measured model, to be read from top to bottom like a recipe."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from headstart.core.errors import ConfigError, NothingAccepted
+from headstart.core.events import Decision, Event, Notice
+from headstart.core.run import Run
+from headstart.stages import auto, budget, plans
+from headstart.stages.base import Stage, Training
+from headstart.workflows import finish, materials
+from headstart.workflows.materials import Decoded, phase
+from headstart.workflows.places import open_run
+
+if TYPE_CHECKING:
+    from headstart.engine.runtime import Runtime
+    from headstart.experiment import Experiment
+    from headstart.models.model import Model
+
+Emit = Callable[[Event], None]
+CACHE_SHARE = 0.25  # of the memory that is free: what frontier caches may take
+FEATURE_CACHE_BYTES = 2 * 10**9
+
+
+def fit(
+    experiment: Experiment,
+    *,
+    data: Any = None,
+    on_event: Callable[[Event], None] | None = None,
+    resume: bool = False,
+) -> Run:
+    """Train in measured stages and leave a run folder with the model, the evidence and the report.
+
+    Args:
+        data: the data itself (a DataFrame, arrays, a dataset…) instead of ``experiment.data.source``.
+        on_event: called with every event, to show progress.
+        resume: continue the run of the same experiment; an error where there is none.
+
+    Raises:
+        HeadstartError: with everything that is wrong, where, and what to do.
+        NothingAccepted: no stage beat the baseline that needs no backbone; the run folder is complete all the same.
+    """
+    started = time.monotonic()
+    collection = materials.collect(experiment, data)
+    runtime = materials.runtime(experiment)
+    run, continued = open_run(experiment, collection, resume, runtime)
+    emit = _recorder(run, on_event)
+    if continued and run.read("result.json") is not None:
+        emit(Notice("info", "complete", f"this experiment is complete in {run.path}; nothing is left to do"))
+        return run
+    with phase(emit, "backbone"):
+        backbone = materials.backbone(experiment, emit)
+    decoded = materials.decode(collection, experiment, backbone.spec, emit)
+    model = materials.assemble(experiment, backbone, decoded, runtime, emit)
+    if runtime.is_main:
+        materials.describe(run, experiment, decoded)
+    if experiment.baseline:
+        finish.baselines(run, decoded, emit)
+    stages = choose_plan(experiment, model, decoded, emit)
+    materials.choose_precision(run, runtime, model, decoded, stages, experiment, emit)
+    course = _course(run, runtime, model, decoded, experiment, emit, started)
+    if experiment.normalisation_check:
+        materials.check_normalisation(model, decoded, emit)
+    for index, stage in enumerate(stages):
+        with phase(emit, stage.title):
+            verdict = course.take(index, stage)
+        if verdict.decision == "stop":
+            break
+    if runtime.is_main:
+        finish.conclude(run, course, decoded, experiment, started, emit)
+    runtime.wait()
+    runtime.close()
+    _insist(run, experiment)
+    return run
+
+
+def choose_plan(experiment: Experiment, model: Model, decoded: Decoded, emit: Emit) -> tuple[Stage, ...]:
+    """The stages of the run; ``auto`` chooses by the number of rows and the measured likeness to the source data.
+
+    Raises:
+        ConfigError: a stage would take too few updates to learn, in a recipe that the user wrote.
+    """
+    rows = len(decoded.splits.train)
+    if experiment.plan == "auto":
+        likeness = materials.similarity(model, decoded, emit)
+        name, reason = auto.choose(rows, likeness.level)
+        emit(Decision("plan", name, f"{reason} ({likeness.reason})", dict(likeness.facts)))
+        stages = plans.override(plans.parse(name), experiment.training)
+    else:
+        stages = experiment.stages()
+    if isinstance(experiment.plan, str) and "epochs" not in experiment.training:
+        repaired = budget.repaired(stages, rows)
+        for before, after in zip(stages, repaired, strict=True):
+            if before != after and isinstance(before, Training) and isinstance(after, Training):
+                few = f"{before.epochs} epochs would be {before.updates(rows)} updates on {rows} rows"
+                emit(Decision(f"epochs of {after.title}", str(after.epochs), f"{few}, too few to learn"))
+        stages = repaired
+    problems = budget.starved(stages, rows)
+    if problems and not experiment.force:
+        raise ConfigError("this recipe is starved of updates", problems=problems)
+    return tuple(stages)
+
+
+def _course(
+    run: Run,
+    runtime: Runtime,
+    model: Model,
+    decoded: Decoded,
+    experiment: Experiment,
+    emit: Emit,
+    started: float,
+) -> Any:
+    from headstart.data import canvases
+    from headstart.engine.cache import FeatureStore
+    from headstart.engine.frontier import Frontiers
+    from headstart.workflows.course import Course
+
+    limit = experiment.cache_budget
+    bytes_free = int(canvases.free_bytes() * CACHE_SHARE) if limit is None else int(limit * 1e9)
+    kept = FeatureStore(canvases.default_folder() / "features", FEATURE_CACHE_BYTES)
+    return Course(
+        run=run,
+        runtime=runtime,
+        model=model,
+        train=decoded.examples("train"),
+        val=decoded.examples("val"),
+        frontiers=Frontiers(model, runtime, emit, experiment.seed, bytes_free, kept),
+        emit=emit,
+        seed=experiment.seed,
+        metric=experiment.metric,
+        deadline=None if experiment.time_limit is None else started + experiment.time_limit,
+    )
+
+
+def _recorder(run: Run, on_event: Callable[[Event], None] | None) -> Emit:
+    """Record what is worth it on the main process, and show everything there."""
+    main = int(os.environ.get("RANK", "0")) == 0
+
+    def emit(event: Event) -> None:
+        if main:
+            run.record(event)
+            if on_event is not None:
+                on_event(event)
+
+    return emit
+
+
+def _insist(run: Run, experiment: Experiment) -> None:
+    result = run.read("result.json")
+    if result is not None and result.get("beaten_by"):
+        raise NothingAccepted(
+            f"no stage beat the baseline '{result['beaten_by']}', which needs no backbone",
+            where=str(run.path),
+            remedy="look at the report: wrong labels, a backbone without pretrained weights, or too little training?",
+        )

@@ -1,0 +1,285 @@
+"""What a run works with: the rows, decoded once and audited, the backbone, the model and the machine."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headstart.core.errors import DataError, Problem
+from headstart.core.events import Decision, Event, Notice, Phase, Progress
+from headstart.core.run import Run
+from headstart.data import audit as auditing
+from headstart.data import duplicates, sources
+from headstart.data.audit import Audit
+from headstart.data.collection import Collection
+from headstart.data.division import Division
+from headstart.data.splits import Splits
+from headstart.data.store import Store
+from headstart.stages.base import Stage, Training
+
+if TYPE_CHECKING:
+    from headstart.engine.runtime import Runtime
+    from headstart.engine.similarity import Similarity
+    from headstart.engine.streams import Examples
+    from headstart.experiment import Experiment
+    from headstart.models.backbone import Backbone
+    from headstart.models.model import Model
+
+Emit = Callable[[Event], None]
+PACKAGES = ("headstart", "torch", "torchvision", "timm", "transformers", "numpy", "pillow", "simplejpeg")
+TIMED_ROWS = 8  # pictures of a batch that is timed or verified
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """The readable rows of the user's data, decoded once, divided into splits and audited."""
+
+    splits: Splits
+    stores: dict[str, Store]
+    audit: Audit
+    spec: Any
+
+    def examples(self, split: str) -> Examples:
+        """The rows of one split with their pictures."""
+        from headstart.engine.streams import Examples
+
+        return Examples(split, self.splits.present()[split], self.stores[split], self.spec)
+
+
+@contextmanager
+def phase(emit: Emit, name: str) -> Iterator[None]:
+    """Measure a phase of the run, so that the user sees where the time goes."""
+    started = time.monotonic()
+    try:
+        yield
+    finally:
+        emit(Phase(name, time.monotonic() - started))
+
+
+def collect(experiment: Experiment, data: Any) -> Collection:
+    """The user's rows, labelled and counted, before anything is decoded."""
+    settings = experiment.data
+    source = settings.source if data is None else data
+    return sources.collect(source, settings, seed=experiment.seed, offline=experiment.offline)
+
+
+def inspect(
+    collection: Collection, experiment: Experiment, spec: Any, emit: Emit
+) -> tuple[Splits, dict[str, Store], Audit]:
+    """Decode every row once, divide the rows so that duplicates stay together, and audit all of them."""
+    with phase(emit, "decode"):
+        store = Store.build(
+            collection.rows,
+            spec,
+            modality=collection.modality,
+            budget_bytes=None if experiment.cache_budget is None else int(experiment.cache_budget * 1e9),
+            progress=lambda done, total: emit(Progress("decode", done, total, "files")),
+        )
+    emit(Decision("pictures", store.where, store.explain))
+    with phase(emit, "audit"):
+        settings = experiment.data
+        division = _divide(collection, store, experiment)
+        splits = sources.arranged(collection, division)
+        stores = {name: store.take(rows) for name, rows in division.index.items()}
+        found = auditing.audit(
+            splits, stores, max_unreadable=settings.max_unreadable, on_unreadable=settings.on_unreadable
+        )
+    return splits, stores, found
+
+
+def decode(collection: Collection, experiment: Experiment, spec: Any, emit: Emit) -> Decoded:
+    """What can be trained on: the readable rows, decoded, divided and audited.
+
+    Raises:
+        DataError: what the audit calls an error: too many unreadable rows, a class left empty…
+    """
+    splits, stores, found = inspect(collection, experiment, spec, emit)
+    for note in splits.notes:
+        emit(Notice("info", "data", note))
+    for finding in found.findings:
+        emit(Notice(finding.severity, finding.kind, finding.message, finding.remedy))
+    if found.errors:
+        problems = [Problem(each.message, each.split, each.remedy) for each in found.errors]
+        raise DataError("the audit of the data found errors", problems=problems)
+    return Decoded(*_readable(splits, stores, found), found, spec)
+
+
+def _divide(collection: Collection, store: Store, experiment: Experiment) -> Division:
+    groups = duplicates.duplicate_groups(store) if not collection.given.any() else None
+    return sources.divide(collection, experiment.data, seed=experiment.seed, duplicates=groups)
+
+
+def _readable(splits: Splits, stores: dict[str, Store], found: Audit) -> tuple[Splits, dict[str, Store]]:
+    """The same without the rows that could not be decoded."""
+    kept = {name: rows for name, rows in found.usable.items() if len(rows) < len(stores[name])}
+    if not kept:
+        return splits, stores
+    parts: dict[str, Any] = {name: splits.present()[name].take(rows) for name, rows in kept.items()}
+    return replace(splits, **parts), {**stores, **{name: stores[name].take(rows) for name, rows in kept.items()}}
+
+
+def backbone(experiment: Experiment, emit: Emit) -> Backbone:
+    """The backbone that was asked for, or the best that is at hand; said aloud."""
+    from headstart.models import backbone as backbones
+
+    name = experiment.backbone
+    if name is None:
+        name, reason = backbones.default(experiment.offline)
+        emit(Decision("backbone", name, reason))
+    found = backbones.load(
+        name,
+        weights=experiment.weights,
+        image_size=experiment.image_size,
+        channels=experiment.data.channels,
+        pretrained=experiment.pretrained,
+        offline=experiment.offline,
+        seed=experiment.seed,
+    )
+    if found.origin.weights == "random":
+        remedy = "give --backbone with published weights, or --weights FILE"
+        emit(Notice("warning", "not-pretrained", f"{found.origin.uri} has random weights: nothing is transferred", remedy))
+    return found
+
+
+def runtime(experiment: Experiment) -> Runtime:
+    """The machine; fp32 until ``choose_precision`` has measured."""
+    import torch
+
+    from headstart.engine.runtime import Runtime
+
+    if experiment.threads is not None:
+        torch.set_num_threads(experiment.threads)
+    return Runtime(experiment.device)
+
+
+def assemble(experiment: Experiment, backbone: Backbone, decoded: Decoded, runtime: Runtime, emit: Emit) -> Model:
+    """Backbone and head, the blocks verified on one batch of the user's own pictures."""
+    from headstart.models import heads
+    from headstart.models.model import Model
+
+    backbone.to(runtime.device)
+    verification = backbone.verify(_few(decoded, runtime, 2))
+    emit(Decision("blocks", str(len(verification.blocks)), verification.reason))
+    settings = experiment.head
+    classes = decoded.splits.classes
+    head = heads.build(
+        settings.kind,
+        backbone.feature_dim,
+        len(classes),
+        hidden=settings.hidden,
+        dropout=settings.dropout,
+        init=settings.init,
+        source=backbone.source_head,
+        classes=classes,
+        seed=experiment.seed,
+    )
+    if settings.init == "source" and backbone.source_head is not None:
+        matched = heads.matches(classes, backbone.source_head.labels)
+        emit(Decision("head", "source rows", f"{len(matched)} of {len(classes)} classes: {', '.join(matched)}"))
+    return Model(backbone, head, classes).to(runtime.device)
+
+
+def choose_precision(
+    run: Run, runtime: Runtime, model: Model, decoded: Decoded, stages: Sequence[Stage], experiment: Experiment, emit: Emit
+) -> None:
+    """bf16 only where it is measured to be faster here; the choice is written down first, and replayed on resume."""
+    import torch
+
+    from headstart.engine import precision
+
+    stored = run.read("choices.json")
+    if stored is not None:
+        runtime.precision = stored["precision"]
+        return
+    trains = any(isinstance(stage, Training) for stage in stages)
+    inputs = _few(decoded, runtime, TIMED_ROWS)
+    model.thaw("all")
+
+    def step(candidate: precision.Precision) -> float:
+        model.eval()
+        with torch.set_grad_enabled(trains), candidate.autocast(runtime.device):
+            loss = model(inputs).float().logsumexp(1).mean()
+        if trains:
+            loss.backward()
+            model.zero_grad(set_to_none=True)
+        return float(loss.detach())
+
+    candidates = [precision.Precision("fp32", True), precision.Precision("bf16", True)]
+    with phase(emit, "precision"):
+        choice, decision = precision.choose(step, wanted=experiment.precision, candidates=candidates, rounds=2)
+    runtime.precision = runtime.tell(choice.name)
+    emit(decision)
+    if runtime.is_main:
+        run.write("choices.json", {"precision": runtime.precision})
+
+
+def similarity(model: Model, decoded: Decoded, emit: Emit) -> Similarity:
+    """How near the user's rows are to what the backbone knows."""
+    from headstart.engine import similarity as measured
+
+    return measured.measure(model.backbone, decoded.examples("train"))
+
+
+def check_normalisation(model: Model, decoded: Decoded, emit: Emit) -> None:
+    """Warn where another normalisation than the backbone's own scores clearly better on a few rows."""
+    from headstart.engine import normalisation
+
+    with phase(emit, "normalisation"):
+        finding = normalisation.check(model.backbone, decoded.examples("train"))
+    if finding is not None:
+        emit(Notice("warning", "normalisation", finding.message, finding.remedy))
+
+
+def describe(run: Run, experiment: Experiment, decoded: Decoded) -> None:
+    """Write what the run stands on: environment, data with its audit, and the names of the rows."""
+    import torch
+
+    packages = {}
+    for name in PACKAGES:
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    cpu = platform.processor() or platform.machine()
+    run.write(
+        "environment.json",
+        {
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "cpu": cpu,
+            "threads": torch.get_num_threads(),
+            "packages": packages,
+            "device": experiment.device,
+        },
+    )
+    splits = decoded.splits
+    run.write(
+        "data.json",
+        {
+            "source": splits.source,
+            "modality": splits.modality,
+            "classes": splits.classes,
+            "counts": splits.counts(),
+            "fingerprint": splits.fingerprint,
+            "notes": splits.notes,
+            "audit": decoded.audit.to_json(),
+        },
+    )
+    run.write("rows.json", {name: rows.names for name, rows in splits.present().items()})
+
+
+def _few(decoded: Decoded, runtime: Runtime, count: int) -> Any:
+    """A batch of the first training pictures, repeated where there are fewer."""
+    from headstart.engine.streams import as_images
+
+    train = decoded.examples("train")
+    order = np.arange(count) % len(train)
+    batch = next(iter(train.batches(order, batch_size=count)))
+    return as_images(batch.inputs, runtime.device)

@@ -1,0 +1,73 @@
+"""Where a run lives: the folder of the same experiment is continued, otherwise the next free name is taken."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from headstart.core import manifest
+from headstart.core.errors import ArtefactError
+from headstart.core.run import Run
+from headstart.data.division import fingerprint
+
+if TYPE_CHECKING:
+    from headstart.data.collection import Collection
+    from headstart.engine.runtime import Runtime
+    from headstart.experiment import Experiment
+
+
+def open_run(experiment: Experiment, collection: Collection, resume: bool, runtime: Runtime) -> tuple[Run, bool]:
+    """The run folder for this experiment on this data, and whether it is continued; every rank gets the same.
+
+    Raises:
+        ArtefactError: ``resume`` was asked for and no run of this experiment on this data exists.
+    """
+    found = ("", False)
+    if runtime.is_main:
+        found = _choose(experiment, collection)
+        if found[0] == "" and not resume:
+            found = (_create(experiment, collection), False)
+    path, continued = runtime.tell(found[0]), runtime.agree(found[1])
+    if not path:
+        raise ArtefactError(
+            "there is no run of this experiment on this data to resume",
+            where=str(Path(experiment.output_dir) / run_name(experiment, collection)),
+            remedy="give the same data and settings as the interrupted run (experiment.yaml in its folder holds them)",
+        )
+    return Run(path), continued
+
+
+def run_name(experiment: Experiment, collection: Collection) -> str:
+    """The run's name: the user's, or that of the data."""
+    if experiment.name:
+        return experiment.name
+    stem = Path(collection.source).stem if collection.source else "run"
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-.") or "run"
+
+
+def _contents(collection: Collection) -> str:
+    return fingerprint({"all": collection.rows}, collection.classes)
+
+
+def _choose(experiment: Experiment, collection: Collection) -> tuple[str, bool]:
+    folder, name = Path(experiment.output_dir), run_name(experiment, collection)
+    text = experiment.to_yaml()
+    numbered = [path for path in folder.glob(f"{name}-*") if path.name.rpartition("-")[2].isdigit()]
+    for path in [folder / name, *sorted(numbered, key=lambda path: int(path.name.rpartition("-")[2]))]:
+        file = path / "experiment.yaml"
+        if file.is_file() and file.read_text(encoding="utf-8") == text:
+            if Run(path).read("identity.json", default={}).get("data") == _contents(collection):
+                return str(path), True
+    return "", False
+
+
+def _create(experiment: Experiment, collection: Collection) -> str:
+    path = Path(experiment.output_dir) / run_name(experiment, collection)
+    first, number = path, 2
+    while path.exists():
+        path, number = first.with_name(f"{first.name}-{number}"), number + 1
+    path.mkdir(parents=True)
+    Run(path).write("identity.json", {"data": _contents(collection)})
+    manifest.write_text(path / "experiment.yaml", experiment.to_yaml())
+    return str(path)

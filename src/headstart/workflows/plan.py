@@ -1,0 +1,227 @@
+"""``plan``: what ``fit`` would do, before it does it: stages, blocks, rates, updates, time and memory.
+
+Times are measured, not guessed: one small batch goes through the network here, and through what lies above each
+frontier; a training step counts as one forward pass and two more above the frontier.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from headstart.core.errors import Problem
+from headstart.core.events import Event
+from headstart.stages import auto, budget, plans
+from headstart.stages.base import Stage, Training
+from headstart.workflows import materials
+
+if TYPE_CHECKING:
+    import torch
+
+    from headstart.experiment import Experiment
+    from headstart.models.model import Layer, Model
+
+BATCH = 8
+BYTES = 4  # of a number in fp32
+
+
+@dataclass(frozen=True)
+class PlanLayer:
+    """One block in one stage."""
+
+    name: str
+    depth: int
+    params: int
+    lr: float | None  # None: frozen
+
+
+@dataclass(frozen=True)
+class PlanStage:
+    """What one stage would train, how long and with how much memory."""
+
+    title: str
+    trains: str
+    trainable: int
+    frozen_blocks: int
+    blocks: int
+    epochs: int
+    updates: int
+    cached: bool
+    seconds: float
+    memory_mb: float
+    layers: tuple[PlanLayer, ...]
+
+
+@dataclass(frozen=True)
+class PlanTable:
+    """The stages of a run, and the reasons why ``fit`` would refuse them."""
+
+    name: str
+    backbone: str
+    train_rows: int
+    parameters: int
+    stages: tuple[PlanStage, ...]
+    problems: tuple[Problem, ...]
+    reason: str = ""
+
+    @property
+    def seconds(self) -> float:
+        """Estimate for all stages."""
+        return sum(stage.seconds for stage in self.stages)
+
+
+def plan(experiment: Experiment, *, data: Any = None, on_event: Callable[[Event], None] | None = None) -> PlanTable:
+    """Lay out the plan for the user's data and backbone; nothing is trained, nothing is decoded but the names.
+
+    Raises:
+        HeadstartError: the data, the backbone or the settings cannot be used.
+    """
+    from headstart.data import sources
+    from headstart.models import heads
+    from headstart.models.model import Model
+
+    emit = on_event or (lambda event: None)
+    collection = materials.collect(experiment, data)
+    division = sources.divide(collection, experiment.data, seed=experiment.seed)
+    rows, val = len(division.index["train"]), len(division.index["val"])
+    runtime = materials.runtime(experiment)
+    backbone = materials.backbone(experiment, emit).to(runtime.device)
+    inputs = _noise(backbone.spec.input_shape, runtime.device)
+    backbone.verify(inputs[:2])
+    head = experiment.head
+    top = heads.build(head.kind, backbone.feature_dim, len(collection.classes), hidden=head.hidden)
+    model = Model(backbone, top, collection.classes).to(runtime.device)
+    reason = ""
+    if experiment.plan == "auto":
+        name, reason = auto.choose(rows, "unknown")
+        stages = plans.override(plans.parse(name), experiment.training)
+    else:
+        stages = experiment.stages()
+    if isinstance(experiment.plan, str) and "epochs" not in experiment.training:
+        stages = budget.repaired(stages, rows)
+    whole = _forward_seconds(model, inputs, 0)
+    laid = tuple(_stage(model, stage, inputs, whole, rows, val) for stage in stages)
+    problems = () if experiment.force else tuple(budget.starved(stages, rows))
+    return PlanTable(
+        experiment.plan if isinstance(experiment.plan, str) else "the user's own",
+        backbone.origin.uri,
+        rows,
+        sum(parameter.numel() for parameter in model.parameters()),
+        laid,
+        problems,
+        reason,
+    )
+
+
+def _stage(model: Model, stage: Stage, inputs: torch.Tensor, whole: float, rows: int, val: int) -> PlanStage:
+    blocks = len(model.backbone.blocks)
+    if not isinstance(stage, Training):
+        model.thaw(0)
+        views = getattr(stage, "views", 1)
+        seconds = (rows * views + val) * whole
+        return _row(model, stage, "head, solved on cached features", 0, 0, True, seconds, {}, inputs)
+    model.bn = "train" if stage.method == "scratch" else stage.bn
+    model.thaw(getattr(stage, "blocks", "all"))
+    frontier = model.frozen_prefix
+    cached = frontier > 0 and stage.views != "live" and not stage.mixup and not stage.cutmix
+    above = _forward_seconds(model, inputs, frontier)
+    passes = rows * stage.epochs
+    if cached:
+        views = stage.views if isinstance(stage.views, int) else 1
+        seconds = (rows * views + val) * (whole - above) + passes * 3 * above + val * stage.epochs * above
+    else:
+        seconds = passes * (whole + 2 * above) + val * stage.epochs * whole
+    from headstart.engine.groups import rates_by_depth
+
+    rates = rates_by_depth(
+        model.backbone.blocks,
+        lr=stage.lr,
+        head_multiple=stage.head_multiple,
+        layer_decay=stage.layer_decay,
+        rates=stage.rates,
+    )
+    trains = "everything" if frontier == 0 else f"last {blocks - frontier} of {blocks} blocks, head"
+    return _row(
+        model, stage, trains, stage.epochs, stage.updates(rows), cached, seconds, dict(enumerate(rates)), inputs
+    )
+
+
+def _row(
+    model: Model,
+    stage: Stage,
+    trains: str,
+    epochs: int,
+    updates: int,
+    cached: bool,
+    seconds: float,
+    rates: dict[int, float],
+    inputs: torch.Tensor,
+) -> PlanStage:
+    layers = tuple(_layer(layer, rates) for layer in model.layers())
+    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    batch = stage.batch_size // stage.accumulate if isinstance(stage, Training) else BATCH
+    activations = _activation_bytes(model, inputs) * batch / len(inputs)
+    memory = (parameters + 3 * trainable) * BYTES + activations  # weights; gradient and two moments of what trains
+    return PlanStage(
+        stage.title,
+        trains,
+        trainable,
+        model.frozen_prefix,
+        len(model.backbone.blocks),
+        epochs,
+        updates,
+        cached,
+        seconds,
+        memory / 1e6,
+        layers,
+    )
+
+
+def _layer(layer: Layer, rates: dict[int, float]) -> PlanLayer:
+    return PlanLayer(layer.name, layer.depth, layer.params, rates.get(layer.depth) if layer.trainable else None)
+
+
+def _forward_seconds(model: Model, inputs: torch.Tensor, frontier: int) -> float:
+    """Seconds a row that the network takes above ``frontier`` (0: all of it), the better of two runs."""
+    import torch
+
+    from headstart.models import resume
+    from headstart.stages.learner import logits_from
+
+    model.eval()
+    with torch.no_grad():
+        value = inputs if frontier == 0 else resume.record(model.backbone, frontier, inputs)
+        logits_from(model, value, len(inputs), frontier)
+        best = float("inf")
+        for _ in range(2):
+            started = time.perf_counter()
+            logits_from(model, value, len(inputs), frontier)
+            best = min(best, time.perf_counter() - started)
+    return best / len(inputs)
+
+
+def _activation_bytes(model: Model, inputs: torch.Tensor) -> int:
+    """Bytes that autograd keeps for the backward pass of these inputs, as the model is thawed now."""
+    import torch
+
+    kept: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.data_ptr()] = tensor.nbytes
+        return tensor
+
+    model.eval()
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        model(inputs)
+    return sum(kept.values())
+
+
+def _noise(shape: tuple[int, ...], device: torch.device) -> torch.Tensor:
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randint(0, 256, (BATCH, *shape), dtype=torch.uint8, generator=generator)
+    return noise.to(device).contiguous(memory_format=torch.channels_last)

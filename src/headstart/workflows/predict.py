@@ -1,0 +1,238 @@
+"""What one does with a finished run: predict new rows, evaluate labelled ones, take embeddings.
+
+Shapes: N rows, D features, K classes.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headstart.core.errors import ArtefactError, DataError, Problem
+from headstart.core.events import Event, Progress
+from headstart.core.run import Run
+from headstart.data.splits import Rows
+from headstart.measure.evaluation import Evaluation
+from headstart.measure.metrics import softmax
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from headstart.models.model import Model
+
+BATCH = 32
+Emit = Callable[[Event], None]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one row: labels with probabilities, most likely first; or why there is none."""
+
+    name: str
+    scores: tuple[tuple[str, float], ...] = ()
+    problem: str = ""
+
+    @property
+    def label(self) -> str:
+        """The most likely label, or nothing where the row could not be read."""
+        return self.scores[0][0] if self.scores else ""
+
+    @property
+    def score(self) -> float:
+        return self.scores[0][1] if self.scores else float("nan")
+
+    def as_pipeline(self) -> list[dict[str, Any]]:
+        """The shape of transformers' pipelines: ``[{"label": "ant", "score": 0.98}, …]``."""
+        return [{"label": label, "score": score} for label, score in self.scores]
+
+
+class Predictions(Sequence[Prediction]):
+    """Predictions in the order of the rows; shows itself as a table in a notebook."""
+
+    def __init__(self, items: Sequence[Prediction]) -> None:
+        self._items = tuple(items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._items[index]
+
+    def frame(self) -> pd.DataFrame:
+        """A DataFrame: name, label, score, problem, and a column of probabilities for every label shown."""
+        import pandas as pd
+
+        rows = [
+            {"name": item.name, "label": item.label, "score": item.score, "problem": item.problem, **dict(item.scores)}
+            for item in self
+        ]
+        return pd.DataFrame(rows)
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{html.escape(item.name)}</td><td>{html.escape(item.label or item.problem)}</td>"
+            f"<td>{item.score:.3f}</td></tr>"
+            for item in self._items[:50]
+        )
+        more = f"<caption>{len(self)} rows, the first 50 shown</caption>" if len(self) > 50 else ""
+        return f"<table>{more}<tr><th>name</th><th>label</th><th>score</th></tr>{rows}</table>"
+
+    def __repr__(self) -> str:
+        return f"Predictions({len(self)} rows)"
+
+
+class Classifier:
+    """A trained model that takes the user's own files: ``headstart.load("runs/photos")``."""
+
+    def __init__(self, model: Model, modality: str = "image") -> None:
+        self.model = model.eval()
+        self.modality = modality
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.model.classes
+
+    def predict(self, source: Any, *, top_k: int | None = None, on_event: Emit | None = None) -> Predictions:
+        """Labels and probabilities, most likely first, for a folder, files, arrays or pictures.
+
+        A row that cannot be read gets a prediction without scores whose ``problem`` says why.
+
+        Raises:
+            DataError: there is nothing to predict.
+        """
+        from headstart.data import sources
+
+        rows = sources.read_unlabelled(source)
+        found: list[Prediction] = [Prediction(name) for name in rows.names]
+        for indices, logits, problems in self._logits(rows, on_event):
+            probabilities = softmax(logits / self.model.temperature)
+            for row, shares in zip(indices, probabilities, strict=True):
+                order = np.argsort(-shares, kind="stable")[:top_k]
+                scores = tuple((self.classes[i], float(shares[i])) for i in order)
+                found[row] = Prediction(rows.names[row], scores)
+            for row, problem in problems.items():
+                found[row] = Prediction(rows.names[row], problem=problem)
+        return Predictions(found)
+
+    def evaluate(self, rows: Rows, classes: Sequence[str], split: str, on_event: Emit | None = None) -> Evaluation:
+        """Logits on labelled rows whose classes are among the model's (in any order).
+
+        Raises:
+            DataError: a class that the model does not know, or rows that cannot be read; all are named.
+        """
+        unknown = [name for name in classes if name not in self.classes]
+        if unknown:
+            raise DataError(
+                f"the model does not know the classes {', '.join(unknown)}",
+                where=split,
+                remedy=f"it knows: {', '.join(self.classes)}",
+            )
+        own = np.array([self.classes.index(name) for name in classes], dtype=np.int64)
+        logits = np.zeros((len(rows), len(self.classes)), dtype=np.float32)
+        done = np.zeros(len(rows), dtype=bool)
+        unreadable: list[Problem] = []
+        for indices, values, problems in self._logits(rows, on_event):
+            logits[indices], done[indices] = values, True
+            unreadable += [Problem(text, rows.names[row]) for row, text in problems.items()]
+        if not done.any():
+            raise DataError("no row could be read", problems=unreadable)
+        kept = np.flatnonzero(done)
+        return Evaluation(split, kept, logits[kept], own[rows.labels[kept]], self.classes)
+
+    def embed(self, source: Any, on_event: Emit | None = None) -> tuple[np.ndarray, tuple[str, ...]]:
+        """Features (N, D) float32 that the head sees, with the names of the rows; unreadable rows are left out."""
+        from headstart.data import sources
+
+        rows = sources.read_unlabelled(source)
+        parts = [(i, f) for i, f, _ in self._outputs(rows, self.model.backbone.features, on_event) if len(i)]
+        if not parts:
+            raise DataError("no row could be read", where=str(source))
+        indices = np.concatenate([i for i, _ in parts])
+        return np.concatenate([features for _, features in parts]), tuple(rows.names[i] for i in indices)
+
+    def _logits(self, rows: Rows, on_event: Emit | None) -> Iterator[tuple[np.ndarray, np.ndarray, dict[int, str]]]:
+        return self._outputs(rows, self.model, on_event)
+
+    def _outputs(
+        self, rows: Rows, compute: Any, on_event: Emit | None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, dict[int, str]]]:
+        """Row indices, outputs and problems, chunk by chunk: memory does not grow with the number of rows."""
+        import torch
+
+        from headstart.data.loaders import batches
+        from headstart.data.store import Store
+        from headstart.engine.streams import as_images
+
+        spec = self.model.backbone.spec
+        device = next(self.model.parameters()).device
+        self.model.eval()
+        chunk = 16 * BATCH
+        for start in range(0, len(rows), chunk):
+            part = rows.take(np.arange(start, min(start + chunk, len(rows))))
+            store = Store.build(part, spec, modality=self.modality)
+            problems = {start + row: f"{reason.message} [{reason.code}]" for row, reason in store.errors.items()}
+            usable = np.array([row for row in range(len(part)) if row not in store.errors], dtype=np.int64)
+            outputs = []
+            for batch in batches(store, part.labels, spec, batch_size=BATCH, order=usable):
+                with torch.inference_mode():
+                    outputs.append(compute(as_images(batch.inputs, device)).float().cpu().numpy())
+            values = np.concatenate(outputs) if outputs else np.zeros((0, len(self.classes)), np.float32)
+            if on_event is not None:
+                on_event(Progress("predict", start + len(part), len(rows), "rows"))
+            yield usable + start, values, problems
+
+    def __repr__(self) -> str:
+        return f"Classifier({self.model.backbone.origin.uri!r}, {len(self.classes)} classes)"
+
+
+def load(path: str | Path | Run, *, device: str = "cpu", allow_module: Any = False) -> Classifier:
+    """The model of a run, or of a model folder.
+
+    Raises:
+        ArtefactError: no model is there, or it is damaged.
+    """
+    from headstart.models.model import Model
+
+    folder = path.path if isinstance(path, Run) else Path(path)
+    if (folder / "model").is_dir():
+        folder = folder / "model"
+    if not folder.is_dir():
+        raise ArtefactError(
+            "there is no model here", where=str(folder), remedy="give a run folder such as runs/photos, or its model/"
+        )
+    return Classifier(Model.load(folder, allow_module=allow_module).to(device))
+
+
+def predict(path: str | Path | Run, source: Any, *, top_k: int | None = None, on_event: Emit | None = None) -> Predictions:
+    """Labels and probabilities for new rows; see ``Classifier.predict``."""
+    return load(path).predict(source, top_k=top_k, on_event=on_event)
+
+
+def embed(path: str | Path | Run, source: Any, *, on_event: Emit | None = None) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Features of new rows; see ``Classifier.embed``."""
+    return load(path).embed(source, on_event)
+
+
+def evaluate(path: str | Path | Run, data: Any = None, *, on_event: Emit | None = None) -> Evaluation:
+    """What a run's model answers on labelled data, or on the run's own test rows (every such reading is counted).
+
+    Raises:
+        ArtefactError: the run has no test rows of its own, and no ``data`` is given.
+    """
+    run = path if isinstance(path, Run) else Run.open(path)
+    if data is None:
+        file = run.path / "predictions-test.npz"
+        if not file.is_file():
+            raise ArtefactError("this run has no test rows", where=str(run.path), remedy="give labelled data with --data")
+        result = run.read("result.json")
+        run.write("result.json", {**result, "test_reads": result["test_reads"] + 1})
+        return Evaluation.load(file)
+    from headstart.data import sources
+
+    rows, classes = sources.read_labelled(data)
+    return load(run).evaluate(rows, classes, "given", on_event)
