@@ -99,6 +99,8 @@ class Backbone(nn.Module):
         self.stand_in: Tensor | None = None  # what features() reads instead of its argument while resumed
         self.stand_in_rows: int | None = 1  # rows of a stand-in; None: as many as the record has
         self.blanks: dict[Any, Any] = {}
+        self.compute = torch.float32  # type and layout of a copy that ``inference.optimised`` made
+        self.channels_last = False
         shape = (1, -1, 1, 1)
         self.mean: Tensor
         self.std: Tensor
@@ -119,7 +121,11 @@ class Backbone(nn.Module):
         """Features (B, D): what the original classifier saw, pooled."""
         if self.stand_in is not None:
             inputs = self.stand_in
-        return pooled(self.module(self.normalise(inputs), **self.call))
+        inputs = self.normalise(inputs)
+        if self.channels_last or self.compute != torch.float32:
+            layout = torch.channels_last if self.channels_last else torch.preserve_format
+            return pooled(self.module(inputs.to(self.compute, memory_format=layout), **self.call)).float()
+        return pooled(self.module(inputs, **self.call))
 
     def forward(self, inputs: Tensor) -> Tensor:
         return self.features(inputs)

@@ -21,18 +21,21 @@ def discover(module: nn.Module) -> tuple[str, ...]:
 
 
 def candidates(module: nn.Module) -> list[tuple[str, ...]]:
-    """All plausible chains, best first: those that hold most of the weights (in tenths), then the longest.
+    """All plausible chains, best first.
 
-    A chain is the children of a ``Sequential`` or ``ModuleList``, numbered siblings (``layer1`` … ``layer4``), or the
-    children of any module in registration order (``Sequential`` children opened), each holding parameters.
+    First the chains that authors write: the children of a ``Sequential`` or ``ModuleList``, or numbered siblings
+    (``layer1`` … ``layer4``); then the children of any module in registration order, ``Sequential`` ones opened. Only
+    children with parameters count. Among equals, those that hold most of the weights (in tenths), then the longest.
     """
     total = _size(module) or 1
-    found: dict[tuple[str, ...], tuple[float, int, int]] = {}
+    found: dict[tuple[str, ...], tuple[int, float, int]] = {}
     for name, parent in module.named_modules():
         for preference, family in _families(name, parent):
             share = sum(_size(module.get_submodule(block)) for block in family) / total
-            if len(family) >= 2 and share >= MIN_SHARE:
-                key = (round(share, 1), preference, len(family))
+            # Two children of a Sequential are rather a network and its projection than a chain of blocks.
+            least = 3 if isinstance(parent, nn.Sequential) else 2
+            if len(family) >= least and share >= MIN_SHARE:
+                key = (preference, round(share, 1), len(family))
                 found[family] = max(key, found.get(family, key))
     return sorted(found, key=lambda family: found[family], reverse=True)
 

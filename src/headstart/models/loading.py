@@ -2,16 +2,59 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from headstart.core import registry
 from headstart.core.errors import BackboneError
+from headstart.models import download
 from headstart.models.backbone import Backbone
 from headstart.models.wanted import Wanted
 
 PREFIXES = ("torchvision", "timm", "builtin")
+
+
+@dataclass(frozen=True)
+class Standard:
+    """A backbone that is taken when the user names none: its weights file, and what is published about it."""
+
+    name: str
+    file: str  # in torch.hub's folder, or in the Hub repository of the name for timm
+    facts: str
+
+    @property
+    def url(self) -> str:
+        return f"https://download.pytorch.org/models/{self.file}"
+
+    def is_here(self) -> bool:
+        """Whether the weights are on this machine."""
+        if self.name.startswith("timm/"):
+            return download.hub_cached(self.name, self.file) is not None
+        return (Path(torch.hub.get_dir()) / "checkpoints" / self.file).is_file()
+
+
+# Best first: published ImageNet accuracy, among networks that a laptop fine-tunes in minutes.
+STANDARDS = (
+    Standard("torchvision/convnext_tiny", "convnext_tiny-983f1562.pth", "29 M parameters, ImageNet-1k, 82.5 % top-1"),
+    Standard("timm/resnet50.a1_in1k", "model.safetensors", "26 M parameters, ImageNet-1k, about 80 % top-1"),
+    Standard(
+        "torchvision/efficientnet_b0",
+        "efficientnet_b0_rwightman-7f5810bc.pth",
+        "5 M parameters, ImageNet-1k, 77.7 % top-1",
+    ),
+    Standard(
+        "torchvision/mobilenet_v3_large",
+        "mobilenet_v3_large-5c1a4163.pth",
+        "5 M parameters, ImageNet-1k, 75.3 % top-1",
+    ),
+    Standard("torchvision/mobilenet_v2", "mobilenet_v2-7ebf99e0.pth", "4 M parameters, ImageNet-1k, 72.2 % top-1"),
+    Standard("timm/resnet18.a1_in1k", "model.safetensors", "12 M parameters, ImageNet-1k, about 71 % top-1"),
+    Standard("torchvision/resnet18", "resnet18-f37072fd.pth", "12 M parameters, ImageNet-1k, 69.8 % top-1"),
+)
+TO_FETCH = STANDARDS[2]  # where none is here: 20 MB, a good start for its size
 
 
 def load(
@@ -25,14 +68,18 @@ def load(
     seed: int,
 ) -> Backbone:
     """See ``backbone.load``."""
+    if channels < 1 or (image_size is not None and image_size < 8):
+        raise BackboneError(f"no network takes {channels} channels of {image_size} pixels", where="backbone")
     file = None if weights is None else Path(weights).expanduser()
+    if file is not None and not file.is_file():
+        raise BackboneError("no such weights file", where=str(file))
     wanted = Wanted(file, image_size, channels, pretrained, offline, seed)
     library, rest = ("own", name) if isinstance(name, nn.Module) else resolve(str(name))
     return registry.find("headstart.models.backbones", library).load(rest, wanted)
 
 
 def resolve(name: str) -> tuple[str, str]:
-    """Which file of ``backbones/`` reads ``name``, and the name without its prefix.
+    """Which file of ``backbones/`` reads ``name``, and the name without its prefix; an existing path wins over an id.
 
     Raises:
         BackboneError: the name means nothing we know.
@@ -40,8 +87,12 @@ def resolve(name: str) -> tuple[str, str]:
     if Path(name).expanduser().exists():
         return "local", name
     prefix, _, rest = name.partition("/")
+    if prefix in PREFIXES and rest:
+        return prefix, rest
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise BackboneError("no such file or folder", where=name)
     if rest:
-        return (prefix, rest) if prefix in PREFIXES else ("transformers", name)
+        return "transformers", name
     if "." in name:
         return "own", name
     raise BackboneError(
@@ -52,5 +103,20 @@ def resolve(name: str) -> tuple[str, str]:
 
 
 def default(offline: bool) -> tuple[str, str]:
-    """The best of a short list whose weights are on this machine, else the built-in stand-in."""
-    return "builtin/tiny", "no pretrained weights are on this machine; builtin/tiny has random weights"
+    """The backbone taken when none is named, and why.
+
+    The first of ``STANDARDS`` whose weights are on this machine; else ``TO_FETCH`` where its address answers; else the
+    built-in stand-in, which is not pretrained.
+    """
+    hint = "name another with --backbone (`headstart models` lists them)"
+    for standard in STANDARDS:
+        if standard.is_here():
+            return standard.name, f"the best of the standard list whose weights are here ({standard.facts}); {hint}"
+    if not offline and download.answers(TO_FETCH.url):
+        return TO_FETCH.name, f"none of the standard list is here; this one is fetched ({TO_FETCH.facts}); {hint}"
+    why = "offline was asked for" if offline else "the network does not answer"
+    return "builtin/tiny", (
+        f"no pretrained weights of the standard list are on this machine and {why}; builtin/tiny is small and NOT "
+        f"pretrained, so expect little. Better: --backbone {TO_FETCH.name} --weights {TO_FETCH.file}, with that file "
+        f"fetched elsewhere, or put it into {Path(torch.hub.get_dir()) / 'checkpoints'}"
+    )

@@ -14,6 +14,7 @@ import importlib
 import os
 import re
 import shutil
+from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 
 import headstart
 from headstart.core import manifest
-from headstart.core.errors import ArtefactError
+from headstart.core.errors import ArtefactError, HeadstartError
 from headstart.data.modalities.image import ImageSpec
 from headstart.models import heads, resume, weights
 from headstart.models.backbone import Backbone, Origin
@@ -32,7 +33,7 @@ from headstart.models.card import card
 from headstart.models.model import Model
 
 FORMAT = 1
-FIELDS = {
+FIELDS: dict[str, type | tuple[type, ...]] = {
     "format": int,
     "headstart": str,
     "libraries": dict,
@@ -48,6 +49,7 @@ FIELDS = {
     "bn": str,
     "temperature": (int, float),
 }
+HEAD_FIELDS = {"kind", "feature_dim", "num_classes", "hidden", "dropout"}
 LIBRARIES = ("torchvision", "timm", "transformers", "builtin", "own")
 GOLDEN_TOLERANCE = 1e-3  # of the largest logit: other machines round differently
 
@@ -117,6 +119,10 @@ def read_facts(folder: Path) -> dict[str, Any]:
     architecture = facts["architecture"]
     if architecture.get("library") not in LIBRARIES:
         raise ArtefactError(f"unknown library {architecture.get('library')!r}", where=where)
+    parts = {"origin": {field.name for field in fields(Origin)}, "head": HEAD_FIELDS}
+    strange = [f"{part}.{key}" for part, known in parts.items() for key in set(facts[part]) ^ known]
+    if strange:
+        raise ArtefactError(f"unknown or missing: {', '.join(sorted(strange))}", where=where)
     if not re.fullmatch(r"[\w./-]{0,200}", str(architecture.get("name", ""))):
         raise ArtefactError("the architecture's name is not a name", where=where)
     return facts
@@ -143,6 +149,7 @@ def _write(model: Model, draft: Path, examples: Tensor | None, notes: str) -> No
 
     native = native_names(model)
     save_file(state(model), draft / "model.safetensors", metadata={"format": "pt"})
+    (draft / "model.safetensors").chmod(0o644)  # safetensors makes it readable by its owner only
     manifest.write_json(draft / "headstart.json", _facts(model, native))
     manifest.write_json(draft / "labels.json", {"classes": list(model.classes)})
     manifest.write_json(draft / "preprocess.json", {"modality": "image", "spec": model.backbone.spec.to_json()})
@@ -189,20 +196,18 @@ def _swap(draft: Path, folder: Path) -> None:
 def _spec(stored: Any, folder: Path) -> ImageSpec:
     try:
         return ImageSpec.from_json(stored["spec"])
-    except (TypeError, KeyError, ValueError) as error:
-        raise ArtefactError(
-            f"not a preprocessing description ({error})", where=str(folder / "preprocess.json")
-        ) from error
+    except (TypeError, KeyError, ValueError, HeadstartError) as error:
+        place = str(folder / "preprocess.json")
+        raise ArtefactError(f"not a preprocessing description ({error})", where=place) from error
 
 
 def _rebuild(facts: dict[str, Any], spec: ImageSpec, allow_module: bool | nn.Module, folder: Path) -> Backbone:
     architecture = facts["architecture"]
-    origin = Origin(**facts["origin"])
     library = importlib.import_module(f"headstart.models.backbones.{architecture['library']}")
     if architecture["library"] == "own":
-        rebuilt = library.rebuild(architecture, spec, origin, allow_module)
+        rebuilt = library.rebuild(architecture, spec, Origin(**facts["origin"]), allow_module)
     else:
-        rebuilt = library.rebuild(architecture, spec, origin)
+        rebuilt = library.rebuild(architecture, spec, Origin(**facts["origin"]))
     known = dict(rebuilt.module.named_modules())
     if not all(name in known for name in facts["blocks"]):
         raise ArtefactError("its blocks are not in the rebuilt network", where=str(folder / "headstart.json"))

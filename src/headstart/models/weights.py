@@ -31,10 +31,15 @@ def read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise BackboneError("no such weights file", where=str(path))
     state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    check_finite(state, str(path))
+    return state
+
+
+def check_finite(state: Mapping[str, Tensor], where: str) -> None:
+    """Raises BackboneError where a weight is NaN or infinite."""
     bad = [name for name, value in state.items() if value.is_floating_point() and not torch.isfinite(value).all()]
     if bad:
-        raise BackboneError(f"weights are not finite: {_some(bad)}", where=str(path))
-    return state
+        raise BackboneError(f"weights are not finite: {_some(bad)}", where=where)
 
 
 def install(
@@ -72,10 +77,8 @@ def head_of(linear: nn.Linear, labels: tuple[str, ...]) -> SourceHead:
     return SourceHead(linear.weight.detach().clone(), bias, labels if len(labels) == linear.out_features else ())
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
+def check_header(path: Path) -> None:
+    """Raises BackboneError where a safetensors file's header has an impossible length or is not JSON."""
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if not 2 <= length <= min(MAX_HEADER, path.stat().st_size - 8):
@@ -84,6 +87,13 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
             json.loads(file.read(length))
         except ValueError as error:
             raise BackboneError("not a safetensors file (its header is not JSON)", where=str(path)) from error
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    check_header(path)
     try:
         return load_file(path)
     except (SafetensorError, ValueError, OSError) as error:

@@ -1,0 +1,245 @@
+"""Vision models of transformers: a Hub id (``google/vit-base-patch16-224``) or a ``save_pretrained`` folder.
+
+Features are what the family's own image-classification head sees: the class token (ViT, DeiT), class token and mean
+patch (DINOv2, twice as wide), the pooled maps or tokens (ConvNeXt, Swin, ResNet, BEiT …). A family without such a head
+gives its ``pooler_output``, else its mean token. Weights are always fp32, whatever the checkpoint's type.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from headstart.core import manifest
+from headstart.core.errors import BackboneError
+from headstart.data.modalities.image import ImageSpec
+from headstart.models import download, processor, surgery, weights
+from headstart.models.backbone import Backbone, Origin
+from headstart.models.wanted import Wanted, resized
+
+WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+
+
+def load(name: str, wanted: Wanted) -> Backbone:
+    """The Hub's model ``owner/name`` (optionally ``@revision``)."""
+    repo, _, revision = name.partition("@")
+    at = {"revision": revision or None, "offline": wanted.offline}
+    config = download.hub_file(repo, "config.json", **at)  # type: ignore[arg-type]
+    if config is None:
+        raise BackboneError(f"the Hub's '{repo}' has no config.json: not a model that can be read", where="backbone")
+    download.hub_file(repo, "preprocessor_config.json", **at)  # type: ignore[arg-type]
+    if wanted.pretrained and wanted.weights is None:
+        if not any(download.hub_file(repo, file, **at) for file in WEIGHT_FILES):  # type: ignore[arg-type]
+            raise BackboneError(f"the Hub's '{repo}' has no weights in a format that can be read", where="backbone")
+        _shards(repo, config.parent, at)
+    return load_folder(config.parent, wanted, uri=name, revision=revision or config.parent.name)
+
+
+def load_folder(folder: Path, wanted: Wanted, *, uri: str, revision: str = "") -> Backbone:
+    """A folder that ``save_pretrained`` wrote; a folder with timm's config is read by timm."""
+    stored = _json(folder / "config.json")
+    file = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
+    if not wanted.pretrained:
+        file = None
+    if "architecture" in stored and "model_type" not in stored:
+        from headstart.models.backbones import timm
+
+        return timm.load_config(stored, file, uri, wanted)
+    if wanted.pretrained and wanted.weights is None and file is None:
+        raise BackboneError("the folder has no weights", where=uri, remedy=f"one of: {', '.join(WEIGHT_FILES)}")
+    config = _config(stored, uri)
+    with _quiet():
+        module, kind = _filled(config, folder, file, wanted, uri)
+    classifier, linear = _bare(module)
+    known = linear is not None and kind != "random" and not getattr(module, "_new_classifier", False)
+    labels = tuple(str(config.id2label[index]) for index in sorted(config.id2label)) if config.id2label else ()
+    named = not all(label.startswith("LABEL_") for label in labels)
+    spec = processor.read(_json(folder / "preprocessor_config.json"), config)
+    surgery.adapt_channels(module, wanted.channels)
+    spec = resized(spec, wanted)
+    return Backbone(
+        module,
+        spec=spec,
+        origin=Origin(
+            uri, "transformers", kind, revision, str(stored.get("license") or ""), weights.sha(wanted.weights)
+        ),
+        architecture={
+            "library": "transformers",
+            "name": config.model_type,
+            "config": _plain(config),
+            "channels": wanted.channels,
+        },
+        source_head=weights.head_of(linear, labels if named else ()) if known and linear is not None else None,
+        classifier=classifier,
+        call=_call(module, config, spec),
+    )
+
+
+def rebuild(architecture: Mapping[str, Any], spec: ImageSpec, origin: Origin) -> Backbone:
+    """The same network with random weights, from what ``load`` recorded."""
+    config = _config(architecture["config"], origin.uri)
+    with _quiet():
+        module = _class(config)(config).float()
+    classifier, _ = _bare(module)
+    surgery.adapt_channels(module, architecture["channels"])
+    return Backbone(
+        module,
+        spec=spec,
+        origin=origin,
+        architecture=architecture,
+        classifier=classifier,
+        call=_call(module, config, spec),
+    )
+
+
+def write_native(model: Any, folder: Path) -> str:
+    """Write transformers' configs beside the weights; returns the line that opens the folder ("" where it cannot)."""
+    backbone, spec = model.backbone, model.backbone.spec
+    if backbone.call:
+        return ""  # the network must be told to interpolate its positions: from_pretrained alone would not
+    config = dict(backbone.architecture["config"])
+    names = {str(index): name for index, name in enumerate(model.classes)}
+    config |= {
+        "architectures": [type(backbone.module).__name__],
+        "id2label": names,
+        "label2id": {name: int(index) for index, name in names.items()},
+        "torch_dtype": "float32",
+        "problem_type": "single_label_classification",
+    }
+    config.pop("num_labels", None)
+    if "num_channels" in config:
+        config["num_channels"] = spec.channels
+    manifest.write_json(folder / "config.json", config)
+    manifest.write_json(folder / "preprocessor_config.json", processor.write(spec))
+    return 'transformers.AutoModelForImageClassification.from_pretrained("path/to/this/folder")'
+
+
+def _config(stored: Mapping[str, Any], where: str) -> Any:
+    """A configuration from plain values: private keys and keys that name code are never passed on."""
+    from transformers import AutoConfig
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    kind = str(stored.get("model_type", ""))
+    if kind not in CONFIG_MAPPING_NAMES:
+        raise BackboneError(f"transformers has no architecture '{kind}'", where=where)
+    refused = ("auto_map", "quantization_config", "model_type", "trust_remote_code", "architectures")
+    clean = {
+        key: value
+        for key, value in stored.items()
+        if not key.startswith("_") and "attn_implementation" not in key and key not in refused
+    }
+    try:
+        config = AutoConfig.for_model(kind, **clean)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise BackboneError(f"the config of '{kind}' cannot be read ({error})", where=where) from error
+    return config
+
+
+def _class(config: Any) -> Any:
+    """The family's image-classification network, else its plain one."""
+    from transformers import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, MODEL_MAPPING
+
+    for mapping in (MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, MODEL_MAPPING):
+        if type(config) in mapping:
+            found = mapping[type(config)]
+            return found[0] if isinstance(found, (tuple, list)) else found
+    raise BackboneError(f"transformers has no vision network for '{config.model_type}'", where="backbone")
+
+
+def _filled(config: Any, folder: Path, file: Path | None, wanted: Wanted, uri: str) -> tuple[Any, str]:
+    """The network with its classifier: given, pretrained or random weights, in fp32."""
+    cls = _class(config)
+    if wanted.weights is None and file is None:
+        return surgery.seeded(wanted.seed, lambda: cls(config).float()), "random"
+    common = {"config": config, "dtype": torch.float32, "output_loading_info": True, "local_files_only": True}
+    try:
+        if wanted.weights is not None:
+            state = weights.read(wanted.weights)
+            config.num_labels = next((len(v) for k, v in state.items() if "classifier" in k and v.dim() == 2), 2)
+            module, info = cls.from_pretrained(None, state_dict=state, **common)
+            kind = f"file:{wanted.weights.name}"
+        else:
+            if file is not None and file.suffix == ".safetensors":
+                weights.check_header(file)
+            module, info = cls.from_pretrained(folder, **common)
+            kind = "pretrained"
+    except (RuntimeError, OSError, ValueError) as error:
+        raise BackboneError(f"the weights do not fit '{config.model_type}': {str(error)[:300]}", where=uri) from error
+    classifier = surgery.last_linear(module) if _classifies(module) else ""
+    missing = sorted(info["missing_keys"])
+    lost = [key for key in missing if not classifier or not key.startswith(f"{classifier}.")]
+    if lost:
+        raise BackboneError(
+            f"the weights lack {len(lost)} of the network's tensors ({', '.join(lost[:3])} …)",
+            where=uri,
+            remedy=f"are they of a {config.model_type}?",
+        )
+    weights.check_finite(module.state_dict(), uri)
+    module._new_classifier = bool(missing)
+    return module, kind
+
+
+def _classifies(module: Any) -> bool:
+    return type(module).__name__.endswith("ForImageClassification")
+
+
+def _bare(module: Any) -> tuple[str, nn.Linear | None]:
+    if not _classifies(module):
+        return "", None
+    name = surgery.last_linear(module)
+    return name, surgery.take_off(module, name)
+
+
+def _call(module: Any, config: Any, spec: ImageSpec) -> dict[str, Any]:
+    """Position embeddings are interpolated where the picture has another size than the network was built for."""
+    size = getattr(config, "image_size", None)
+    if isinstance(size, (list, tuple)):
+        size = size[0]
+    takes = "interpolate_pos_encoding" in inspect.signature(module.forward).parameters
+    return {"interpolate_pos_encoding": True} if takes and size is not None and (size, size) != spec.size else {}
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    """A configuration as JSON values, without what the loader refuses."""
+    stored = json.loads(config.to_json_string(use_diff=True))
+    return {key: value for key, value in stored.items() if key not in ("transformers_version", "dtype", "torch_dtype")}
+
+
+def _shards(repo: str, folder: Path, at: Mapping[str, Any]) -> None:
+    """Fetch the parts of weights that are split over several files."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        for file in sorted(set(_json(index).get("weight_map", {}).values())):
+            if Path(file).name != file:
+                raise BackboneError(f"the index names a file outside its folder: {file}", where=repo)
+            download.hub_file(repo, file, **at)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    value = manifest.read_json(path)
+    return value if isinstance(value, dict) else {}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' loading reports: what they say is checked here and raised."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

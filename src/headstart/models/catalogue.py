@@ -1,0 +1,57 @@
+"""The list of backbones that can be named, without touching the network."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterator
+from pathlib import Path
+
+from headstart.models.wanted import Entry
+
+
+def catalogue(pattern: str = "") -> list[Entry]:
+    """Backbones whose name matches ``pattern``: a part of the name, or a glob such as ``timm/vit_*_dino*``.
+
+    A pattern that names its library (``torchvision/…``, ``builtin/…``) avoids importing the others.
+    """
+    prefix = pattern.partition("/")[0] if "/" in pattern else ""
+    sources = {"builtin": _builtin, "torchvision": _torchvision, "timm": _timm}
+    chosen = [sources[prefix]] if prefix in sources else list(sources.values())
+    return [entry for source in chosen for entry in source() if _matches(entry.name, pattern)]
+
+
+def _matches(name: str, pattern: str) -> bool:
+    name, pattern = name.lower(), pattern.lower()
+    return fnmatch.fnmatch(name, pattern) if any(c in pattern for c in "*?[") else pattern in name
+
+
+def _builtin() -> Iterator[Entry]:
+    from headstart.models.backbones.builtin import WIDTHS, TinyNet
+
+    for name, widths in WIDTHS.items():
+        count = sum(parameter.numel() for parameter in TinyNet(widths).parameters())
+        yield Entry(f"builtin/{name}", "builtin", "", count, True)
+
+
+def _torchvision() -> Iterator[Entry]:
+    from torchvision import models
+
+    from headstart.models.backbones.torchvision import checkpoint
+
+    for name in models.list_models(module=models):
+        for weights in models.get_model_weights(name):
+            here = checkpoint(weights.url).is_file()
+            params = weights.meta.get("num_params")
+            yield Entry(f"torchvision/{name}.{weights.name}", "torchvision", weights.name, params, here)
+
+
+def _timm() -> Iterator[Entry]:
+    """Networks with weights; timm counts parameters only by building, so they are left open."""
+    import timm
+    from huggingface_hub import constants
+
+    cache = Path(constants.HF_HUB_CACHE)
+    for name in timm.list_pretrained():
+        folder = cache / f"models--timm--{name}"
+        here = any(folder.glob("snapshots/*/model.safetensors"))
+        yield Entry(f"timm/{name}", "timm", name.partition(".")[2], None, here)

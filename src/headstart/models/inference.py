@@ -1,0 +1,144 @@
+"""A faster copy of a backbone for frozen features: BatchNorm folded into convolutions, low precision, channels last.
+
+Measured on two cores of a server CPU with bf16 instructions, MobileNetV2 at 224: 35 images a second as it is, 339
+folded in bf16 with channels last. The copy is checked against the original on real inputs, and each step that does not
+hold there is left out.
+
+Shapes: B rows, C channels, D features.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from headstart.models import resume
+from headstart.models.backbone import Backbone
+
+FOLD_TOLERANCE = 1e-3  # relative distance of features in fp32: only the order of roundings changes
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 3e-2, torch.float16: 5e-3}
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """What was done to the copy, and how far its features are from the original's (relative, on the sample)."""
+
+    folded: int  # BatchNorm layers
+    dtype: torch.dtype
+    channels_last: bool
+    gap: float
+    reason: str
+
+
+def optimised(
+    backbone: Backbone,
+    sample: Tensor,
+    *,
+    dtype: torch.dtype = torch.bfloat16,
+    channels_last: bool = True,
+    fold: bool = True,
+    tolerance: float | None = None,
+) -> tuple[Backbone, Optimisation]:
+    """A copy of ``backbone`` in eval mode that computes the same features faster; the original is not changed.
+
+    Its features come out in fp32; ``resume.record`` on it gives records in ``dtype``.
+
+    Args:
+        sample: a few real inputs (B, C, H, W).
+        tolerance: relative distance of features to accept for ``dtype`` (see ``TOLERANCE``); beyond it fp32 is kept.
+    """
+    notes = []
+    with resume.evaluating(backbone), torch.no_grad():
+        wanted = backbone.features(sample)
+    fast, folded = _copy(backbone), 0
+    if fold:
+        folded = _fold(fast, sample)
+        if folded and not _distance(fast, sample, wanted) <= FOLD_TOLERANCE:
+            fast, folded = _copy(backbone), 0
+            notes.append("folding BatchNorm changes the features of this network, so it was left out")
+    if channels_last:
+        fast.module.to(memory_format=torch.channels_last)
+        fast.channels_last = True
+    if dtype != torch.float32:
+        exact = copy.deepcopy(fast.module.state_dict())
+        fast.module.to(dtype)
+        fast.compute = dtype
+        limit = TOLERANCE[dtype] if tolerance is None else tolerance
+        if not (gap := _attempt(fast, sample, wanted)) <= limit:
+            notes.append(f"{dtype} moves the features by {gap:.1e} (limit {limit:.0e}), so fp32 was kept")
+            fast.module.to(torch.float32)
+            fast.module.load_state_dict(exact)
+            fast.compute = torch.float32
+    gap = _distance(fast, sample, wanted)
+    done = f"{folded} BatchNorm folded, {str(fast.compute).removeprefix('torch.')}"
+    notes.insert(0, done + (", channels last" if fast.channels_last else "") + f", features moved by {gap:.1e}")
+    return fast, Optimisation(folded, fast.compute, fast.channels_last, gap, "; ".join(notes))
+
+
+def _copy(backbone: Backbone) -> Backbone:
+    fast = copy.deepcopy(backbone).eval().requires_grad_(False)
+    fast.blanks.clear()
+    return fast
+
+
+def _fold(backbone: Backbone, sample: Tensor) -> int:
+    """Fold every BatchNorm that reads exactly what one convolution wrote, seen on one forward; returns their number."""
+    made: dict[int, nn.Conv2d] = {}  # id of an output -> the convolution that wrote it
+    pairs: dict[nn.Module, nn.Conv2d] = {}
+    calls: dict[nn.Module, int] = {}
+    alive: list[Tensor] = []  # so that ids stay unique
+
+    def wrote(module: nn.Module, _args: tuple[Tensor, ...], output: Tensor) -> None:
+        calls[module] = calls.get(module, 0) + 1
+        alive.append(output)
+        made[id(output)] = module  # type: ignore[assignment]
+
+    def read(module: nn.Module, args: tuple[Tensor, ...], _output: Tensor) -> None:
+        calls[module] = calls.get(module, 0) + 1
+        if id(args[0]) in made:
+            pairs[module] = made[id(args[0])]
+
+    handles = [m.register_forward_hook(wrote) for m in backbone.modules() if isinstance(m, nn.Conv2d)]
+    handles += [m.register_forward_hook(read) for m in backbone.modules() if isinstance(m, nn.BatchNorm2d)]
+    try:
+        with torch.no_grad():
+            backbone.features(sample[:2])
+    finally:
+        for handle in handles:
+            handle.remove()
+    once = {norm: conv for norm, conv in pairs.items() if calls[norm] == 1 and calls[conv] == 1}
+    names = {module: name for name, module in backbone.module.named_modules()}
+    for norm, conv in once.items():
+        fused = fuse_conv_bn_eval(conv, norm)  # type: ignore[arg-type, type-var]
+        conv.weight, conv.bias = fused.weight, fused.bias
+        backbone.module.set_submodule(names[norm], _rest(norm))
+    return len(once)
+
+
+def _rest(norm: nn.Module) -> nn.Module:
+    """What remains of a folded BatchNorm: timm's BatchNormAct2d also drops and activates."""
+    parts = [part for name in ("drop", "act") if isinstance(part := getattr(norm, name, None), nn.Module)]
+    return nn.Sequential(*parts) if parts else nn.Identity()
+
+
+def _attempt(backbone: Backbone, sample: Tensor, wanted: Tensor) -> float:
+    """The distance, infinite where the network cannot run in this precision."""
+    try:
+        return _distance(backbone, sample, wanted)
+    except RuntimeError:
+        return float("inf")
+
+
+def _distance(backbone: Backbone, sample: Tensor, wanted: Tensor) -> float:
+    """Relative distance (Frobenius) of the features from ``wanted`` (B, D), both centred over the rows.
+
+    Centring keeps a large common offset from hiding differences; a single row is compared as it is.
+    """
+    with torch.no_grad():
+        found = backbone.features(sample)
+    centre = wanted.mean(dim=0, keepdim=True) if len(wanted) > 1 else torch.zeros_like(wanted)
+    return ((found - wanted).norm() / (wanted - centre).norm().clamp_min(1e-12)).item()
