@@ -58,6 +58,20 @@ def test_weighted_order_follows_the_weights():
     assert len(keyed.weighted_order(42, 0, 0, np.ones(7))) == 7
 
 
+def test_weighted_order_is_fair_where_a_row_is_expected_less_than_once():
+    weights = [0.1, 0.2, 0.7]
+    drawn = [keyed.weighted_order(42, 0, epoch, weights, total=1)[0] for epoch in range(3000)]
+    assert np.bincount(drawn, minlength=3) / 3000 == pytest.approx(weights, abs=0.03)
+
+
+def test_weighted_order_is_shuffled():
+    """Sorted rows would give the first batches one class only."""
+    drawn = keyed.weighted_order(42, 0, 0, [1.0] * 500 + [5.0] * 100)
+    first = (drawn[:300] >= 500).mean()
+    assert first == pytest.approx((drawn >= 500).mean(), abs=0.1)
+    assert abs(np.corrcoef(drawn[:-1], drawn[1:])[0, 1]) < 0.15
+
+
 @pytest.mark.parametrize("weights", [[0.0, 0.0], [1.0, -1.0], [1.0, float("nan")], [float("inf"), 1.0]])
 def test_impossible_weights_are_refused(weights):
     with pytest.raises(ValueError, match="row weights"):

@@ -61,6 +61,17 @@ def test_saved_state_continues_bit_equal(name, tmp_path):
     assert not all(torch.equal(a, b) for a, b in zip(without, expected, strict=True)), "the check sees a lost state"
 
 
+def test_settings_of_the_groups_come_back_too():
+    optimizer = build("adamw", network())
+    for group in optimizer.param_groups:
+        group.update(lr=0.123, betas=(0.5, 0.6), base_lr=0.456)
+    fresh = build("adamw", network())
+    tensors, settings = optimisers.state_tensors(optimizer)
+    optimisers.load_state(fresh, tensors, json.loads(json.dumps(settings)))
+    for group in fresh.param_groups:
+        assert (group["lr"], group["betas"], group["base_lr"]) == (0.123, (0.5, 0.6), 0.456)
+
+
 def test_the_saved_state_is_a_copy():
     model = network()
     optimizer = build("adamw", model)
