@@ -10,6 +10,7 @@ import hashlib
 import io
 import os
 import struct
+import zlib
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ import PIL
 import simplejpeg
 from PIL import Image
 
+from headstart.data import jpeg
+from headstart.data.exif import orientation as orientation_of
 from headstart.data.files import read_bytes
 from headstart.data.modalities.base import DecodeError, Facts
 from headstart.data.pixels import from_array, from_pil, oriented
@@ -52,8 +55,6 @@ _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"SIMPLE  =", "FITS"),
     (0, b"v/1\x01", "OpenEXR"),
 )
-# libjpeg's warnings after which the pixels are still whole; any other one means that data is missing or damaged.
-_HARMLESS = ("before marker 0xd9", "Invalid SOS parameters", "Unknown Adobe color transform", "unknown JFIF revision")
 
 
 def decode(item: Any, channels: int = 3, shorter_side: int | None = None) -> tuple[np.ndarray, Facts]:
@@ -118,27 +119,43 @@ def _decode_file(data: bytes, channels: int, shorter_side: int | None) -> tuple[
     if kind not in FORMATS:
         raise DecodeError("unsupported-format", f"is of a format that is not read here ({kind})")
     _demand_size(*_announced_size(kind, data))
+    _demand_whole(kind, data)
     try:
-        image = _header(kind, data)
-        _demand_size(*image.size)
-        before = _orientation(image)
-        stored_mode, kind = image.mode, image.format or kind
-        if kind in ("JPEG", "MPO") and stored_mode in ("L", "RGB"):
-            value, after = _decode_jpeg(data, image.size, stored_mode, channels, shorter_side), before
+        head = jpeg.header(data) if kind == "JPEG" else None
+        if head is not None and head.mode != "CMYK":
+            _demand_size(head.width, head.height)
+            value, frames, mode, orientation = _of_jpeg(data, head, channels, shorter_side)
+            width, height = (head.width, head.height) if orientation < 5 else (head.height, head.width)
         else:
-            image.load()
-            after = _orientation(image)  # Pillow turns a TIFF itself while loading; a PNG may tell only now
-            value = from_pil(image, channels)
-        value = oriented(value, after)
-        frames = _frames(image, kind)
+            value, frames, mode, orientation = _of_other(kind, data, channels)
+            height, width = value.shape[:2]
     except (DecodeError, MemoryError):
         raise
     except Exception as error:  # a decoder met hostile or damaged bytes; which error it raises is up to chance
         raise _damage(kind, error) from error
-    orientation = before if before != 1 else after
-    height, width = (image.height, image.width) if after < 5 else (image.width, image.height)
     digest = hashlib.sha256(data).hexdigest()
-    return value, Facts(kind, stored_mode, width, height, orientation, frames, len(data), digest)
+    return value, Facts(kind, mode, width, height, orientation, frames, len(data), digest)
+
+
+def _of_jpeg(
+    data: bytes, head: jpeg.Header, channels: int, shorter_side: int | None
+) -> tuple[np.ndarray, int, str, int]:
+    """(pixels, frames, stored mode, orientation)."""
+    value = jpeg.pixels(data, head, head.mode == "L" and channels == 1, shorter_side)
+    if value.shape[2] != channels:
+        value = from_pil(Image.fromarray(value), channels)
+    return oriented(value, head.orientation), 1, head.mode, head.orientation
+
+
+def _of_other(kind: str, data: bytes, channels: int) -> tuple[np.ndarray, int, str, int]:
+    """(pixels, frames, stored mode, orientation) by Pillow."""
+    image = _header(kind, data)
+    _demand_size(*image.size)
+    mode, before = image.mode, orientation_of(image)
+    image.load()
+    after = orientation_of(image)  # Pillow turns a TIFF itself while loading; a PNG may tell only now
+    value = oriented(from_pil(image, channels), after)
+    return value, _frames(image, kind), mode, before if before != 1 else after
 
 
 def _header(kind: str, data: bytes) -> Image.Image:
@@ -164,35 +181,26 @@ def _announced_size(kind: str, data: bytes) -> tuple[int, int]:
     return 0, 0
 
 
+def _demand_whole(kind: str, data: bytes) -> None:
+    """Find what Pillow lets pass: a PNG whose pixel data was changed (its checksums are not read), a WebP cut short."""
+    if kind == "WEBP" and int.from_bytes(data[4:8], "little") + 8 > len(data):
+        raise DecodeError("truncated", "ends too early: a WEBP file that was cut off")
+    place, ended = 8, kind != "PNG"
+    while not ended:
+        length, name = int.from_bytes(data[place : place + 4], "big"), data[place + 4 : place + 8]
+        end = place + 8 + length
+        if end + 4 > len(data):
+            raise DecodeError("truncated", "ends too early: a PNG file that was cut off")
+        told = int.from_bytes(data[end : end + 4], "big")
+        if name in (b"IHDR", b"PLTE", b"tRNS", b"IDAT") and zlib.crc32(data[place + 4 : end]) != told:
+            raise DecodeError("corrupt", f"is damaged: a PNG file whose {name.decode()} fails its checksum")
+        place, ended = end + 4, name == b"IEND"
+
+
 def _demand_size(width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
         size = f"{width}x{height} is {width * height / 1e6:.0f} million pixels"
         raise DecodeError("too-many-pixels", f"is too large ({size}, the limit is {MAX_PIXELS / 1e6:.0f})")
-
-
-def _decode_jpeg(data: bytes, size: tuple[int, int], mode: str, channels: int, shorter_side: int | None) -> np.ndarray:
-    width, height = size
-    scale = 1
-    while shorter_side and scale < 8 and min(width, height) // (scale * 2) >= 2 * shorter_side:
-        scale *= 2
-    colours = "GRAY" if mode == "L" and channels == 1 else "RGB"
-    limits = {"min_height": -(-height // scale), "min_width": -(-width // scale)} if scale > 1 else {}
-    try:
-        value = simplejpeg.decode_jpeg(data, colours, **limits)
-    except ValueError as error:
-        if not any(text in str(error) for text in _HARMLESS):
-            raise
-        value = simplejpeg.decode_jpeg(data, colours, strict=False, **limits)
-    return value if value.shape[2] == channels else from_pil(Image.fromarray(value), channels)
-
-
-def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 where there is none or the EXIF block cannot be read."""
-    try:
-        found = image.getexif().get(274, 1)
-    except Exception:  # garbage where EXIF should be: the pixels are not worse for it
-        return 1
-    return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
 
 def _frames(image: Image.Image, kind: str) -> int:
@@ -209,7 +217,8 @@ def _damage(kind: str, error: Exception) -> DecodeError:
     """Truncated when the decoder ran out of bytes, corrupt otherwise."""
     text = str(error).lower()
     short = ("truncat", "premature end", "not enough", "could not determine subsampling", "ran out", "end of file")
-    if isinstance(error, EOFError) or any(word in text for word in short):
+    damaged_inside = text.startswith("corrupt jpeg data")  # "premature end of data segment": bytes follow it
+    if not damaged_inside and (isinstance(error, EOFError) or any(word in text for word in short)):
         return DecodeError("truncated", f"ends too early: a {kind} file that was cut off ({error})")
     return DecodeError("corrupt", f"is damaged: a {kind} file that cannot be decoded ({error})")
 
@@ -218,7 +227,7 @@ def _decode_value(item: Any, channels: int) -> tuple[np.ndarray, Facts]:
     """Arrays, tensors and PIL pictures."""
     if isinstance(item, Image.Image):
         _demand_size(*item.size)
-        orientation = _orientation(item)
+        orientation = orientation_of(item)
         value = oriented(from_pil(item, channels), orientation)
         mode, kind = item.mode, item.format or "PIL"
     else:
