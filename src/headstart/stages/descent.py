@@ -82,7 +82,7 @@ class Weighted:
         self.penalised = torch.ones_like(self.curvature)
         self.penalised[-1] = 0
         self.targets = targets
-        self.mass = mass[:, None]  # (P, 1, N), each problem's sums to 1
+        self.mass = (mass / mass.sum(1, keepdim=True).clamp_min(1e-30))[:, None]  # (P, 1, N), each problem's sums to 1
         self.index = targets.expand(len(mass), 1, -1)
         self.problems, self.classes = len(mass), num_classes
 
@@ -151,10 +151,13 @@ def _minimise(
         gradient = problem.gradient(residual) + penalty * solution
         size = residual.abs()
         spread = (size * (1 - size) * problem.mass).sum(2, keepdim=True)  # (P, K, 1): mean of p (1 - p)
-        step = gradient / (spread * problem.curvature + penalty).clamp_min(1e-12)
+        bowl = (spread * problem.curvature + penalty).clamp_min(1e-12)  # the Hessian's diagonal, nearly
+        step = gradient / bowl
         slope = _dot(gradient, step)
         gap = 0.5 * slope / value
-        active = (gap > tolerance) & ~stalled
+        bent = solution * problem.penalised
+        energy = 0.5 * _dot(bent * bowl, bent)  # what the weights are worth, where they are worth less than the loss
+        active = (0.5 * slope > tolerance * torch.minimum(value, energy + 1e-3 * value)) & ~stalled
         if count == max_iterations or not active.any():
             break
         direction = -step
@@ -171,14 +174,14 @@ def _minimise(
         bend = ((residual * change * change).sum(1, keepdim=True) - mean_change**2) * problem.mass
         bend = bend.sum((1, 2), dtype=torch.float64) + _dot(direction * penalty, direction)
         length = torch.where(active, -descent / bend.clamp_min(1e-300), 0.0)
-        for _ in range(12):
+        for shrink in (*[0.5] * 10, 0.0, 0.0):
             stretch = length.float().view(-1, 1, 1)
             residual, loss = problem.residuals(margins + stretch * change)
             new_value = loss + ridge(solution + stretch * direction)
             worse = active & ~(new_value <= value + 1e-4 * length * descent)
             if not worse.any():
                 break
-            length = torch.where(worse, 0.5 * length, length)
-        stalled |= worse | (active & (value - new_value <= 1e-7 * value))  # what float32 resolves
+            length = torch.where(worse, shrink * length, length)
+        stalled |= active & (value - new_value <= 1e-7 * value)  # float32 resolves no more
         margins, solution, value = margins + stretch * change, solution + stretch * direction, new_value
     return solution, value, gap, count

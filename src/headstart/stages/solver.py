@@ -29,7 +29,7 @@ from headstart.stages.descent import Frame, Weighted, follow, frame_of
 
 STRENGTHS = tuple(float(10 ** (1 - step / 3)) for step in range(20))  # 10 … 4.6e-6, three a decade
 METRICS = ("log_loss", "accuracy")
-TOLERANCE = 2e-4
+TOLERANCE = 1e-4
 MAX_ITERATIONS = 200
 FOLDS = 5
 
@@ -100,12 +100,14 @@ def solve_path(
     """Solve every strength and choose one by its score on validation rows, or out of fold where there are none.
 
     ``features`` (N, D); with ``views`` V they hold V augmented versions of the rows, one version after the other
-    (V·N, D), with labels and weights (N,) of the rows. ``val_features`` None chooses by cross-validation: ``folds`` is
-    their number (stratified) or the fold of every row (N,). ``metric`` "accuracy" breaks ties by log-loss, both prefer
-    the stronger penalty. A class without rows gets a low bias and no weight.
+    (V·N, D), with labels and weights of the rows (N,) or of all versions (V·N,). ``val_features`` None chooses by
+    cross-validation: ``folds`` is their number (stratified) or the fold of every row (N,); standardisation and
+    rotation, which see no labels, are of all rows. ``metric`` "accuracy" breaks ties by log-loss, and both prefer the
+    stronger penalty. A class without rows gets a low bias and next to no weight.
 
     A strength is solved when the estimated distance to the optimum (half the squared Newton decrement, with the
-    diagonal of the Hessian) is below ``tolerance`` of the objective, or when float32 allows no further decrease.
+    diagonal of the Hessian) is below ``tolerance`` of the objective and of the weights' own share in it, or when
+    float32 allows no further decrease.
     Equal inputs give equal bits on one machine and number of threads.
 
     Raises:
@@ -115,50 +117,34 @@ def solve_path(
     path = _checked_strengths(strengths, metric)
     frame = frame_of(rows)
     scores = frame.rotate(rows)
-    cross_validate = val_features is None
-    if cross_validate:
-        held_out = _fold_numbers(targets[: len(targets) // views], folds, num_classes).repeat(views).to(rows.device)
-        problem_mass = torch.stack([mass * (held_out != fold) for fold in range(int(held_out.max()) + 1)] + [mass])
+    jury = _Jury(scores, targets)
+    masses = mass[None]
+    if val_features is None:
+        jury.folds = _fold_numbers(targets[: len(targets) // views], folds).repeat(views).to(rows.device)
+        count = int(jury.folds.max()) + 1
+        masses = torch.stack([mass * (jury.folds != fold) for fold in range(count)] + [mass])
     else:
-        val_rows, val_targets, _ = _checked(
-            val_features, val_labels, num_classes, None, 1, kind="validation", like=rows
-        )
-        val_scores = frame.rotate(val_rows)
-        problem_mass = mass[None]
-    problem = Weighted(scores, frame.curvature, targets, problem_mass / problem_mass.sum(1, keepdim=True), num_classes)
-
-    def logits_held_out(solution: torch.Tensor) -> torch.Tensor:  # (P, K, r+1) -> (M or N, K)
-        if not cross_validate:
-            return val_scores @ solution[-1, :, :-1].T + solution[-1, :, -1]
-        every = torch.einsum("nr,pkr->pnk", scores, solution[:-1, :, :-1]) + solution[:-1, None, :, -1]
-        return every.gather(0, held_out[None, :, None].expand(1, -1, num_classes))[0]
-
-    solutions, objectives, gaps, iterations, losses, hits = [], [], [], [], [], []
-    judge = targets if cross_validate else val_targets
-    for solution, objective, gap, count in follow(problem, path, tolerance, max_iterations):
-        logits = logits_held_out(solution)
-        losses.append(float(torch.nn.functional.cross_entropy(logits.double(), judge)))
-        hits.append(float((logits.argmax(1) == judge).double().mean()))
-        solutions.append(solution)
-        objectives.append(objective)
-        gaps.append(gap)
-        iterations.append(count)
-    order = [(loss, -hit) if metric == "log_loss" else (-hit, loss) for loss, hit in zip(losses, hits, strict=True)]
+        held_out, answers, _ = _checked(val_features, val_labels, num_classes, None, 1, kind="validation", like=rows)
+        jury = _Jury(frame.rotate(held_out), answers)
+    problem = Weighted(scores, frame.curvature, targets, masses, num_classes)
+    solved = list(follow(problem, path, tolerance, max_iterations))
+    judged = [jury.score(solution) for solution, *_ in solved]
+    order = [(loss, -hit) if metric == "log_loss" else (-hit, loss) for loss, hit in judged]
     chosen = min(range(len(path)), key=lambda index: (order[index], index))
-    coefs = torch.stack([solution[-1, :, :-1] for solution in solutions])
-    intercepts = torch.stack([solution[-1, :, -1] for solution in solutions])
+    coefs = torch.stack([solution[-1, :, :-1] for solution, *_ in solved])
+    intercepts = torch.stack([solution[-1, :, -1] for solution, *_ in solved])
     weight, bias = frame.fold(coefs[chosen], intercepts[chosen])
     return Path(
         strengths=path,
-        log_losses=tuple(losses),
-        accuracies=tuple(hits),
-        objectives=tuple(objectives),
-        gaps=tuple(gaps),
-        iterations=tuple(iterations),
+        log_losses=tuple(loss for loss, _ in judged),
+        accuracies=tuple(hit for _, hit in judged),
+        objectives=tuple(objective for _, objective, _, _ in solved),
+        gaps=tuple(gap for _, _, gap, _ in solved),
+        iterations=tuple(count for *_, count in solved),
         metric=metric,
         chosen=chosen,
-        held_out=f"{len(problem_mass) - 1} folds" if cross_validate else "validation rows",
-        held_out_logits=logits_held_out(solutions[chosen]),
+        held_out="validation rows" if jury.folds is None else f"{len(masses) - 1} folds",
+        held_out_logits=jury.logits(solved[chosen][0]),
         weight=weight,
         bias=bias,
         coefs=coefs,
@@ -167,11 +153,29 @@ def solve_path(
     )
 
 
-def balanced_weights(labels: Any, num_classes: int) -> torch.Tensor:
-    """Row weights (N,) that give every class present the same total; their mean is 1 (scikit-learn's "balanced")."""
-    targets = torch.as_tensor(labels).long()
-    counts = torch.bincount(targets, minlength=num_classes).double()
-    return (len(targets) / ((counts > 0).sum() * counts.clamp_min(1)))[targets].float()
+@dataclass(eq=False)
+class _Jury:
+    """The rows (M, r) that a strength is chosen on, with labels (M,), and folds (M,) where each is held out once."""
+
+    scores: torch.Tensor
+    labels: torch.Tensor
+    folds: torch.Tensor | None = None
+
+    def logits(self, solution: torch.Tensor) -> torch.Tensor:
+        """(P, K, r+1) -> (M, K), each row by the problem that has not seen it."""
+        if self.folds is None:
+            return self.scores @ solution[-1, :, :-1].T + solution[-1, :, -1]
+        out = self.scores.new_empty(len(self.scores), solution.shape[1])
+        for fold, one in enumerate(solution[:-1]):
+            rows = self.folds == fold
+            out[rows] = self.scores[rows] @ one[:, :-1].T + one[:, -1]
+        return out
+
+    def score(self, solution: torch.Tensor) -> tuple[float, float]:
+        """Log-loss and accuracy."""
+        logits = self.logits(solution)
+        loss = torch.nn.functional.cross_entropy(logits.double(), self.labels)
+        return float(loss), float((logits.argmax(1) == self.labels).double().mean())
 
 
 def _checked(
@@ -184,12 +188,13 @@ def _checked(
     kind: str = "training",
     like: Any = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Features (V·N, D) float32, labels (V·N,) and masses (V·N,) summing to 1, on one device; all mistakes at once."""
+    """Features (V·N, D) float32, labels (V·N,) and masses (V·N,), on one device; all mistakes at once."""
     rows = torch.as_tensor(features).detach()
-    rows = rows.to(device=None if like is None else like.device, dtype=torch.float32)
-    targets = torch.as_tensor(labels).detach().long().repeat(views).to(rows.device)
-    mass = torch.ones(len(targets)) if weights is None else torch.as_tensor(weights).detach().float().repeat(views)
-    mass = mass.to(rows.device)
+    device = "cpu" if rows.device.type == "mps" else rows.device  # float64 is needed
+    rows = rows.to(device=device if like is None else like.device, dtype=torch.float32)
+    targets = _of_all_views(torch.as_tensor(labels).detach().long(), rows, views)
+    mass = torch.ones(len(targets)) if weights is None else torch.as_tensor(weights).detach().float()
+    mass = _of_all_views(mass, rows, views)
     found: list[str] = []
     if rows.ndim != 2 or (like is not None and rows.shape[1:] != like.shape[1:]):
         found.append(f"features must be (rows, features), not {tuple(rows.shape)}")
@@ -211,7 +216,11 @@ def _checked(
                 Problem(what, f"{kind} features", "the backbone's output on these rows is at fault") for what in found
             ],
         )
-    return rows, targets, mass / mass.sum()
+    return rows, targets, mass
+
+
+def _of_all_views(values: torch.Tensor, rows: torch.Tensor, views: int) -> torch.Tensor:
+    return (values.repeat(views) if len(values) * views == len(rows) else values).to(rows.device)
 
 
 def _checked_strengths(strengths: Sequence[float] | None, metric: str) -> tuple[float, ...]:
@@ -226,7 +235,7 @@ def _checked_strengths(strengths: Sequence[float] | None, metric: str) -> tuple[
     return path
 
 
-def _fold_numbers(targets: torch.Tensor, folds: int | Any, num_classes: int) -> torch.Tensor:
+def _fold_numbers(targets: torch.Tensor, folds: int | Any) -> torch.Tensor:
     """The fold of every row (N,): as given, or dealt out within each class in a fixed shuffled order."""
     if not isinstance(folds, int):
         given = torch.as_tensor(folds).long()
