@@ -74,7 +74,8 @@ def from_columns(table: Table, modality: str, settings: DataSettings, *, labelle
         found.given = _given(table, split_in, problems)
     if group_in is not None:
         found.groups = _groups(table, group_in, notes)
-    return _with_paths(found, table, settings, None if group_in is not None else group_by)
+    pattern = group_by if group_by is not None and "(" in group_by and group_in is None else None
+    return _with_paths(found, table, settings, pattern)
 
 
 def familiar(name: str) -> str:

@@ -165,16 +165,12 @@ def _wrapper(found: Walk) -> str:
     """``"photos/"`` when an archive unpacked to one folder around everything and the classes are inside it, else ""."""
     prefix = ""
     while True:
-        inside = [
-            name.removeprefix(prefix).split("/") for name in (*found.files, *found.folders) if name.startswith(prefix)
-        ]
-        tops = {parts[0] for parts in inside if parts != [""]}
-        below = {parts[1] for parts in inside if len(parts) > 1}
-        top = next(iter(tops), "")
-        files_below = any(os.path.dirname(name) == prefix + top for name in found.files)
-        if len(tops) != 1 or split_name(top) or files_below or not (len(below) > 1 or any(map(split_name, below))):
-            return prefix
-        prefix += f"{top}/"
+        below = {name[len(prefix) :].split("/")[0] for name in found.folders if name.startswith(prefix)}
+        if len(below) != 1 or any(map(split_name, below)):
+            return prefix if below else ""
+        prefix += f"{below.pop()}/"
+        if any(os.path.dirname(name) + "/" == prefix for name in found.files):
+            return ""
 
 
 def _layout(files: Sequence[str], folders: Sequence[str]) -> dict[str, str] | None:

@@ -11,6 +11,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,8 @@ def read_table(path: str, source: str) -> Table:
     text = _decoded(Path(path).read_bytes(), source, notes)
     if extension in (".jsonl", ".ndjson"):
         return _read_json_lines(text, path, source, notes)
-    return _read_csv(text, path, source, notes, "\t" if extension == ".tsv" else None)
+    with _long_cells():
+        return _read_csv(text, path, source, notes, "\t" if extension == ".tsv" else None)
 
 
 def _decoded(data: bytes, source: str, notes: list[str]) -> str:
@@ -131,7 +133,6 @@ def _table(
 
 def _records(text: str, delimiter: str, source: str, problems: list[Problem]) -> Iterator[tuple[int, list[str]]]:
     """(line, cells) of every record that is not blank; a broken quote ends the file with a problem."""
-    before = csv.field_size_limit(_MAX_CELL)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     line = 1
     try:
@@ -141,6 +142,14 @@ def _records(text: str, delimiter: str, source: str, problems: list[Problem]) ->
             line = reader.line_num + 1
     except csv.Error as error:
         problems.append(Problem(f"{error} in the record that starts at line {line}", source, "is a quote not closed?"))
+
+
+@contextmanager
+def _long_cells() -> Iterator[None]:
+    """The csv module's limit is one for the whole process: raise it only while a table is read."""
+    before = csv.field_size_limit(_MAX_CELL)
+    try:
+        yield
     finally:
         csv.field_size_limit(before)
 
