@@ -14,12 +14,11 @@ import numpy as np
 import torch
 
 from headstart.core.events import Decision, Notice
-from headstart.data.augment import policy
 from headstart.engine import cache, features, keyed, streams
 from headstart.engine.cache import CacheDecision, FeatureStore, FrontierCache
 from headstart.engine.features import Emit
 from headstart.engine.runtime import Runtime
-from headstart.engine.streams import Examples
+from headstart.engine.streams import Examples, augmentation
 from headstart.models import resume
 from headstart.models.model import Model
 from headstart.stages.base import Training
@@ -55,7 +54,7 @@ class Frontiers:
 
     def pooled(self, examples: Examples, view: int = 0, augment: Any = None) -> torch.Tensor:
         """Pooled features (N, D) of one view; view 0 is the plain picture. The backbone must be as it came."""
-        chosen = None if view == 0 else policy(augment)
+        chosen = None if view == 0 else augmentation(augment)
         key = self._key(examples, chosen, view)
         found = self.kept.read(key) if self.kept else None
         if found is not None and len(found) == len(examples):
@@ -73,7 +72,7 @@ class Frontiers:
         """The frontier below the thawed blocks, for training and validation rows, where it can be cached."""
         frontier = self.model.frozen_prefix
         views = 1 if stage.views == "live" else stage.views
-        repeats = stage.views != "live" or policy(stage.augment) is None
+        repeats = stage.views != "live" or augmentation(stage.augment) is None
         decision = cache.decide(
             frontier,
             len(self.model.backbone.blocks),
@@ -87,7 +86,7 @@ class Frontiers:
             return Frontier(decision)
         caches = FrontierCache(frontier, len(train), views), FrontierCache(frontier, len(val))
         for view in range(views):
-            augment = None if view == 0 else policy(stage.augment)
+            augment = None if view == 0 else augmentation(stage.augment)
             self._record(caches[0], view, train, augment, (self.seed, index, view))
         self._record(caches[1], 0, val, None, ())
         return Frontier(decision, *caches)

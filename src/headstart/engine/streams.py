@@ -16,6 +16,7 @@ import torch
 from torch.utils._pytree import tree_map
 
 from headstart.data import loaders
+from headstart.data.augment import AugmentPolicy, policy
 from headstart.data.splits import Rows
 from headstart.data.store import Store
 from headstart.engine import keyed, memory
@@ -153,6 +154,12 @@ class CachedStream:
             rows = self.runtime.share_of(effective)
             targets = torch.as_tensor(self.order.rows.labels[rows], device=device)
             yield Update(rows, self.cache.take(view, rows, device), targets, self.frontier, len(effective))
+
+
+def augmentation(value: Any) -> Any:
+    """The policy that a setting means, or None where every view of a row would be the same."""
+    found = policy(value)
+    return None if isinstance(found, AugmentPolicy) and not found.is_random else found
 
 
 def as_images(pictures: np.ndarray, device: torch.device) -> torch.Tensor:

@@ -20,9 +20,9 @@ PLANS: dict[str, tuple[Stage, ...]] = {
     "probe": (probe.Settings(),),
     "gradual": (
         probe.Settings(),
-        thaw.Settings(name="thaw-quarter", blocks=0.25, epochs=6, lr=3e-4, views=2, patience=3),
-        thaw.Settings(name="thaw-half", blocks=0.5, epochs=6, lr=2e-4, views=2, patience=3),
-        thaw.Settings(name="thaw-all", blocks="all", epochs=6, lr=1e-4, patience=3),
+        thaw.Settings(name="thaw-quarter", blocks=0.25, epochs=6, lr=3e-4, views=2, head_multiple=1.0, patience=3),
+        thaw.Settings(name="thaw-half", blocks=0.5, epochs=6, lr=2e-4, views=2, head_multiple=1.0, patience=3),
+        thaw.Settings(name="thaw-all", blocks="all", epochs=6, lr=1e-4, head_multiple=1.0, patience=3),
     ),
     "full": (thaw.Settings(name="full", blocks="all", epochs=12, lr=3e-4, layer_decay=1.0, patience=5),),
     "scratch": (scratch.Settings(epochs=20, patience=10),),

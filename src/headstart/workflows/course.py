@@ -18,7 +18,6 @@ from headstart.core import manifest
 from headstart.core.errors import ConfigError, TrainingError
 from headstart.core.events import Notice, StageDone, StageStarted
 from headstart.core.run import Run
-from headstart.data.augment import policy
 from headstart.engine import balance, features, groups, streams
 from headstart.engine.cache import CacheDecision, FrontierCache
 from headstart.engine.checkpoint import Checkpoints, load_tensors, save_tensors
@@ -27,7 +26,7 @@ from headstart.engine.frontier import Frontiers
 from headstart.engine.loop import Job, Loop
 from headstart.engine.mixing import Mixer
 from headstart.engine.runtime import Runtime
-from headstart.engine.streams import Examples
+from headstart.engine.streams import Examples, augmentation
 from headstart.measure import metrics
 from headstart.measure.evaluation import Evaluation
 from headstart.measure.metrics import OwnMetric
@@ -204,7 +203,7 @@ class Course:
         order = streams.Order(self.seed, index, self.train.rows, stage.batch_size, weights)
         if cached is not None:
             return streams.CachedStream(self.runtime, order, cached)
-        return streams.LiveStream(self.runtime, order, self.train, policy(stage.augment))
+        return streams.LiveStream(self.runtime, order, self.train, augmentation(stage.augment))
 
     def _groups(self, stage: Training) -> list[dict[str, Any]]:
         backbone = self.model.backbone

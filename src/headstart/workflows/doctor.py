@@ -20,7 +20,7 @@ from typing import Literal
 
 Status = Literal["ok", "info", "warning", "error"]
 CPU_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "bf16", "i8mm", "sve")
-WATCHED = [
+WATCHED = (
     "torch",
     "torchvision",
     "timm",
@@ -37,7 +37,7 @@ WATCHED = [
     "pydantic",
     "typer",
     "rich",
-]
+)
 LOW_DISK_GB, LOW_MEMORY_GB = 2.0, 2.0
 HUB_SECONDS, WALK_SECONDS = 3.0, 1.0
 

@@ -128,8 +128,11 @@ def _png(pixels: np.ndarray) -> bytes:
 
 
 def _save_model(run: Run, course: Course, decoded: Decoded, temperature: float) -> None:
+    import torch
+
     golden = next(iter(decoded.examples("val").batches(np.arange(min(4, len(decoded.splits.val))), batch_size=4)))
-    course.model.save(run.model_folder, golden=golden.inputs, temperature=temperature)
+    course.model.temperature = temperature
+    course.model.save(run.model_folder, examples=torch.from_numpy(golden.inputs))
 
 
 def _beaten_by(run: Run, course: Course, val: Evaluation) -> str | None:

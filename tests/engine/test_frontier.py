@@ -1,0 +1,152 @@
+"""The frozen frontier: cached and live give the same logits and gradients; the cache says why it is used."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from headstart.core.events import Decision, Notice
+from headstart.engine import cache, features
+from headstart.engine.cache import FeatureStore, FrontierCache
+from headstart.engine.frontier import Frontiers
+from headstart.engine.runtime import Runtime
+from headstart.stages.base import Training
+from headstart.stages.learner import POOLED
+
+
+@pytest.fixture
+def frontiers(model):
+    def make(net=None, budget=10**9, kept=None, said=None):
+        net = net or model()
+        emit = (said if said is not None else []).append
+        return Frontiers(net, Runtime("cpu"), emit, 7, budget, kept)
+
+    return make
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 3])
+def test_cached_logits_are_the_live_ones_bit_for_bit(frontiers, examples, model, blocks):
+    net = model()
+    net.thaw(blocks)
+    val = examples(12, "val")
+    found = frontiers(net).of_stage(0, Training(augment="none", views=1), examples(), val)
+    assert found.decision.used
+    assert found.val.frontier == 4 - blocks
+    live = features.evaluate(net, val, Runtime("cpu"), batch_size=32)
+    cached = features.evaluate(net, val, Runtime("cpu"), batch_size=32, cache=found.val)
+    assert np.array_equal(live.logits, cached.logits)
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_training_from_the_cache_gives_the_same_weights(loop, model, frontiers, examples, blocks):
+    recipe = Training(epochs=2, batch_size=8, lr=1e-3, augment="none", views=1, head_multiple=1.0)
+    live = loop(recipe, net=model(), blocks=blocks)
+    list(live.run())
+    net = model()
+    net.thaw(blocks)
+    found = frontiers(net).of_stage(0, recipe, examples(), examples(12, "val", seed=1))
+    cached = loop(recipe, net=net, blocks=blocks, cache=found.train)
+    list(cached.run())
+    pairs = zip(live.job.learner.state_dict().items(), cached.job.learner.state_dict().values(), strict=True)
+    for (name, a), b in pairs:
+        assert torch.equal(a, b), name
+
+
+def test_views_differ_and_are_drawn_once(frontiers, examples, model):
+    net = model()
+    net.thaw(1)
+    train = examples()
+    found = frontiers(net).of_stage(0, Training(augment="standard", views=3), train, examples(12, "val"))
+    again = frontiers(net).of_stage(0, Training(augment="standard", views=3), train, examples(12, "val"))
+    rows = np.arange(24)
+    views = [found.train.take(view, rows) for view in range(3)]
+    assert not torch.equal(views[0], views[1])
+    assert not torch.equal(views[1], views[2])
+    assert all(torch.equal(views[view], again.train.take(view, rows)) for view in range(3))
+
+
+@pytest.mark.parametrize(
+    ("settings", "blocks", "budget", "reason"),
+    [
+        (Training(augment="none"), "all", 10**9, "no block is frozen"),
+        (Training(augment="standard"), 1, 10**9, "fresh augmented"),
+        (Training(augment="none"), 1, 10, "exceeds the budget"),
+        (Training(augment="none", mixup=0.2), 1, 10**9, "fresh augmented"),
+    ],
+)
+def test_why_nothing_is_cached_is_said(frontiers, examples, model, settings, blocks, budget, reason):
+    net = model()
+    net.thaw(blocks)
+    said: list = []
+    found = frontiers(net, budget, said=said).of_stage(0, settings, examples(), examples(12, "val"))
+    assert found.train is None
+    decision = next(event for event in said if isinstance(event, Decision))
+    assert (decision.choice, reason in decision.reason) == ("not used", True)
+
+
+def test_an_unfilled_cache_refuses_to_answer():
+    kept = FrontierCache(POOLED, 4)
+    kept.put(0, np.array([0, 1]), torch.ones(2, 3))
+    assert not kept.complete
+    with pytest.raises(AssertionError, match="before it was filled"):
+        kept.take(0, np.array([1, 2]))
+
+
+def test_rows_come_back_in_the_order_asked_for_whatever_order_they_came_in():
+    kept = FrontierCache(1, 6)
+    values = torch.arange(12.0).reshape(6, 2)
+    for rows in (np.array([4, 1]), np.array([0, 5, 3]), np.array([2])):
+        kept.put(0, rows, {"maps": values[rows], "none": None})
+    taken = kept.take(0, np.array([5, 0]))
+    assert torch.equal(taken["maps"], values[[5, 0]])
+    assert taken["none"] is None
+
+
+def test_features_of_an_earlier_run_are_kept_and_checked(frontiers, examples, tmp_path):
+    kept = FeatureStore(tmp_path, 10**9)
+    said: list = []
+    first = frontiers(kept=kept).pooled(examples())
+    again = frontiers(kept=kept, said=said).pooled(examples())
+    assert torch.equal(first, again)
+    assert any(isinstance(event, Notice) and event.kind == "features-kept" for event in said)
+    (file,) = tmp_path.glob("*.safetensors")
+    data = bytearray(file.read_bytes())
+    data[-3] ^= 1
+    file.write_bytes(bytes(data))
+    said.clear()
+    assert torch.equal(frontiers(kept=kept, said=said).pooled(examples()), first)
+    assert not any(isinstance(event, Notice) for event in said), "a damaged file was taken"
+
+
+@pytest.mark.parametrize("change", ["weights", "rows", "spec"])
+def test_kept_features_never_serve_another_question(frontiers, examples, model, tmp_path, change):
+    from headstart.data.modalities.image import ImageSpec
+
+    kept = FeatureStore(tmp_path, 10**9)
+    frontiers(model(), kept=kept).pooled(examples())
+    net = model(seed=1) if change == "weights" else model()
+    other = examples(seed=5) if change == "rows" else examples()
+    if change == "spec":
+        other = examples(spec=ImageSpec(size=(32, 32), resize=40))
+    said: list = []
+    frontiers(net, kept=kept, said=said).pooled(other)
+    assert not any(isinstance(event, Notice) for event in said)
+
+
+def test_the_oldest_features_leave_when_the_store_is_full(tmp_path):
+    import os
+
+    kept = FeatureStore(tmp_path, 5000)
+    for number in range(4):
+        kept.write(str(number), torch.full((256,), float(number)))
+        os.utime(tmp_path / f"{number}.safetensors", (number, number))
+    kept.write("4", torch.zeros(256))
+    left = {path.stem for path in tmp_path.glob("*.safetensors")}
+    assert "4" in left
+    assert "0" not in left
+    assert sum(path.stat().st_size for path in tmp_path.glob("*.safetensors")) <= 5000
+
+
+def test_a_frontier_of_unknown_size_is_measured_by_the_row():
+    assert cache.tree_bytes({"a": torch.zeros(2, 10), "b": (torch.zeros(2), torch.zeros(7))}, 2) == 40 + 4
