@@ -19,6 +19,7 @@ EXAMPLES = """
 [bold]headstart fit photos/ --backbone timm/resnet18.a1_in1k --plan full lr=3e-4 mixup=0.2[/]\n
 [bold]headstart predict runs/photos new/ --output predictions.csv[/]
 """
+INTERRUPTED = 130  # what typer makes of Ctrl-C
 EPILOG = (
     "Exit codes: 0 done, 1 error, 2 nothing acceptable came out. --traceback, with any verb, shows where an error rose."
 )
@@ -45,15 +46,21 @@ Offline = Annotated[bool, typer.Option("--offline", help="Use only what is on th
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file instead of the terminal.")]
 
 
-@app.callback()
-def _options(
-    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False,
-) -> None:
-    if version:
+def _show_version(wanted: bool) -> None:
+    if wanted:
         import headstart
 
         typer.echo(f"headstart {headstart.__version__}")
         raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version)
+    ] = False,
+) -> None:
+    """Options of the program itself."""
 
 
 @app.command()
@@ -258,7 +265,7 @@ def run(arguments: list[str], *, traceback: bool = False) -> int:
     from headstart.core.errors import HeadstartError
 
     try:
-        return int(app(arguments, standalone_mode=False) or 0)
+        code = int(app(arguments, prog_name="headstart", standalone_mode=False) or 0)
     except HeadstartError as error:
         if traceback:
             raise
@@ -266,28 +273,26 @@ def run(arguments: list[str], *, traceback: bool = False) -> int:
 
         terminal.show_error(error)
         return error.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        typer.echo("\ninterrupted", err=True)
-        if arguments[:1] == ["fit"]:
-            again = [*arguments, *(["--resume"] if "--resume" not in arguments else [])]
-            typer.echo(f"resume with: {shlex.join(['headstart', *again])}", err=True)
-        return 130
-    except BrokenPipeError:  # `headstart models | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except Exception as error:
-        if hasattr(error, "format_message"):  # a mistake on the command line
-            error.show()
+        show = getattr(error, "show", None)  # a mistake on the command line
+        if show is not None:
+            show()
             return 1
         if traceback:
             raise
         typer.echo(f"error: {type(error).__name__}: {error}", err=True)
         typer.echo("this should not happen; the same command with --traceback shows where", err=True)
         return 1
+    if code == INTERRUPTED:
+        typer.echo("\ninterrupted", err=True)
+        if arguments[:1] == ["fit"]:
+            again = [word for word in arguments if word != "--resume"]
+            typer.echo(f"resume with: {shlex.join(['headstart', *again, '--resume'])}", err=True)
+    return code
 
 
 def _experiment(words: list[str] | None, config: Path | None, *, offline: bool, **flags: Any) -> Experiment:
-    """The settings of a command line. The first word is the data unless it reads ``key=value``; an existing path wins."""
+    """The settings of a command line. Its first word is the data; ``key=value`` is only where that path exists."""
     overrides = list(words or [])
     data = None
     if overrides and ("=" not in overrides[0] or Path(overrides[0]).exists()):

@@ -7,7 +7,6 @@ from typing import Any
 
 from rich import box
 from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -42,7 +41,7 @@ def stage_table(
 ) -> Table:
     """Rows: the baselines, then the stages; the score with its 95 % interval, drawn where there is room."""
     table = _table()
-    trains, drawn = console.width >= 90, console.width >= 112 and not console.options.ascii_only
+    trains, drawn = console.width >= 90, console.width >= 112
     measured = [dict(entry.get("metrics") or {}).get(metric) for entry in baselines]
     measured += [stage["metrics"]["val"].get(metric) for stage in stages]
     rows = next((value["n"] for value in measured if value), 0)
@@ -74,24 +73,52 @@ def explained(rows: Iterable[tuple[str, Any, str]]) -> Table:
 
 
 def findings(found: Sequence[Any], checked: int) -> RenderableType:
-    """The findings of an audit, the gravest first, each with a few of its rows and what to do."""
+    """The findings of an audit, the gravest first, each with what to do."""
     order = {"error": 0, "warning": 1, "info": 2}
-    lines: list[RenderableType] = []
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(width=8)
+    grid.add_column(overflow="fold")
     for finding in sorted(found, key=lambda finding: order[finding.severity]):
-        style = SEVERITIES[finding.severity]
         where = f" ({finding.split})" if finding.split else ""
-        lines.append(Text.assemble((f"{finding.severity:<8}", style), clean(finding.message), (where, "quiet")))
-        names = list(finding.names[:3])
-        if names:
-            more = f" and {len(finding.names) - 3} more" if len(finding.names) > 3 else ""
-            lines.append(Padding(Text(clean(", ".join(map(str, names)) + more), style="quiet"), (0, 0, 0, 8)))
-        if finding.remedy:
-            lines.append(Padding(Text(clean(finding.remedy), style="quiet"), (0, 0, 0, 8)))
+        remedy = f"\n{clean(finding.remedy)}" if finding.remedy else ""
+        message = Text.assemble(clean(finding.message), (where + remedy, "quiet"))
+        grid.add_row(Text(finding.severity, style=SEVERITIES[finding.severity]), message)
     counts = {name: sum(finding.severity == name for finding in found) for name in order}
-    lines.append(
-        Text(f"{checked} files checked: {counts['error']} errors, {counts['warning']} warnings, nothing changed")
-    )
-    return Group(*lines)
+    told = f"{checked} rows checked: {counts['error']} errors, {counts['warning']} warnings; nothing was changed"
+    return Group(grid, Text(told, style="bold"))
+
+
+def counts(by_split: Mapping[str, Mapping[str, int]], limit: int = 30) -> Table:
+    """Rows of every class in every split; of many classes the largest."""
+    table = _table()
+    table.add_column("class", overflow="fold")
+    for split in by_split:
+        table.add_column(split, justify="right")
+    labels = sorted(next(iter(by_split.values())), key=lambda label: -by_split["train"][label])
+    for label in sorted(labels) if len(labels) <= limit else labels[:limit]:
+        table.add_row(Text(clean(label)), *(str(split[label]) for split in by_split.values()))
+    if len(labels) > limit:
+        table.add_row(Text(f"and {len(labels) - limit} more", style="quiet"))
+    table.add_row(Text("all", style="bold"), *(Text(str(sum(split.values())), "bold") for split in by_split.values()))
+    return table
+
+
+def checks(found: Iterable[Any]) -> Table:
+    """What the doctor saw; remedies below what they belong to."""
+    grid = Table.grid(padding=(0, 2))
+    for _ in range(2):
+        grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    last = ""
+    for check in found:
+        topic = "" if check.topic == last else check.topic
+        last = check.topic
+        style = "" if check.status in ("ok", "info") else SEVERITIES[check.status]
+        text = Text(clean(check.value), style=style)
+        if check.remedy:
+            text.append(f"\n{clean(check.remedy)}", style="quiet")
+        grid.add_row(Text(topic, style="bold"), Text(check.name, style=style or "quiet"), text)
+    return grid
 
 
 def evaluation(measured: Mapping[str, Any], title: str) -> Table:
@@ -109,6 +136,22 @@ def evaluation(measured: Mapping[str, Any], title: str) -> Table:
     return table
 
 
+def classes(scores: Iterable[Any], limit: int = 40) -> Table:
+    """Recall, precision and F1 of every class; of many classes the worst."""
+    table = _table()
+    for title in ("class", "n", "recall [95 %]", "precision", "F1"):
+        table.add_column(title, justify="left" if title == "class" else "right", overflow="fold")
+    ranked = sorted(scores, key=lambda score: score.f1.value)
+    for score in ranked[:limit]:
+        recall, precision = score.recall, score.precision
+        interval = f"{100 * recall.value:.1f} % [{100 * recall.low:.0f}, {100 * recall.high:.0f}]"
+        values = (str(recall.n), interval, f"{100 * precision.value:.1f} %", f"{100 * score.f1.value:.1f} %")
+        table.add_row(Text(clean(score.name)), *values)
+    if len(ranked) > limit:
+        table.add_row(Text(f"and {len(ranked) - limit} better ones", style="quiet"))
+    return table
+
+
 def predictions(rows: Iterable[Any], top: int) -> Table:
     """File, label and probability; more columns for ``top`` > 1."""
     table = _table()
@@ -118,9 +161,9 @@ def predictions(rows: Iterable[Any], top: int) -> Table:
         table.add_column("", justify="right", no_wrap=True)
     for row in rows:
         cells: list[RenderableType] = [Text(clean(row.name))]
-        if row.problem is not None:
+        if row.problem:
             cells.append(Text(clean(row.problem), style="warn"))
-        for rank, (label, probability) in enumerate(row.labels[:top]):
+        for rank, (label, probability) in enumerate(row.scores[:top]):
             cells.append(Text(clean(label), style="bold" if rank == 0 else "quiet"))
             cells.append(Text(f"{100 * probability:.1f} %", style="" if rank == 0 else "quiet"))
         table.add_row(*cells)

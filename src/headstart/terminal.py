@@ -5,7 +5,9 @@ Imports rich and nothing heavy. Colours are of the 256-colour cube and chosen to
 
 from __future__ import annotations
 
+import io
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
@@ -35,14 +37,14 @@ THEME = Theme(
 )
 SHARES = {"accuracy", "top5", "macro_f1", "balanced_accuracy"}
 VERDICTS = {"keep": ("✓", "kept", "good"), "revert": ("↩", "reverted", "warn"), "stop": ("■", "stopped", "bad")}
-_ASCII = str.maketrans(
-    {"✓": "+", "↩": "<", "■": "x", "▸": ">", "·": "-", "±": "~", "●": "o", "├": "|", "┤": "|", "─": "-"}
-)
 HEARTBEAT_SECONDS = 15.0
 
 
 def console(*, stderr: bool = False) -> Console:
     """A console that is plain (no control codes at all) unless it writes to a terminal that wants colours."""
+    stream = sys.stderr if stderr else sys.stdout
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="replace")  # a terminal that lacks a character shows ?, and the run goes on
     made = Console(stderr=stderr, theme=THEME, highlight=False, emoji=False)
     if made.is_terminal and "NO_COLOR" not in os.environ and not made.is_dumb_terminal:
         return made
@@ -123,9 +125,7 @@ class Terminal:
                 self._stage_done(event)
 
     def say(self, text: Text, indent: int = 4) -> None:
-        """One paragraph, wrapped with a hanging indent; in ASCII where the terminal knows nothing else."""
-        if self.console.options.ascii_only:
-            text = Text(text.plain.translate(_ASCII))
+        """One paragraph, wrapped with a hanging indent."""
         if self._live is None:  # a log: one line stays one line
             self.console.print(text, soft_wrap=True)
             return
