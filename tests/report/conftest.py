@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 from headstart.core import manifest
 from headstart.core.events import Decision, EpochDone, Event, Notice, Phase, StageDone, StageStarted
 from headstart.core.run import Run
+from headstart.measure.calibration import fit_temperature
 from headstart.measure.evaluation import Evaluation
 
 PETS = ("abyssinian", "beagle", "bengal", "boxer", "maine coon", "pug", "samoyed")
@@ -29,7 +30,7 @@ def evaluation(split: str, n: int, classes: Sequence[str], skill: float, seed: i
     labels = np.sort(np.arange(n) % k)
     noise = shared.normal(size=(n, k)) + 0.35 * own.normal(size=(n, k))
     near = np.eye(k)[labels] + 0.55 * np.eye(k)[(labels + 1) % k] * (labels % 2 == 0)[:, None]
-    return Evaluation(split, np.arange(n), 2.2 * (noise + skill * near), labels, tuple(classes))
+    return Evaluation(split, np.arange(n), 3.6 * (noise + skill * near), labels, tuple(classes))
 
 
 def picture(row: int, size: int = 160) -> Image.Image:
@@ -61,7 +62,7 @@ def layers(stage: int) -> list[dict[str, Any]]:
 
 
 def write_stage(
-    run: Run, index: int, name: str, classes: Sequence[str], n_val: int, previous: Evaluation | None
+    run: Run, index: int, name: str, title: str, classes: Sequence[str], n_val: int, previous: Evaluation | None
 ) -> Evaluation:
     answers = evaluation("val", n_val, classes, SKILL[name], seed=index)
     difference = None if previous is None else answers.compare(previous)
@@ -79,7 +80,7 @@ def write_stage(
     solved = name == "probe"
     result: dict[str, Any] = {
         "index": index,
-        "name": name,
+        "name": title,
         "method": "probe" if solved else "thaw",
         "settings": {"views": 1}
         if solved
@@ -104,7 +105,7 @@ def write_stage(
     manifest.write_json(folder / "result.json", result)
     answers.save(folder / "predictions.npz")
     manifest.seal(folder)
-    run.record(StageDone(index, name, SECONDS[name], verdict["decision"], reason, result["metrics"]["val"]))
+    run.record(StageDone(index, title, SECONDS[name], verdict["decision"], reason, result["metrics"]["val"]))
     return answers if keep or previous is None else previous
 
 
@@ -143,6 +144,7 @@ def make_run(
     names: Callable[[str, int], str] = lambda split, row: f"{split}/{row:04d}.jpg",
     findings: Sequence[dict[str, Any]] | None = None,
     note: str = "train/ and val/ were given; test/ was split off",
+    titles: Sequence[str] = STAGES,
 ) -> Run:
     """Write a run of ``gradual``; ``n_test=0`` leaves the test split out, ``finished=False`` the result."""
     run, k = Run(folder), len(classes)
@@ -190,15 +192,19 @@ def make_run(
         run.write("baseline/result.json", results)
     best: Evaluation | None = None
     for index, name in enumerate(STAGES[:stages]):
-        run.record(StageStarted(index, name, "thaw" if index else "probe", "…", 6 if index else 0, 168 if index else 0))
+        run.record(
+            StageStarted(
+                index, titles[index], "thaw" if index else "probe", "…", 6 if index else 0, 168 if index else 0
+            )
+        )
         if index:
             record_epochs(run, index, name)
-        best = write_stage(run, index, name, classes, n_val, best)
+        best = write_stage(run, index, name, titles[index], classes, n_val, best)
     if not finished:
         run.record(StageStarted(stages, STAGES[min(stages, 3)], "thaw", "…", 6, 168))
         return run
     assert best is not None
-    write_result(run, best, classes, n_test)
+    write_result(run, best, classes, n_test, titles[2])
     return run
 
 
@@ -229,7 +235,7 @@ def default_findings(names: Callable[[str, int], str]) -> list[dict[str, Any]]:
     ]
 
 
-def write_result(run: Run, best: Evaluation, classes: Sequence[str], n_test: int) -> None:
+def write_result(run: Run, best: Evaluation, classes: Sequence[str], n_test: int, title: str) -> None:
     test = evaluation("test", n_test, classes, SKILL["thaw-half"], 77) if n_test else None
     shown = test or best
     if test is not None:
@@ -238,12 +244,12 @@ def write_result(run: Run, best: Evaluation, classes: Sequence[str], n_test: int
     run.write(
         "result.json",
         {
-            "best": "thaw-half",
+            "best": title,
             "metrics": {
                 "val": {m: v.as_json() for m, v in best.metrics().items()},
                 "test": {m: v.as_json() for m, v in test.metrics().items()} if test else None,
             },
-            "temperature": 1.62,
+            "temperature": fit_temperature(best.logits, best.labels),
             "seconds": 265.8,
             "phases": [{"name": name, "seconds": seconds} for name, seconds in phases],
             "test_reads": 1 if test else 0,

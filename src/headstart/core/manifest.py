@@ -99,7 +99,8 @@ def check(folder: Path) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+    # a file name that is not UTF-8 holds lone surrogates; "\\udcff" is how JSON writes one
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _sync_folder(folder: Path) -> None:

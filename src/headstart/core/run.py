@@ -56,7 +56,7 @@ class Run:
             self.write("decisions.json", [*decisions, {"time": time.time(), **asdict(event)}])
         line = json.dumps({"time": time.time(), **event.as_json()}, default=manifest.plain, ensure_ascii=False)
         self.path.mkdir(parents=True, exist_ok=True)
-        with open(self.path / "events.jsonl", "a", encoding="utf-8") as file:
+        with open(self.path / "events.jsonl", "a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(line + "\n")
 
     def events(self) -> list[dict[str, Any]]:

@@ -210,12 +210,13 @@ class Evaluation:
 
     def save(self, path: str | Path) -> None:
         """Write an .npz file (numpy's own format, no pickle), atomically."""
-        text = json.dumps({"format": FORMAT, "split": self.split, "classes": self.classes}, ensure_ascii=False)
+        text = json.dumps({"format": FORMAT, "split": self.split, "classes": self.classes})
+        about = text.encode("ascii")
         arrays: dict[str, Any] = {"rows": self.rows, "logits": self.logits, "labels": self.labels}
 
         def write(temporary: Path) -> None:
             with open(temporary, "wb") as file:
-                np.savez(file, about=np.frombuffer(text.encode(), dtype=np.uint8), **arrays)
+                np.savez(file, about=np.frombuffer(about, dtype=np.uint8), **arrays)
 
         manifest.write_atomically(Path(path), write)
 
@@ -248,13 +249,13 @@ class Evaluation:
         """A DataFrame: row, (name), label, predicted, confidence, correct, loss. ``names`` are of the whole split."""
         import pandas as pd
 
-        labels = np.array(self.classes, dtype=object)
+        labels = np.array(self.classes, dtype=object)  # object, as file names need not be valid UTF-8
         columns: dict[str, Any] = {"row": self.rows}
         if names is not None:
-            columns["name"] = [names[row] for row in self.rows]
+            columns["name"] = pd.Series([names[row] for row in self.rows], dtype=object)
         columns |= {
-            "label": labels[self.labels],
-            "predicted": labels[self.predicted],
+            "label": pd.Series(labels[self.labels], dtype=object),
+            "predicted": pd.Series(labels[self.predicted], dtype=object),
             "confidence": self.probabilities.max(axis=1),
             "correct": self.correct,
             "loss": self.losses,

@@ -75,7 +75,7 @@ class Pair:
     label: str
     predicted: str
     count: int
-    share: str
+    total: int
     bar: Markup
     images: tuple[str, ...]
 
@@ -128,7 +128,8 @@ def class_table(evaluation: Evaluation) -> ClassTable:
     """Precision, recall and F1 of each class, the weakest first."""
     scores = evaluation.per_class()
     order = sorted(range(len(scores)), key=lambda i: (scores[i].recall.n == 0, scores[i].f1.value))[:LISTED]
-    scale = Scale(0.0, 1.0)
+    bounds = [bound for i in order for bound in (scores[i].f1.low, scores[i].f1.high)]
+    scale = charts.scale_over([*bounds, 1.0], within=(0.0, 1.0))
     rows = []
     for index in order:
         found = scores[index]
@@ -182,7 +183,7 @@ def worst(contents: Contents, evaluation: Evaluation, limit: int = 12) -> list[P
     return pictures
 
 
-def pairs(contents: Contents, evaluation: Evaluation, limit: int = 10) -> list[Pair]:
+def pairs(contents: Contents, evaluation: Evaluation, limit: int = 8) -> list[Pair]:
     """The most frequent mistakes, each with up to four of its pictures."""
     index = {name: i for i, name in enumerate(evaluation.classes)}
     total = np.bincount(evaluation.labels, minlength=len(evaluation.classes))
@@ -198,7 +199,7 @@ def pairs(contents: Contents, evaluation: Evaluation, limit: int = 10) -> list[P
                 label=label,
                 predicted=predicted,
                 count=count,
-                share=f"{100 * share:.0f}% of {total[index[label]]}",
+                total=int(total[index[label]]),
                 bar=charts.bar(share / most, "miss"),
                 images=tuple(data_uri(file) for file in files if file)[:4],
             )
@@ -232,7 +233,7 @@ def _diagram(title: str, evaluation: Evaluation) -> Diagram:
         title=title,
         chart=_reliability_chart(found, title),
         ece=score(found.ece, "ece"),
-        null=f"{number(low)}–{number(high)}",
+        null=interval({"low": low, "high": high}, "ece"),
         log_loss=number(evaluation.metric("log_loss").value),
         verdict=found.verdict,
     )
@@ -240,7 +241,8 @@ def _diagram(title: str, evaluation: Evaluation) -> Diagram:
 
 def _reliability_chart(found: Reliability, title: str) -> Markup:
     start = math.floor(10 * min(0.9, float(found.confidence.min()))) / 10
-    x, y = Scale(start, 1.0), Scale(0.0, 1.0)
+    floor = [start, *found.low.tolist(), *found.null_low.tolist(), 1.0]
+    x, y = Scale(start, 1.0), charts.scale_over(floor, within=(0.0, 1.0))
     upper = list(zip(found.confidence.tolist(), found.null_high.tolist(), strict=True))
     lower = list(zip(found.confidence.tolist(), found.null_low.tolist(), strict=True))
     points: Sequence[charts.Point] = list(zip(found.confidence.tolist(), found.accuracy.tolist(), strict=True))

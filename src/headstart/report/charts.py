@@ -95,7 +95,7 @@ def axis_label(value: float, metric: str, scale: Scale) -> str:
 def interval_bar(scale: Scale, value: float, low: float, high: float, kind: str, label: str) -> Markup:
     """One value with its interval on the common axis; ``kind`` is a class of the stylesheet."""
     y = 11
-    grid = [tag("line", class_="grid", x1=scale.x(t), x2=scale.x(t), y1=0, y2=22) for t in scale.ticks()]
+    grid = [tag("line", class_="grid", x1=scale.x(t), x2=scale.x(t), y1=-8, y2=30) for t in scale.ticks()]
     span = tag("line", class_="span", x1=scale.x(low), x2=scale.x(high), y1=y, y2=y)
     ends = [tag("line", class_="end", x1=scale.x(end), x2=scale.x(end), y1=y - 4, y2=y + 4) for end in (low, high)]
     dot = tag("circle", class_="dot", cx=scale.x(value), cy=y, r=4.5)

@@ -126,8 +126,8 @@ def _metric_curve(
     chart = charts.plot(
         x, y, lines, label=title, x_labels=x_labels, y_labels=labels, bands=bands, marks=marks, levels=levels
     )
-    legend = (("val", "by epoch"), *((("solved", "solved stage"),) if marks else ()))
-    return Curve(title, chart, "by epoch", (*legend, *((("baseline", "best baseline"),) if levels else ())))
+    legend = (("val", "after each epoch"), *((("solved", "solved stage"),) if marks else ()))
+    return Curve(title, chart, "", (*legend, *((("baseline", "best baseline"),) if levels else ())))
 
 
 def _rate_curve(
@@ -216,7 +216,7 @@ def probe_curve(contents: Contents) -> Curve | None:
             y,
             [Line(sorted(points), "val")],
             label="validation score by strength of regularisation",
-            x_labels=[(tick, rate(tick)) for tick in x.ticks()][:: max(1, len(x.ticks()) // 5)],
+            x_labels=[(tick, rate(tick)) for tick in x.ticks()][:: math.ceil(len(x.ticks()) / 5)],
             y_labels=[(tick, number(tick)) for tick in y.ticks()],
             marks=[mark],
         )

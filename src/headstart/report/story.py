@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from headstart.measure.evaluation import Evaluation
 from headstart.report.contents import Contents
 from headstart.report.formats import (
     count,
@@ -153,6 +154,16 @@ def _notes(contents: Contents) -> list[Note]:
     return notes
 
 
+def _calibration_card(contents: Contents, shown: Evaluation) -> Card:
+    temperature = (contents.result or {}).get("temperature")
+    if not isinstance(temperature, int | float) or temperature <= 0:
+        found = shown.metric("ece").as_json()
+        return Card(metric_title("ece"), score(found["value"], "ece"), interval(found, "ece"))
+    after = shown.with_temperature(float(temperature)).metric("ece").value
+    detail = f"{score(after, 'ece')} with temperature {temperature:.2f}"
+    return Card(metric_title("ece"), score(shown.metric("ece").value, "ece"), detail)
+
+
 def _cards(contents: Contents) -> list[Card]:
     metric, cards = contents.metric, []
     for split, label in (("test", "test"), ("val", "validation")):
@@ -166,6 +177,7 @@ def _cards(contents: Contents) -> list[Card]:
             if name != metric:
                 found = shown.metric(name).as_json()
                 cards.append(Card(metric_title(name), score(found["value"], name), interval(found, name)))
+        cards.append(_calibration_card(contents, shown))
     seconds = (contents.result or {}).get("seconds") or sum(stage.get("seconds", 0) for stage in contents.stages)
     if seconds:
         trained_for = sum(stage.get("seconds", 0) for stage in contents.stages)
