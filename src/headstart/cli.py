@@ -220,10 +220,12 @@ def models(
 ) -> None:
     """List backbones by name."""
     from headstart import tables, terminal
-    from headstart.models import catalogue
+    from headstart.models.catalogue import catalogue
 
-    rows = catalogue.search(pattern)
-    terminal.console().print(tables.listing(("name", "library", "parameters", "input"), rows))
+    found = catalogue(pattern)
+    tables.models(found, terminal.console())
+    if not found:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -121,6 +121,45 @@ def checks(found: Iterable[Any]) -> Table:
     return grid
 
 
+def plan(table: Any, console: Console) -> None:
+    """What ``fit`` would do: the stages, every block with its rate in each of them, and what speaks against it."""
+    reason = f": {table.reason}" if table.reason else ""
+    size = f"{_count(table.parameters)} parameters · {table.train_rows} training rows"
+    console.print(Text(clean(f"plan {table.name}{reason} · {table.backbone}, {size}")))
+    stages = _table()
+    stages.add_column("stage", style="bold", overflow="fold")
+    stages.add_column("trains", overflow="fold")
+    for title in ("parameters", "epochs", "updates", "time", "memory"):
+        stages.add_column(title, justify="right", no_wrap=True)
+    for stage in table.stages:
+        length = (str(stage.epochs), str(stage.updates)) if stage.epochs else ("–", "–")
+        cached = ", cached" if stage.cached else ""
+        cost = (f"~{duration(stage.seconds)}", f"~{stage.memory_mb:.0f} MB")
+        stages.add_row(
+            Text(clean(stage.title)), Text(f"{stage.trains}{cached}"), _count(stage.trainable), *length, *cost
+        )
+    console.print(stages)
+    console.print(Text(f"about {duration(table.seconds)} of training, measured on a small batch here", style="quiet"))
+    console.print()
+    console.print(_blocks(table))
+    for problem in table.problems:
+        console.print(Text(clean(problem), style="warn"))
+
+
+def _blocks(table: Any) -> Table:
+    """Blocks from the input to the head, with the rate of each in every stage."""
+    blocks = _table()
+    blocks.add_column("block", overflow="fold")
+    blocks.add_column("parameters", justify="right")
+    for stage in table.stages:
+        blocks.add_column(clean(stage.title), justify="right", overflow="fold")
+    for index, layer in enumerate(table.stages[0].layers if table.stages else ()):
+        row = [stage.layers[index] for stage in table.stages]
+        rates = [Text("frozen", "quiet") if part.lr is None else Text(f"{part.lr:.1e}") for part in row]
+        blocks.add_row(Text(clean(layer.name)), _count(layer.params), *rates)
+    return blocks
+
+
 def evaluation(measured: Mapping[str, Any], title: str) -> Table:
     """Metrics with their intervals."""
     table = _table()
@@ -170,14 +209,21 @@ def predictions(rows: Iterable[Any], top: int) -> Table:
     return table
 
 
-def listing(titles: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
-    """A plain list in columns; the first is the name."""
+def models(entries: Sequence[Any], console: Console, limit: int = 40) -> None:
+    """Backbones, those on this machine first; on a terminal only as many as one can read."""
+    ranked = sorted(entries, key=lambda entry: not entry.local)
+    shown = ranked[:limit] if console.is_terminal else ranked
     table = _table()
-    for index, title in enumerate(titles):
-        table.add_column(title, overflow="fold", style="bold" if index == 0 else "")
-    for row in rows:
-        table.add_row(*(Text(clean(cell)) for cell in row))
-    return table
+    for title in ("backbone", "parameters", "weights"):
+        table.add_column(title, justify="right" if title == "parameters" else "left", overflow="fold")
+    for entry in shown:
+        parameters = "" if entry.parameters is None else _count(entry.parameters)
+        weights = "here" if entry.local and entry.weights else "on the network" if entry.weights else "random"
+        table.add_row(Text(clean(entry.name), "bold" if entry.local else ""), parameters, Text(weights, "quiet"))
+    console.print(table)
+    if len(shown) < len(ranked):
+        more = f"and {len(ranked) - len(shown)} more: headstart models 'timm/resnet*' narrows them down"
+        console.print(Text(more, style="quiet"))
 
 
 def _table() -> Table:

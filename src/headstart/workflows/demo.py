@@ -13,7 +13,7 @@ from headstart.core.events import Event
 from headstart.core.run import Run
 
 SHAPES = ("circle", "cross", "ring", "square", "triangle")
-PER_CLASS, SIZE = 60, 96
+PER_CLASS, SIZE = 80, 96
 
 
 def demo(output_dir: Path, *, on_event: Callable[[Event], None] | None = None) -> Run:
