@@ -40,11 +40,12 @@ class Card:
 
 @dataclass(frozen=True)
 class Headline:
-    """The verdict: ``tone`` is good, weak, bad or unfinished."""
+    """The verdict: ``tone`` is good, weak, bad or unfinished; ``flag`` is "optimistic" where no test split was read."""
 
     title: str
     lead: str
     tone: str
+    flag: str
     notes: tuple[Note, ...]
     cards: tuple[Card, ...]
 
@@ -52,7 +53,8 @@ class Headline:
 def headline(contents: Contents) -> Headline:
     """What came out, in words."""
     title, lead, tone = _verdict(contents)
-    return Headline(title, lead, tone, tuple(_notes(contents)), tuple(_cards(contents)))
+    flag = "optimistic" if contents.best and _optimistic(contents) else ""
+    return Headline(title, lead, tone, flag, tuple(_notes(contents)), tuple(_cards(contents)))
 
 
 def trained(stage: dict[str, Any]) -> str:
@@ -121,6 +123,12 @@ def _against_baseline(contents: Contents) -> tuple[str, str]:
     return f"On validation rows {reach}: {change}, and the intervals are apart.", "good"
 
 
+def _optimistic(contents: Contents) -> bool:
+    """Whether the score shown was also used to choose the model."""
+    result = contents.result
+    return result is not None and bool(result.get("optimistic") or not contents.score("test"))
+
+
 def _planned(contents: Contents) -> int:
     plan = contents.experiment.get("plan")
     return len(plan) if isinstance(plan, list) else 0
@@ -128,11 +136,10 @@ def _planned(contents: Contents) -> int:
 
 def _notes(contents: Contents) -> list[Note]:
     notes = []
-    result = contents.result
-    if result is not None and (result.get("optimistic") or not contents.score("test")):
+    if _optimistic(contents):
         text = "There was no test split: this score was also used to choose the model, so it is optimistic."
         notes.append(Note("warning", text, f"Keep some {contents.noun}s aside as test, and evaluate them once."))
-    reads = int((result or {}).get("test_reads") or 0)
+    reads = int((contents.result or {}).get("test_reads") or 0)
     if reads > 1:
         text = f"The test split was read {reads} times; a score that was looked at before is no longer an honest one."
         notes.append(Note("warning", text))
@@ -181,7 +188,8 @@ def _cards(contents: Contents) -> list[Card]:
     seconds = (contents.result or {}).get("seconds") or sum(stage.get("seconds", 0) for stage in contents.stages)
     if seconds:
         trained_for = sum(stage.get("seconds", 0) for stage in contents.stages)
-        cards.append(Card("time", duration(seconds), f"{duration(trained_for)} of it in stages"))
+        detail = f"{duration(trained_for)} of it in stages" if trained_for < seconds else "in stages"
+        cards.append(Card("time", duration(seconds), detail))
     if contents.best and contents.best.get("parameters"):
         share = contents.best.get("trainable", 0) / contents.best["parameters"]
         detail = f"of {parameters(contents.best['parameters'])} parameters ({100 * share:.3g}%)"
