@@ -14,7 +14,7 @@ from headstart.data.splitting import folds, joined, sample, split
 SHARES = {"val": 0.15, "test": 0.15}
 
 
-def rows_of(labels: Sequence[int] | np.ndarray, groups: Sequence[object] | None = None) -> Rows:
+def rows_of(labels: Sequence[int] | np.ndarray, groups: Sequence[object] | np.ndarray | None = None) -> Rows:
     named = None if groups is None else tuple(map(str, groups))
     return Rows(items=range(len(labels)), labels=np.asarray(labels), names=(), groups=named)
 
@@ -197,7 +197,7 @@ def test_a_hundred_thousand_rows(classes: int, groups: int | None) -> None:
     assert is_partition(parts, 100_000)
     assert abs(len(parts["val"]) - 15_000) <= 20
     assert len(np.unique(labels[parts["train"]])) == len(np.unique(labels))
-    if ids is not None:
+    if ids is not None and groups is not None:
         homes = np.full(groups, -1)
         for code, rows in enumerate(parts.values()):
             assert np.isin(homes[ids[rows]], (-1, code)).all()

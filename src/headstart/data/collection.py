@@ -147,28 +147,25 @@ def indexed(found: Found, *, limit: int | None = None, seed: int = 0) -> Collect
     return collection.take(chosen, f"limited to {len(chosen):,} of {len(rows):,} rows, in proportion (seed {seed})")
 
 
-def known_to(found: Found, classes: Sequence[str], split: str | None) -> tuple[Rows, tuple[str, ...]]:
-    """Rows whose labels are indices into the classes of a model that exists already, and what there is to tell.
+def labelled(found: Found, split: str | None = None) -> tuple[Rows, tuple[str, ...]]:
+    """Rows for a model that exists already, of one split or of all, and their classes: one is enough.
 
     Raises:
-        DataError: problems of the reader, rows without a label, classes that the model does not know, no rows.
+        DataError: problems of the reader, rows without a label, no rows.
     """
-    given = np.zeros(len(found.items), dtype=np.int8) if found.given is None else found.given
     if split is not None:
+        given = np.zeros(len(found.items), dtype=np.int8) if found.given is None else found.given
         found = found.keep(np.flatnonzero(given == SPLITS.index(split)).tolist())
     problems = [*found.problems, *_missing_labels(found)]
-    index_of = {name: index for index, name in enumerate(classes)}
-    names = [clean_label(label or "") for label in found.labels]
-    for name in dict.fromkeys(names):
-        if name and name not in index_of:
-            what = f"the model has no class '{name}'{suggest(name, classes)}"
-            problems.append(Problem(what, found.source, f"its classes are {listing(classes)}"))
-    if not names:
+    if not len(found.items):
         problems.append(Problem(f"there are no rows{f' in {split}' if split else ''}", found.source))
     if problems:
         raise DataError(f"{len(problems)} problems in {found.source}", problems=problems)
+    names = [clean_label(label or "") for label in found.labels]
+    classes = _class_order(set(names), found.classes, [])
+    index_of = {name: index for index, name in enumerate(classes)}
     labels = np.array([index_of[name] for name in names], dtype=np.int64)
-    return Rows(found.items, labels, tuple(map(printable, found.names))), tuple(found.notes)
+    return Rows(found.items, labels, tuple(map(printable, found.names))), classes
 
 
 def merged(parts: Mapping[str, Found], source: str, notes: Iterable[str] = ()) -> Found:

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -52,12 +53,12 @@ def read_hub(source: str, modality: str, settings: DataSettings, *, offline: boo
             raise _loading_error(name, settings.config, reason, error) from error
     found = read_datasets(loaded, modality, settings, source)
     if reason:
-        found.notes.append(f"the Hub was not asked ({reason}): '{name}' comes from the local cache")
+        found.notes.append(f"the Hub could not be asked ({reason}): '{name}' comes from the local cache")
     return found
 
 
-def read_saved(path: str, modality: str, settings: DataSettings, source: str) -> Found:
-    """A folder that ``Dataset.save_to_disk`` or ``DatasetDict.save_to_disk`` wrote.
+def read_local(path: str, modality: str, settings: DataSettings, source: str) -> Found:
+    """A folder that ``save_to_disk`` wrote, or a downloaded Hub repository (Parquet files, perhaps below ``data/``).
 
     Raises:
         MissingExtra: `datasets` is not installed.
@@ -65,9 +66,13 @@ def read_saved(path: str, modality: str, settings: DataSettings, source: str) ->
     """
     datasets = _library()
     try:
-        loaded = datasets.load_from_disk(path)
-    except Exception as error:  # Arrow, JSON and OS errors of a damaged folder
-        raise DataError(f"cannot be read as a saved dataset ({error})", where=source) from error
+        if is_saved(path):
+            loaded = datasets.load_from_disk(path)
+        else:
+            with _without_network(datasets, when=True):
+                loaded = datasets.load_dataset(os.path.abspath(path), settings.config)
+    except Exception as error:  # Arrow, JSON, OS and builders' errors of a damaged folder
+        raise DataError(f"cannot be read by `datasets` ({error})", where=source) from error
     return read_datasets(loaded, modality, settings, source)
 
 
@@ -75,6 +80,12 @@ def is_saved(path: str) -> bool:
     """Whether ``save_to_disk`` wrote the folder."""
     files = [os.path.join(path, name) for name in ("dataset_dict.json", "state.json", "dataset_info.json")]
     return os.path.isfile(files[0]) or (os.path.isfile(files[1]) and os.path.isfile(files[2]))
+
+
+def is_repository(path: str) -> bool:
+    """Whether the folder looks like a downloaded Hub dataset: Parquet files in it or in ``data/``."""
+    folder = Path(path)
+    return any(True for place in (folder, folder / "data") for _ in place.glob("*.parquet"))
 
 
 def read_datasets(loaded: Any, modality: str, settings: DataSettings, source: str) -> Found:

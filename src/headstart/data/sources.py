@@ -8,16 +8,15 @@ Shapes: N rows, K classes.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from headstart.core.errors import ConfigError, DataError, Problem
 from headstart.core.registry import suggest
 from headstart.data import hub, objects, unlabelled
-from headstart.data.collection import Collection, Found, indexed, known_to
+from headstart.data.collection import Collection, Found, indexed, labelled
 from headstart.data.columns import from_columns
 from headstart.data.division import Division, arranged, divide, fingerprint
-from headstart.data.folders import EXTENSIONS, read_folder
+from headstart.data.folders import EXTENSIONS, read_folder, walk
 from headstart.data.splits import Rows, Splits
 from headstart.data.tables import ARCHIVES, TABLES, read_table
 
@@ -63,21 +62,22 @@ def read(source: Any, settings: DataSettings, *, seed: int, offline: bool = Fals
 
 
 def read_labelled(
-    source: Any, settings: DataSettings, classes: Sequence[str], *, offline: bool = False, split: str | None = None
+    source: Any, settings: DataSettings | None = None, *, split: str | None = None, offline: bool = False
 ) -> tuple[Rows, tuple[str, ...]]:
-    """Labelled rows for a model that exists already (``evaluate``): labels are indices into its ``classes``.
+    """Labelled rows for a model that exists already (``evaluate``), and the classes that their labels index.
 
     Args:
+        settings: columns and the like; without them, a missing file is an error.
         split: only this split of the source; None takes every row.
 
-    Returns:
-        The rows, and what there is to tell.
-
     Raises:
-        DataError: rows without a label, a class that the model does not know, or no rows.
+        DataError: what is wrong with the data (but one class is enough), or no rows.
     """
-    found = _find(source, _modality(settings), settings, offline)
-    return known_to(found, classes, split)
+    if settings is None:
+        from headstart.data.settings import DataSettings
+
+        settings = DataSettings(on_unreadable="stop")
+    return labelled(_find(source, _modality(settings), settings, offline), split)
 
 
 def read_unlabelled(source: Any, settings: DataSettings | None = None) -> Rows:
@@ -131,8 +131,8 @@ def _find(source: Any, modality: str, settings: DataSettings, offline: bool) -> 
 
 def _find_path(path: str, modality: str, settings: DataSettings, written: str) -> Found:
     if os.path.isdir(path):
-        if hub.is_saved(path):
-            return hub.read_saved(path, modality, settings, written)
+        if hub.is_saved(path) or (hub.is_repository(path) and not walk(path, modality).files):
+            return hub.read_local(path, modality, settings, written)
         _refuse_columns(settings, written)
         return read_folder(os.path.abspath(path), modality, settings.split.group_by, written)
     extension = os.path.splitext(path)[1].lower()
