@@ -53,8 +53,8 @@ class Duplicates:
         """The same for these rows only, numbered in the order given."""
         new = {int(old): position for position, old in enumerate(rows)}
         kept = [[row for row in group if row in new] for group in self.exact]
-        stand_in = {old[0]: own[0] for old, own in zip(self.exact, kept, strict=True) if own}
-        exact = tuple(tuple(sorted(new[row] for row in group)) for group in kept if len(group) > 1)
+        stand_in = {old[0]: min(own, key=new.__getitem__) for old, own in zip(self.exact, kept, strict=True) if own}
+        exact = tuple(sorted(tuple(sorted(new[row] for row in group)) for group in kept if len(group) > 1))
         near = []
         for a, b, score in self.near:
             first, second = new.get(stand_in.get(a, a)), new.get(stand_in.get(b, b))
