@@ -187,7 +187,9 @@ def make_run(
     if baseline:
         results = []
         for name in ("majority", "pixels"):
-            measured = evaluation("val", n_val, classes, SKILL[name], 9).metrics()
+            answers = evaluation("val", n_val, classes, SKILL[name], 9)
+            answers.save(folder / "baseline" / f"{name}.npz")
+            measured = answers.metrics()
             results.append({"name": name, "seconds": 0.8, "metrics": {m: v.as_json() for m, v in measured.items()}})
         run.write("baseline/result.json", results)
     best: Evaluation | None = None

@@ -228,7 +228,25 @@ def test_another_metric_leads_when_the_run_was_judged_by_it(make: Make) -> None:
         manifest.seal(folder)
     _, tree = write(run)
     assert "The log-loss on the test pictures is 0." in tree.text
-    assert "the intervals are apart" in tree.text
+    assert "p < 0.001" in tree.text
+
+
+def test_the_gain_over_the_baseline_is_paired_where_its_answers_are_kept(make: Make) -> None:
+    run = make()
+    assert re.search(
+        r"On the same validation rows .* \(paired, \+[\d.]+ to \+[\d.]+ points, p < 0.001\)", write(run)[1].text
+    )
+    for file in (run.path / "baseline").glob("*.npz"):
+        file.unlink()
+    assert "the intervals are apart" in write(run)[1].text
+
+
+def test_an_own_metric_that_was_not_measured_on_test_gives_way_to_accuracy(make: Make) -> None:
+    run = make()
+    run.write("result.json", {**run.read("result.json"), "metric": "my_score"})
+    _, tree = write(run)
+    assert "of the test pictures are right" in tree.text
+    assert "optimistic" not in tree.text
 
 
 def test_many_classes_stay_readable(make: Make) -> None:

@@ -15,6 +15,8 @@ import yaml
 from headstart.core.errors import HeadstartError
 from headstart.core.run import Run
 from headstart.measure.evaluation import Evaluation
+from headstart.measure.intervals import Difference
+from headstart.measure.metrics import NAMES
 from headstart.report.formats import higher_is_better
 
 LARGEST_PREVIEW = 300_000  # bytes; larger files are no thumbnails
@@ -31,6 +33,7 @@ class Contents:
     data: dict[str, Any]
     rows: dict[str, list[str]]
     baselines: list[dict[str, Any]]
+    baseline_answers: dict[str, Evaluation]
     stages: list[dict[str, Any]]
     events: list[dict[str, Any]]
     decisions: list[dict[str, Any]]
@@ -50,10 +53,13 @@ class Contents:
 
     @property
     def metric(self) -> str:
-        """The metric that the run was judged by."""
+        """The metric that the run was judged by; accuracy where the stored scores do not hold that one."""
         verdict = (self.best or {}).get("verdict") or {}
-        chosen = verdict.get("metric") or self.experiment.get("metric")
-        return chosen if isinstance(chosen, str) and chosen != "auto" else "accuracy"
+        chosen = (self.result or {}).get("metric") or verdict.get("metric") or self.experiment.get("metric")
+        stored = [(self.best or {}).get("metrics", {}).get("val"), (self.result or {}).get("metrics", {}).get("test")]
+        if not isinstance(chosen, str) or chosen == "auto":
+            return "accuracy"
+        return chosen if all(measured(scores, chosen) for scores in stored if scores) else "accuracy"
 
     def score(self, split: str) -> dict[str, Any] | None:
         """The run's metric of the best stage on ``val``, or of the final model on ``test``: value, low, high, n."""
@@ -66,6 +72,16 @@ class Contents:
         scored = [entry for entry in self.baselines if measured(entry.get("metrics"), self.metric)]
         sign = 1 if higher_is_better(self.metric) else -1
         return max(scored, key=lambda entry: sign * entry["metrics"][self.metric]["value"], default=None)
+
+    def against_baseline(self) -> Difference | None:
+        """The best stage minus the best baseline, paired on validation rows; None without the baseline's answers."""
+        if self.best_baseline is None or self.val is None or self.metric not in NAMES:
+            return None
+        answers = self.baseline_answers.get(str(self.best_baseline.get("name")))
+        try:
+            return None if answers is None else self.val.compare(answers, self.metric)
+        except HeadstartError:
+            return None
 
     @property
     def noun(self) -> str:
@@ -131,6 +147,7 @@ def read(run: Run) -> Contents:
     stages = reader.stages()
     best = _best(stages, result)
     val = reader.evaluation(f"{best['folder']}/predictions.npz") if best else None
+    stored = {file.stem: reader.evaluation(f"baseline/{file.name}") for file in run.path.glob("baseline/*.npz")}
     return Contents(
         name=run.name,
         experiment=experiment,
@@ -139,6 +156,7 @@ def read(run: Run) -> Contents:
         data=reader.json("data.json", dict, "data.json is missing: the data and its audit are not known"),
         rows=reader.json("rows.json", dict),
         baselines=reader.json("baseline/result.json", list),
+        baseline_answers={name: answers for name, answers in stored.items() if answers is not None},
         stages=stages,
         events=run.events(),
         decisions=reader.json("decisions.json", list),

@@ -14,6 +14,7 @@ from headstart.report.formats import (
     higher_is_better,
     interval,
     metric_title,
+    p_value,
     parameters,
     plural,
     score,
@@ -112,21 +113,25 @@ def _against_baseline(contents: Contents) -> tuple[str, str]:
     if baseline is None or val is None:
         return "", "good"
     other = baseline["metrics"][metric]
-    better = (val["value"] - other["value"]) * (1 if higher_is_better(metric) else -1)
-    apart = val["low"] > other["high"] or val["high"] < other["low"]
     reach = f"the best baseline without a backbone ({baseline['name']}) reaches {score(other['value'], metric)}"
     change = gain(val["value"] - other["value"], metric)
-    if better <= 0:
+    if (val["value"] - other["value"]) * (1 if higher_is_better(metric) else -1) <= 0:
         return f"On validation rows {reach}: nothing was gained over it.", "bad"
-    if not apart:
-        return f"On validation rows {reach}: {change}, but the intervals overlap.", "weak"
-    return f"On validation rows {reach}: {change}, and the intervals are apart.", "good"
+    paired = contents.against_baseline()
+    if paired is not None:
+        span = f"{gain(paired.low, metric).removesuffix(' points')} to {gain(paired.high, metric)}, {p_value(paired.p)}"
+        doubt = "" if paired.significant else "; this could be chance"
+        tone = "good" if paired.significant else "weak"
+        return f"On the same validation rows {reach}: {change} (paired, {span}){doubt}.", tone
+    if val["low"] > other["high"] or val["high"] < other["low"]:
+        return f"On validation rows {reach}: {change}, and the intervals are apart.", "good"
+    return f"On validation rows {reach}: {change}, but the intervals overlap.", "weak"
 
 
 def _optimistic(contents: Contents) -> bool:
     """Whether the score shown was also used to choose the model."""
     result = contents.result
-    return result is not None and bool(result.get("optimistic") or not contents.score("test"))
+    return result is not None and bool(result.get("optimistic") or not (result.get("metrics") or {}).get("test"))
 
 
 def _planned(contents: Contents) -> int:
@@ -153,7 +158,8 @@ def _notes(contents: Contents) -> list[Note]:
     notes += [Note("warning", text) for text in contents.missing]
     seen = set()
     for event in contents.events:
-        if event.get("event") == "Notice" and event.get("level") in ("warning", "error"):
+        told = event.get("kind") == "optimistic"  # said above, with what to do
+        if event.get("event") == "Notice" and event.get("level") in ("warning", "error") and not told:
             text, remedy = str(event.get("message", "")), str(event.get("remedy", ""))
             if text not in seen:
                 notes.append(Note(str(event["level"]), text, remedy))
