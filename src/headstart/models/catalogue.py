@@ -36,7 +36,7 @@ def _builtin() -> Iterator[Entry]:
 def _torchvision() -> Iterator[Entry]:
     from torchvision import models
 
-    from headstart.models.backbones.torchvision import checkpoint
+    from headstart.models.download import checkpoint
 
     for name in models.list_models(module=models):
         for weights in models.get_model_weights(name):

@@ -32,6 +32,11 @@ def fetch(url: str, place: Path, *, name: str, offline: bool) -> None:
         raise unreachable(name, f"{url} broke off ({error})") from error
 
 
+def checkpoint(url: str) -> Path:
+    """Where torch.hub keeps the file of this address."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+
+
 def answers(url: str) -> bool:
     """Whether the address answers within seconds."""
     request = urllib.request.Request(url, method="HEAD", headers={"User-Agent": "headstart"})

@@ -231,9 +231,7 @@ def _file(name: str, published: Any, wanted: Wanted) -> tuple[Path | None, str]:
             if found is not None:
                 return found, kind
         raise BackboneError(f"the Hub's '{repo}' holds no weights that timm reads", where="backbone")
-    from headstart.models.backbones.torchvision import checkpoint
-
-    place = checkpoint(published.url)
+    place = download.checkpoint(published.url)
     if not place.is_file():
         download.fetch(published.url, place, name=f"timm/{name}", offline=wanted.offline)
     return place, kind

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from headstart.core.errors import BackboneError
@@ -48,11 +47,6 @@ def rebuild(architecture: Mapping[str, Any], spec: ImageSpec, origin: Origin) ->
     surgery.adapt_channels(module, architecture["channels"])
     _set_input_transform(module, bool(architecture["transform_input"]))
     return Backbone(module, spec=spec, origin=origin, architecture=architecture, classifier=classifier)
-
-
-def checkpoint(url: str) -> Path:
-    """Where torch.hub keeps the file of this address."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
 
 
 def _create(arch: str, image_size: int | None) -> nn.Module:
@@ -139,7 +133,7 @@ def _file(name: str, published: Any, wanted: Wanted) -> tuple[Path | None, str]:
         return None, "random"
     if published is None:
         raise BackboneError(f"torchvision publishes no weights for '{name}'", remedy="pass pretrained=false")
-    place = checkpoint(published.url)
+    place = download.checkpoint(published.url)
     if not place.is_file():
         download.fetch(published.url, place, name=f"torchvision/{name}", offline=wanted.offline)
     return place, f"pretrained:{published.name}"
