@@ -316,3 +316,22 @@ def test_report_imports_nothing_heavy() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def luminance(colour: str) -> float:
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("mode", [0, 1], ids=["light", "dark"])
+def test_texts_stand_out_from_their_grounds(mode: int) -> None:
+    style = (Path(report.__file__).parent / "page.css").read_text()
+    found = re.findall(r"--([\w-]+): light-dark\((#\w{6}), (#\w{6})\)", style)
+    colours = {name: (light, dark)[mode] for name, light, dark in found}
+    pairs = [(text, ground) for text in ("ink", "muted") for ground in ("paper", "surface", "sunk")]
+    pairs += [("accent", "paper"), ("accent", "accent-soft"), ("surface", "accent"), ("miss", "paper")]
+    pairs += [("warn", "warn-soft"), ("bad", "bad-soft"), ("muted", "warn-soft"), ("warn", "paper"), ("bad", "paper")]
+    for text, ground in pairs:
+        high, low = sorted((luminance(colours[text]), luminance(colours[ground])), reverse=True)
+        assert (high + 0.05) / (low + 0.05) >= 4.5, (text, ground)
