@@ -237,8 +237,8 @@ def test_a_folder_that_cannot_be_listed_is_a_mistake(tmp_path: Path, monkeypatch
     build(tmp_path, Tree(pets()))
     scandir = os.scandir
 
-    def refuse(path: str) -> object:
-        if path.endswith("dog"):
+    def refuse(path: os.PathLike[str] | str) -> object:
+        if os.fspath(path).endswith("dog"):
             raise PermissionError(13, "Permission denied", path)
         return scandir(path)
 

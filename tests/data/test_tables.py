@@ -256,6 +256,9 @@ def test_names_are_as_written_and_absolute_paths_relative(folder: Path, monkeypa
     monkeypatch.chdir(folder.parent)
     again = sources.collect(os.path.join(folder.name, "table.csv"), DataSettings())
     assert list(again.rows.items) == list(found.rows.items)
+    table = folder / "sub" / "outside.csv"
+    table.write_text(f"path,label\n{folder}/0.jpg,cat\n{folder}/1.jpg,dog\n3.jpg,dog\n")
+    assert sources.collect(table, DataSettings()).rows.names == ("0.jpg", "1.jpg", "3.jpg")
 
 
 class TestParquet:
@@ -284,3 +287,32 @@ class TestParquet:
         assert found.classes == ("no", "yes")
         assert found.rows.items[0]["bytes"].startswith(b"\x89PNG")
         assert found.rows.take([3, 1]).items[0]["bytes"] == found.rows.items[3]["bytes"]
+
+
+def test_damaged_tables_give_rows_or_one_kind_of_error(folder: Path) -> None:
+    """Bytes changed, cut and repeated: whatever comes out, it is rows or a DataError, never another exception."""
+    rng = np.random.default_rng(0)
+    start = [content if isinstance(content, bytes) else content.encode() for content in (PLAIN, PLAIN.encode("utf-16"))]
+    start.append(lines({"image": "0.jpg", "label": "a"}, {"image": "1.jpg", "label": "b"}).encode())
+    outcomes = {"rows": 0, "refused": 0}
+    for number in range(400):
+        data = bytearray(start[number % 3])
+        for _ in range(rng.integers(1, 6)):
+            at, kind = int(rng.integers(len(data))), rng.integers(4)
+            if kind == 0:
+                data[at] = int(rng.integers(256))
+            elif kind == 1:
+                data[at:at] = bytes(rng.choice(list(b'",;\t\r\n\0\xff|{}[]'), 2).tolist())
+            elif kind == 2:
+                del data[at : at + 3]
+            else:
+                data[at:at] = data[max(0, at - 9) : at]
+        path = folder / ("t.jsonl" if number % 3 == 2 else "t.csv")
+        path.write_bytes(bytes(data))
+        try:
+            found = sources.collect(path, DataSettings(max_unreadable=1))
+            assert len(found.rows.items) == len(found.rows.labels) == len(found.rows.names)
+            outcomes["rows"] += 1
+        except DataError:
+            outcomes["refused"] += 1
+    assert min(outcomes.values()) > 20, outcomes

@@ -6,7 +6,6 @@ Tables, data frames and `datasets` objects all pass through here. Shapes: N rows
 from __future__ import annotations
 
 import itertools
-import math
 import os
 import re
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from headstart.core.errors import DataError, Problem
 from headstart.core.registry import suggest
 from headstart.data.collection import SPLITS, Found, listing, printable, split_name
 from headstart.data.folders import path_groups
+from headstart.data.labels import as_labels
 from headstart.data.splits import LazyItems
 from headstart.data.tables import Table
 
@@ -75,67 +75,12 @@ def from_columns(table: Table, modality: str, settings: DataSettings, *, labelle
     if group_in is not None:
         found.groups = _groups(table, group_in, notes)
     pattern = group_by if group_by is not None and "(" in group_by and group_in is None else None
-    return _with_paths(found, table, settings, pattern)
+    return _with_paths(found, table, settings, pattern, labelled)
 
 
 def familiar(name: str) -> str:
     """How column names are compared: lower case, with underscores."""
     return re.sub(r"[\s\-]+", "_", name.strip().lower())
-
-
-def as_label(value: Any) -> str | None:
-    """A cell as a class name: strings as they are, whole numbers without a point, nothing for None and NaN.
-
-    Raises:
-        TypeError: the cell is no name (a list, a fraction).
-    """
-    if isinstance(value, str):
-        return value
-    if value is None or type(value).__name__ in ("NAType", "NaTType"):
-        return None
-    if isinstance(value, (bool, np.bool_)):
-        return str(bool(value))
-    if isinstance(value, (int, np.integer)):
-        return str(int(value))
-    if isinstance(value, (float, np.floating)):
-        if math.isnan(value):
-            return None
-        if float(value).is_integer():
-            return str(int(value))
-        raise TypeError(f"{value:g} is a number with a fraction: a measurement, not a class")
-    raise TypeError(f"a {type(value).__name__} is not a class name")
-
-
-def as_labels(
-    values: Sequence[Any], class_names: tuple[str, ...] | None, problems: list[Problem], table: Any
-) -> list[str | None]:
-    """Class names of cells; ``class_names`` name whole numbers, of which -1 means unlabelled."""
-    known: dict[tuple[type, Any], str | None] = {}
-    bad: dict[str, list[str]] = {}
-    labels: list[str | None] = []
-    for row, value in enumerate(values):
-        try:
-            key = (type(value), value)
-            if key not in known:
-                known[key] = _named(value, class_names)
-            labels.append(known[key])
-        except (TypeError, IndexError) as error:
-            reason = f"a {type(value).__name__} is not a class name" if "unhashable" in str(error) else str(error)
-            bad.setdefault(reason, []).append(table.place(row))
-            labels.append("?")
-    for reason, places in list(bad.items())[:10]:
-        problems.append(Problem(f"{reason}: {listing(places)}", table.source, "labels are names or whole numbers"))
-    return labels
-
-
-def _named(value: Any, class_names: tuple[str, ...] | None) -> str | None:
-    if class_names is None or isinstance(value, str):
-        return as_label(value)
-    if value is None or value == -1:
-        return None
-    if not 0 <= int(value) < len(class_names):
-        raise IndexError(f"label {value} has no name among the {len(class_names)} of the column")
-    return class_names[int(value)]
 
 
 def _choose(
@@ -205,7 +150,12 @@ def _group_column(table: Table, group_by: str | None, problems: list[Problem]) -
 
 
 def _labels(table: Table, column: str, problems: list[Problem]) -> list[str | None]:
-    return as_labels(as_list(table.columns[column]), table.class_names.get(column), problems, table)
+    values = as_list(table.columns[column])
+    labels, bad = as_labels(values, table.class_names.get(column), table.place)
+    for reason, places in list(bad.items())[:10]:
+        what = f"{reason}: {listing(places)}"
+        problems.append(Problem(what, table.source, "labels are names or whole numbers"))
+    return labels
 
 
 def as_list(column: Any) -> list[Any]:
@@ -236,7 +186,7 @@ def _groups(table: Table, column: str, notes: list[str]) -> list[str]:
     return groups
 
 
-def _with_paths(found: Found, table: Table, settings: DataSettings, pattern: str | None) -> Found:
+def _with_paths(found: Found, table: Table, settings: DataSettings, pattern: str | None, labelled: bool) -> Found:
     """Paths made absolute and checked, rows named by them; items that are no paths (arrays, bytes) stay as they are."""
     if not isinstance(found.items, (LazyItems, np.ndarray)):
         found.items = as_list(found.items)
@@ -247,20 +197,30 @@ def _with_paths(found: Found, table: Table, settings: DataSettings, pattern: str
             found.problems.append(Problem(what, found.source, "name a column of groups"))
         return found
     missing: dict[int, str] = {}
-    paths, names = [], []
-    for row, cell in enumerate(cells):
-        written = os.fspath(cell) if isinstance(cell, (str, os.PathLike)) else ""
-        path, reason = _resolved(written, table.base)
+    written = [os.fspath(cell) if isinstance(cell, (str, os.PathLike)) else "" for cell in cells]
+    paths = []
+    for row, text in enumerate(written):
+        path, reason = _resolved(text, table.base)
         paths.append(path)
-        inside = os.path.isabs(written) and written.startswith(table.base + os.sep)
-        names.append(os.path.relpath(written, table.base) if inside else written)
         if reason:
             missing[row] = f"{table.place(row)}: {reason}"
+    names = _short(written, table.base) if labelled else written
     found.items, found.names = paths, names
     if pattern is not None:
         found.groups = path_groups([name.replace("\\", "/") for name in names], pattern, found.notes)
     _note_contradictions(found)
     return _without_missing(found, missing, table.base, settings) if missing else found
+
+
+def _short(written: Sequence[str], base: str) -> list[str]:
+    """Relative paths as they are; absolute ones relative to the table's folder, or to the folder that they share."""
+    outside = {os.path.dirname(text) for text in written if os.path.isabs(text) and not text.startswith(base + os.sep)}
+    try:
+        shared = os.path.commonpath(outside) if outside else base
+    except ValueError:  # several drives of Windows
+        shared = ""
+    starts = tuple(start.rstrip(os.sep) + os.sep for start in (base, shared) if start)
+    return [next((text[len(start) :] for start in starts if text.startswith(start)), text) for text in written]
 
 
 def _resolved(written: str, base: str) -> tuple[str, str]:
