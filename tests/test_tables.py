@@ -1,0 +1,114 @@
+"""Tables for people hold what they should, and cut off nothing."""
+
+from __future__ import annotations
+
+import io
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from headstart import tables
+from headstart.core.errors import Problem
+from headstart.data.findings import Finding
+from headstart.measure.evaluation import Evaluation
+from headstart.terminal import THEME
+
+
+def shown(item: Any, width: int = 100) -> str:
+    file = io.StringIO()
+    console = Console(file=file, theme=THEME, width=width, force_terminal=False, no_color=True, highlight=False)
+    item(console) if callable(item) else console.print(item)
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
+
+
+def test_findings_come_gravest_first_with_remedies() -> None:
+    found = [
+        Finding("small", "info", "train", (), (), "small [class]", ""),
+        Finding("leak", "error", "train+test", (1,), ("a.jpg",), "a.jpg is in both", "remove it from test"),
+        Finding("imbalance", "warning", "", (), (), "ten to one", "class_weights=balanced"),
+    ]
+    told = shown(tables.findings(found, 120))
+    assert [line.split()[0] for line in told.splitlines() if not line.startswith(" ")] == [
+        "error",
+        "warning",
+        "info",
+        "120",
+    ]
+    assert "remove it from test" in told
+    assert "small [class] (train)" in told
+    assert told.endswith("120 rows checked: 1 errors, 1 warnings; nothing was changed")
+
+
+def test_counts_of_many_classes_show_the_largest() -> None:
+    train = {f"class {index:03d}": index for index in range(100)}
+    told = shown(tables.counts({"train": train, "val": dict.fromkeys(train, 1)}))
+    assert "class 099" in told
+    assert "class 001" not in told
+    assert "and 70 more" in told
+    assert told.splitlines()[-1].split() == ["all", "4950", "100"]
+    assert "more" not in shown(tables.counts({"train": {"b": 1, "a": 2}}))
+
+
+def test_evaluations_show_every_number_with_its_interval() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    logits = rng.normal(size=(60, 3)) + 2 * np.eye(3)[labels]
+    evaluation = Evaluation("test", np.arange(60), logits, labels, ("ant", "bee", "[wasp]"))
+    told = shown(tables.evaluation(evaluation.metrics(), "test rows"))
+    accuracy = evaluation.metric("accuracy")
+    assert f"{100 * accuracy.value:.1f} %" in told
+    assert f"{100 * accuracy.low:.1f} % – {100 * accuracy.high:.1f} %" in told
+    told = shown(tables.classes(evaluation.per_class()))
+    assert all(name in told for name in evaluation.classes)
+    assert told.count("%") >= 9
+
+
+def test_predictions_show_labels_and_problems() -> None:
+    rows = [
+        SimpleNamespace(name="a.jpg", scores=(("ant", 0.75), ("bee", 0.25)), problem=""),
+        SimpleNamespace(name="b.jpg", scores=(), problem="cannot be read [truncated]"),
+    ]
+    told = shown(tables.predictions(rows, 2))
+    assert told.splitlines()[2].split() == ["a.jpg", "ant", "75.0", "%", "bee", "25.0", "%"]
+    assert "cannot be read [truncated]" in told
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_plan_shows_stages_blocks_and_what_speaks_against_it(width: int) -> None:
+    def layers(*rates: float | None) -> tuple[SimpleNamespace, ...]:
+        return tuple(
+            SimpleNamespace(name=name, params=1500, lr=lr)
+            for name, lr in zip(("stem", "block", "head"), rates, strict=True)
+        )
+
+    stage = SimpleNamespace(title="probe", trains="head", trainable=1500, cached=True, epochs=0, updates=0, seconds=2.0,
+                            memory_mb=12.3, layers=layers(None, None, 1e-3))  # fmt: skip
+    thaw = SimpleNamespace(**{**vars(stage), "title": "thaw-all", "trains": "everything", "cached": False, "epochs": 6,
+                              "updates": 48, "layers": layers(1e-5, 1e-4, 1e-3)})  # fmt: skip
+    table = SimpleNamespace(name="gradual", reason="", backbone="builtin/tiny", parameters=4500, train_rows=255,
+                            stages=(stage, thaw), seconds=90.0,
+                            problems=(Problem("too few updates", "thaw-all", "more epochs"),))  # fmt: skip
+    told = shown(lambda console: tables.plan(table, console), width)
+    assert max(len(line) for line in told.splitlines()) <= width
+    assert "…" not in told
+    rows = {line.split()[0]: line.split()[1:] for line in told.splitlines() if line}
+    assert rows["stem"] == ["1.5", "k", "frozen", "1.0e-05"]
+    assert rows["head"] == ["1.5", "k", "1.0e-03", "1.0e-03"]
+    assert rows["thaw-all"][:1] == ["everything"]
+    assert "48" in rows["thaw-all"]
+    assert "thaw-all: too few updates" in told
+
+
+def test_models_on_this_machine_come_first() -> None:
+    entries = [
+        SimpleNamespace(name=f"timm/net{index}", parameters=None, weights="x", local=index == 7) for index in range(50)
+    ]
+    told = shown(lambda console: tables.models(entries, console))
+    assert told.splitlines()[2].split() == ["timm/net7", "here"]
+    assert "more" not in told, "a log gets all of them"
+    file = io.StringIO()
+    tables.models(entries, Console(file=file, theme=THEME, force_terminal=True, width=80))
+    assert "and 10 more" in file.getvalue()
