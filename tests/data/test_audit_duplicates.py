@@ -70,7 +70,7 @@ def test_alike_by_nature_is_not_a_copy() -> None:
     assert (counts[found.groups] > 1).mean() <= 0.01
     outlines = module._outlines(store.sketches)
     pairs = module._candidates(outlines, outlines, later_only=True)
-    scores = module._scores(store.sketches, store.sketches, pairs)
+    scores = module._scores(store.sketches, store.sketches, pairs, module.SCORES[0])
     assert (scores > module.SCORES[0]).sum() > 100  # the planted fault: without decoys these were copies
 
 
@@ -112,7 +112,7 @@ def test_a_crowd_of_alike_pictures_stays_affordable(monkeypatch: pytest.MonkeyPa
     crowd = (same + np.random.default_rng(0).integers(-9, 10, same.shape)).clip(0, 255).astype(np.uint8)
     asked = []
     real = module._scores
-    monkeypatch.setattr(module, "_scores", lambda a, b, pairs: asked.append(len(pairs)) or real(a, b, pairs))
+    monkeypatch.setattr(module, "_scores", lambda a, b, p, s: asked.append(len(p)) or real(a, b, p, s))
     found = find([str(n) for n in range(400)], crowd)
     assert max(asked) <= 400 * module.CANDIDATES
     assert len(set(found.groups.tolist())) == 1  # nearly the same 400 times: one group

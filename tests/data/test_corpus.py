@@ -100,6 +100,31 @@ def test_what_is_no_picture_at_all_is_refused_by_code(item: object) -> None:
         decoding.decode(item)
 
 
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF"])
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_mutated_files_are_read_or_refused_by_code(form: str) -> None:
+    """Random bytes, cuts and insertions: a picture of the announced size, or a reason; nothing else is ever raised."""
+    rng = np.random.default_rng(0)
+    whole = corpus.encoded(corpus.picture("P" if form == "GIF" else "RGB"), form)
+    codes = set()
+    for _ in range(120):
+        data = bytearray(whole)
+        for place in rng.integers(0, len(data) if rng.random() < 0.5 else 60, rng.integers(1, 6)):
+            data[place] = rng.integers(256)
+        if rng.random() < 0.3:
+            del data[int(rng.integers(len(data))) :]
+        try:
+            value, facts = decoding.decode(bytes(data))
+            assert value.shape == (facts.height, facts.width, 3)
+        except DecodeError as error:
+            codes.add(error.reason.code)
+    assert codes
+    assert codes <= {
+        "corrupt", "truncated", "not-an-image", "unsupported-format", "unsupported-mode", "too-many-pixels",
+        "empty-file",
+    }  # fmt: skip
+
+
 CHILD = """
 import resource, sys
 sys.path.insert(0, sys.argv[1])

@@ -145,6 +145,27 @@ def test_every_way_of_giving_a_picture_is_the_same(tmp_path: Any) -> None:
     assert decoding.fingerprint(pixels) == decoding.fingerprint(pixels.copy()) != decoding.fingerprint(pixels[::-1])
 
 
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "TIFF"])
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_an_opened_pillow_picture_is_its_file(form: str, orientation: int) -> None:
+    data = corpus.oriented(orientation, form)
+    assert np.array_equal(decoding.decode(opened(data))[0], decoding.decode(data)[0])
+    with pytest.raises(DecodeError, match="truncated"):
+        decoding.decode(opened(corpus.encoded(corpus.picture(size=(90, 80)), form)[:-900]))
+
+
+def test_files_of_nothing_but_markers_or_chunks_are_given_up() -> None:
+    endless = b"\xff\xd8" + b"\xff\xe0\x00\x02" * 20_000 + corpus.encoded(corpus.picture())[2:]
+    with pytest.raises(DecodeError, match="corrupt"):
+        decoding.decode(endless)
+    some = b"\xff\xd8" + b"\xff\xe0\x00\x02" * 50 + bytes(99) + corpus.encoded(corpus.picture())[2:]
+    assert jpeg.header(some).width == corpus.SIZE[0]
+    png = corpus.encoded(corpus.picture(), "PNG")
+    chunks = png[:33] + corpus.chunk(b"teXt", b"") * (decoding.MAX_CHUNKS + 1) + png[33:]
+    with pytest.raises(DecodeError, match="corrupt"):
+        decoding.decode(chunks)
+
+
 def test_arrays_of_other_types_and_channels() -> None:
     assert decoding.decode(np.full((4, 5), 65535, np.uint16))[0].max() == 255
     assert decoding.decode(np.eye(4, dtype=bool))[0].tolist() == decoding.decode(np.eye(4))[0].tolist()

@@ -27,6 +27,7 @@ from headstart.data.pixels import from_array, from_pil, oriented
 # Raise the first number whenever the pixels that come out of any file change: cached canvases are then made anew.
 VERSION = f"1 pillow {PIL.__version__} simplejpeg {simplejpeg.__version__}"
 MAX_PIXELS = 50_000_000
+MAX_CHUNKS = 100_000  # of a PNG; each costs time whatever its size
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 # A file's first bytes -> its format; names outside FORMATS are known kinds that are refused.
 _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
@@ -185,12 +186,15 @@ def _demand_whole(kind: str, data: bytes) -> None:
     """Find what Pillow lets pass: a PNG whose pixel data was changed (its checksums are not read), a WebP cut short."""
     if kind == "WEBP" and int.from_bytes(data[4:8], "little") + 8 > len(data):
         raise DecodeError("truncated", "ends too early: a WEBP file that was cut off")
-    place, ended = 8, kind != "PNG"
+    place, ended, chunks = 8, kind != "PNG", 0
     while not ended:
+        chunks += 1
         length, name = int.from_bytes(data[place : place + 4], "big"), data[place + 4 : place + 8]
         end = place + 8 + length
         if end + 4 > len(data):
             raise DecodeError("truncated", "ends too early: a PNG file that was cut off")
+        if chunks > MAX_CHUNKS:
+            raise DecodeError("corrupt", f"is damaged: a PNG file of more than {MAX_CHUNKS} chunks")
         told = int.from_bytes(data[end : end + 4], "big")
         if name in (b"IHDR", b"PLTE", b"tRNS", b"IDAT") and zlib.crc32(data[place + 4 : end]) != told:
             raise DecodeError("corrupt", f"is damaged: a PNG file whose {name.decode()} fails its checksum")
@@ -227,6 +231,10 @@ def _decode_value(item: Any, channels: int) -> tuple[np.ndarray, Facts]:
     """Arrays, tensors and PIL pictures."""
     if isinstance(item, Image.Image):
         _demand_size(*item.size)
+        try:
+            item.load()  # it may be open on a file still, and a TIFF is turned by Pillow only now
+        except (OSError, ValueError, SyntaxError, EOFError, struct.error) as error:
+            raise _damage(item.format or "PIL", error) from error
         orientation = orientation_of(item)
         value = oriented(from_pil(item, channels), orientation)
         mode, kind = item.mode, item.format or "PIL"

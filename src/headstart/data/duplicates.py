@@ -32,6 +32,7 @@ CANDIDATES = 5  # of a row that are looked at closely
 OUTLINE_COSINES = (0.75, 0.8, 0.85, 0.9, 0.95, 0.98)  # the first that leaves at most CROWD pairs a row is used
 CROWD = 64
 SCORES = (0.94, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995, 0.998)
+COARSE_MARGIN = 0.08  # a pair that reaches a score finely is never so much below it coarsely
 DECOY_SHARE = 0.001
 DECOY_ROWS = 2000
 FLAT_CONTRAST = 2.0  # grey levels; below it a picture has nothing to compare
@@ -113,9 +114,9 @@ def _near(sketches: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
     if len(told) < 2:
         return np.zeros((0, 2), np.int64), np.zeros(0), SCORES[0]
     outlines = _outlines(pictures)
-    pairs = _candidates(outlines, outlines, later_only=True)
-    scores = _scores(pictures, pictures, pairs)
     least = _least_score(pictures, outlines)
+    pairs = _candidates(outlines, outlines, later_only=True)
+    scores = _scores(pictures, pictures, pairs, least)
     kept = scores >= least
     return told[pairs[kept]], scores[kept], least
 
@@ -127,7 +128,7 @@ def _least_score(pictures: np.ndarray, outlines: np.ndarray) -> float:
     pairs = _candidates(_outlines(turned), outlines, later_only=False)
     pairs = pairs[chosen[pairs[:, 0]] != pairs[:, 1]]  # a symmetric picture is its own decoy
     best = np.zeros(len(chosen))
-    np.maximum.at(best, pairs[:, 0], _scores(turned, pictures, pairs))
+    np.maximum.at(best, pairs[:, 0], _scores(turned, pictures, pairs, SCORES[0]))
     strictness = sum((best >= score).mean() > DECOY_SHARE for score in SCORES)
     if strictness:  # natural likeness is worse the right way up: one notch more than the decoys ask for
         strictness = min(strictness + 1, len(SCORES) - 1)
@@ -145,17 +146,18 @@ def _outlines(sketches: np.ndarray) -> np.ndarray:
 
 def _candidates(left: np.ndarray, right: np.ndarray, *, later_only: bool) -> np.ndarray:
     """(P, 2) rows of ``left`` and ``right`` with like outlines, at most CANDIDATES a row of ``left``."""
-    found = [np.zeros((0, 2), np.int64)]
+    found, level = [np.zeros((0, 2), np.int64)], 0
     for start in range(0, len(left), BLOCK):
         offset = start if later_only else 0
         cosines = left[start : start + BLOCK] @ right[offset:].T
         if later_only:
             corner = cosines[:, : len(cosines)]
             corner[np.tri(*corner.shape) > 0] = -1.0
-        for least in OUTLINE_COSINES:
-            flat = np.flatnonzero(cosines > least)
-            if len(flat) <= CROWD * len(cosines):
+        level = max(0, level - 1)  # a crowd here is most often one in the next block too
+        while len(flat := np.flatnonzero(cosines > OUTLINE_COSINES[level])) > CROWD * len(cosines):
+            if level == len(OUTLINE_COSINES) - 1:
                 break
+            level += 1
         rows, columns = np.divmod(flat, cosines.shape[1])
         order = np.lexsort((-cosines.reshape(-1)[flat], rows))
         rows, columns = rows[order], columns[order]
@@ -165,14 +167,14 @@ def _candidates(left: np.ndarray, right: np.ndarray, *, later_only: bool) -> np.
     return np.concatenate(found)
 
 
-def _scores(left: np.ndarray, right: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """(P,) correlation of each pair after alignment: coarsely for all, finely for those that may pass."""
+def _scores(left: np.ndarray, right: np.ndarray, pairs: np.ndarray, least: float) -> np.ndarray:
+    """(P,) correlation of each pair after alignment: coarsely for all, finely for those that may reach ``least``."""
     scores = np.zeros(len(pairs))
     for start in range(0, len(pairs), 512):
         part = slice(start, start + 512)
         a, b = left[pairs[part, 0]], right[pairs[part, 1]]
         coarse = _aligned(_halved(a), _halved(b), steps=3)
-        likely = coarse >= 0.85
+        likely = coarse >= least - COARSE_MARGIN
         if likely.any():
             coarse[likely] = _aligned(a[likely].astype(np.float32), b[likely].astype(np.float32), steps=5)
         scores[part] = coarse

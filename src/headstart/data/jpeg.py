@@ -16,6 +16,7 @@ from headstart.data.modalities.base import DecodeError
 
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0..SOF15 without DHT, JPG, DAC
 _ALONE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a length
+MAX_MARKERS = 10_000  # before the first scan; a file of nothing but markers is not worth more time
 _SCAN, _END, _APP1 = 0xDA, 0xD9, 0xE1
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
 _MODES = {1: "L", 3: "RGB", 4: "CMYK"}
@@ -40,9 +41,12 @@ def header(data: bytes) -> Header:
         DecodeError: truncated before its size is told, corrupt, or unsupported-mode (12 bits, two bands).
     """
     place, size, found, xmp = 2, None, 0, b""
-    while place + 4 <= len(data):
+    for _ in range(MAX_MARKERS):
+        place = data.find(b"\xff", place)
+        if place < 0 or place + 4 > len(data):
+            break
         marker = data[place + 1]
-        if data[place] != 0xFF or marker in (0xFF, 0x00):  # fill bytes, or something foreign between two segments
+        if marker in (0xFF, 0x00):  # fill bytes, or something foreign between two segments
             place += 1
             continue
         if marker in (_SCAN, _END):
@@ -58,6 +62,8 @@ def header(data: bytes) -> Header:
         elif marker == _APP1 and body.startswith(_XMP):
             xmp = xmp or body
         place += 4 + len(body)
+    else:
+        raise DecodeError("corrupt", f"is damaged: a JPEG file of more than {MAX_MARKERS} markers")
     if size is None:
         raise DecodeError("truncated", "ends too early: a JPEG file that was cut off before its size is told")
     bits, height, width, bands = size
