@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from headstart.core.errors import BackboneError
 from headstart.models import blocks as chains
 from headstart.models import resume
 
@@ -95,7 +96,7 @@ class Backbone(nn.Module):
         self.classifier = classifier
         self.blocks = tuple(blocks) if blocks else chains.discover(module)
         self.verification: Verification | None = None
-        self.early: frozenset[str] = frozenset()  # parameters that verify found to work before the last block
+        self.trailing: frozenset[str] | None = None  # parameters that verify found to work after the last block only
         self.stand_in: Tensor | None = None  # what features() reads instead of its argument while resumed
         self.stand_in_rows: int | None = 1  # rows of a stand-in; None: as many as the record has
         self.blanks: dict[Any, Any] = {}
@@ -141,12 +142,20 @@ class Backbone(nn.Module):
         return tree_leaves(kept[0])[0]
 
     def depths(self) -> dict[str, int]:
-        """Depth of every parameter of ``module`` by name (see ``blocks.depths``), as corrected by ``verify``."""
+        """Depth of every parameter of ``module`` by name (see ``blocks.depths``), as measured by ``verify``."""
         found = chains.depths(self.module, self.blocks)
-        return {name: 0 if name in self.early else depth for name, depth in found.items()}
+        if self.trailing is None:
+            return found
+        measured = {name: len(self.blocks) if name in self.trailing else 0 for name in self.outside()}
+        return found | measured
+
+    def outside(self) -> tuple[str, ...]:
+        """Names of the parameters that are in none of the blocks."""
+        prefixes = tuple(f"{block}." if block else "" for block in self.blocks)
+        return tuple(name for name, _ in self.module.named_parameters() if not name.startswith(prefixes))
 
     def weights_hash(self) -> str:
-        """SHA-256 over every parameter and buffer of the network; features that are kept between runs are keyed by it."""
+        """SHA-256 over every parameter and buffer of the network, by which features kept between runs are keyed."""
         digest = hashlib.sha256()
         for name, value in sorted(self.module.state_dict().items()):
             plain = value.detach().to("cpu").contiguous()
@@ -158,7 +167,17 @@ class Backbone(nn.Module):
         """Prove the blocks on one batch (B >= 2): each is called once, in order, and resuming from it is bit-equal.
 
         Tries the next plausible chain where one fails; falls back to the network as one block, and says why.
+
+        Raises:
+            BackboneError: the network draws at random even in eval mode.
         """
+        with resume.evaluating(self), torch.no_grad():
+            if not resume.same(self.features(inputs), self.features(inputs)):
+                raise BackboneError(
+                    f"'{self.origin.uri}' answers differently each time, although it is in eval mode",
+                    where="backbone",
+                    remedy="switch off what it draws (masking, dropout called as a function) when not training",
+                )
         reasons: list[str] = []
         for chain in dict.fromkeys([self.blocks, *chains.candidates(self.module)[:4]]):
             if chain == chains.WHOLE:
@@ -176,7 +195,7 @@ class Backbone(nn.Module):
         return self.verification
 
     def _take(self, chain: tuple[str, ...]) -> None:
-        self.blocks, self.early, self.stand_in_rows = chain, frozenset(), 1
+        self.blocks, self.trailing, self.stand_in_rows = chain, None, 1
         self.blanks.clear()
 
     def _refuted(self, chain: tuple[str, ...], inputs: Tensor) -> str:
@@ -190,7 +209,7 @@ class Backbone(nn.Module):
                 except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, AssertionError) as error:
                     reason = f"resuming fails ({type(error).__name__}: {str(error)[:120]})"
                 if not reason:
-                    self.early = resume.early_parameters(self, inputs)
+                    self.trailing = resume.trailing_parameters(self, inputs)
                     return ""
             return reason
 

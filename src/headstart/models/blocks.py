@@ -24,16 +24,17 @@ def candidates(module: nn.Module) -> list[tuple[str, ...]]:
     """All plausible chains, best first.
 
     First the chains that authors write: the children of a ``Sequential`` or ``ModuleList``, or numbered siblings
-    (``layer1`` … ``layer4``); then the children of any module in registration order, ``Sequential`` ones opened. Only
-    children with parameters count. Among equals, those that hold most of the weights (in tenths), then the longest.
+    (``layer1`` … ``layer4``); then the children of any module in registration order, and the same with ``Sequential``
+    ones opened. Only children with parameters count. Among equals, those that hold most of the weights (in tenths),
+    then the longest.
     """
     total = _size(module) or 1
     found: dict[tuple[str, ...], tuple[int, float, int]] = {}
     for name, parent in module.named_modules():
         for preference, family in _families(name, parent):
             share = sum(_size(module.get_submodule(block)) for block in family) / total
-            # Two children of a Sequential are rather a network and its projection than a chain of blocks.
-            least = 3 if isinstance(parent, nn.Sequential) else 2
+            # Two children are rather a network and its projection than a chain, except in a list of stages.
+            least = 2 if preference == 0 or isinstance(parent, nn.ModuleList) else 3
             if len(family) >= least and share >= MIN_SHARE:
                 key = (preference, round(share, 1), len(family))
                 found[family] = max(key, found.get(family, key))
@@ -43,8 +44,8 @@ def candidates(module: nn.Module) -> list[tuple[str, ...]]:
 def depths(module: nn.Module, blocks: tuple[str, ...]) -> dict[str, int]:
     """Depth of every parameter: 0 before block 0, ``i + 1`` inside block ``i``, ``len(blocks)`` after the last block.
 
-    Parameters outside the blocks are placed by registration order; one registered between two blocks counts as early
-    (0), which can only make the frozen prefix shorter, never wrong.
+    Parameters outside the blocks are placed by registration order: after the last block, or early (0), which can only
+    make the frozen prefix shorter. ``Backbone.verify`` replaces this guess by a measurement.
     """
     owner: dict[str, int] = {}
     for index, block in enumerate(blocks):
@@ -75,7 +76,7 @@ def _families(name: str, parent: nn.Module) -> list[tuple[int, tuple[str, ...]]]
         else:
             opened.append(prefix + child)
     plain = tuple(prefix + child for child, _ in children)
-    return [*((2, tuple(group)) for group in numbered.values()), (1, tuple(opened)), (0, plain)]
+    return [*((2, tuple(group)) for group in numbered.values()), (1, plain), (0, tuple(opened))]
 
 
 def _size(module: nn.Module) -> int:

@@ -1,8 +1,9 @@
 """A faster copy of a backbone for frozen features: BatchNorm folded into convolutions, low precision, channels last.
 
 Measured on two cores of a server CPU with bf16 instructions, MobileNetV2 at 224: 35 images a second as it is, 339
-folded in bf16 with channels last. The copy is checked against the original on real inputs, and each step that does not
-hold there is left out.
+folded in bf16 with channels last (fp16 has no fast path there: 2). The copy is checked against the original on real
+inputs, and each step that does not hold there is left out. bf16 keeps eight bits, and deep networks add the roundings
+up: MobileNetV2's features move by a tenth of their spread, so a linear probe is fitted on slightly noisy features.
 
 Shapes: B rows, C channels, D features.
 """
@@ -20,7 +21,7 @@ from headstart.models import resume
 from headstart.models.backbone import Backbone
 
 FOLD_TOLERANCE = 1e-3  # relative distance of features in fp32: only the order of roundings changes
-TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 3e-2, torch.float16: 5e-3}
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.15, torch.float16: 0.05}
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def optimised(
     backbone: Backbone,
     sample: Tensor,
     *,
-    dtype: torch.dtype = torch.bfloat16,
+    dtype: torch.dtype = torch.float32,
     channels_last: bool = True,
     fold: bool = True,
     tolerance: float | None = None,

@@ -40,7 +40,7 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
     "architecture": dict,
     "origin": dict,
     "blocks": list,
-    "early": list,
+    "trailing": (list, type(None)),
     "stand_in_rows": (int, type(None)),
     "feature_dim": int,
     "classifier": str,
@@ -173,7 +173,7 @@ def _facts(model: Model, native: bool) -> dict[str, Any]:
         "architecture": backbone.architecture,
         "origin": vars(backbone.origin),
         "blocks": list(backbone.blocks),
-        "early": sorted(backbone.early),
+        "trailing": None if backbone.trailing is None else sorted(backbone.trailing),
         "stand_in_rows": backbone.stand_in_rows,
         "feature_dim": backbone.feature_dim,
         "classifier": backbone.classifier,
@@ -212,7 +212,7 @@ def _rebuild(facts: dict[str, Any], spec: ImageSpec, allow_module: bool | nn.Mod
     if not all(name in known for name in facts["blocks"]):
         raise ArtefactError("its blocks are not in the rebuilt network", where=str(folder / "headstart.json"))
     rebuilt.blocks = tuple(facts["blocks"])
-    rebuilt.early = frozenset(facts["early"])
+    rebuilt.trailing = None if facts["trailing"] is None else frozenset(facts["trailing"])
     rebuilt.stand_in_rows = facts["stand_in_rows"]
     return rebuilt
 
