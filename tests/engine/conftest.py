@@ -90,7 +90,9 @@ def loop(examples: Callable[..., Examples], model: Callable[..., Model]) -> Call
         train, val = examples(rows), examples(12, "val", seed=1)
         weights = balance.row_weights(train.rows.labels, 3) if settings.sampler == "balanced" else None
         order = streams.Order(7, 0, train.rows, settings.batch_size, weights)
-        stream = streams.CachedStream(runtime, order, cache) if cache else streams.LiveStream(runtime, order, train, None)
+        stream = (
+            streams.CachedStream(runtime, order, cache) if cache else streams.LiveStream(runtime, order, train, None)
+        )
         count = len(net.backbone.blocks)
         chosen = groups.groups(
             [(f"model.{name}", parameter) for name, parameter in net.named_parameters()],

@@ -18,7 +18,9 @@ from headstart.stages.base import Training
 
 
 def settings(**own) -> Training:
-    return Training(**{"epochs": 2, "lr": 1e-3, "batch_size": 8, "schedule": "constant", "warmup": 0.0, "clip": None, **own})
+    return Training(
+        **{"epochs": 2, "lr": 1e-3, "batch_size": 8, "schedule": "constant", "warmup": 0.0, "clip": None, **own}
+    )
 
 
 def weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -78,7 +80,9 @@ def test_the_best_epoch_is_restored(loop):
     """Validation says that the second of four epochs was the best: its weights are what is left."""
     training = loop(settings(epochs=4))
     sure = iter([1.0, 3.0, 2.0, 0.5])
-    training.job.validate = lambda: Evaluation("val", np.arange(3), np.eye(3) * next(sure), np.arange(3), ("a", "b", "c"))
+    training.job.validate = lambda: Evaluation(
+        "val", np.arange(3), np.eye(3) * next(sure), np.arange(3), ("a", "b", "c")
+    )
     seen = []
     for event in training.run():
         if isinstance(event, EpochDone):
@@ -103,7 +107,9 @@ def test_the_time_limit_ends_a_stage_after_its_epoch(loop):
 
 @pytest.mark.parametrize("own", [{}, {"ema": 0.9}, {"optimizer": "sgd"}, {"mixup": 0.4}, {"sampler": "balanced"}])
 @pytest.mark.parametrize("after", [2, 3, 4])  # updates before the interruption: mid-epoch, end of the epoch, mid-epoch
-def test_an_interrupted_stage_ends_bit_for_bit_like_an_uninterrupted_one(loop, model, tmp_path, monkeypatch, own, after):
+def test_an_interrupted_stage_ends_bit_for_bit_like_an_uninterrupted_one(
+    loop, model, tmp_path, monkeypatch, own, after
+):
     recipe = settings(epochs=3, schedule="one_cycle", **{k: v for k, v in own.items() if k != "mixup"})
     mixing = {"mixer": Mixer(own["mixup"], 0.0, 1.0, 3)} if "mixup" in own else {}
     whole = loop(recipe, net=model(dropout=0.2), **mixing)

@@ -69,7 +69,13 @@ def test_repair_leaves_what_is_enough_as_it_is():
 
 @pytest.mark.parametrize(
     ("rows", "level", "plan"),
-    [(200, "near", "probe"), (200, "far", "gradual"), (200, "unknown", "gradual"), (5000, "near", "gradual"), (50_000, "far", "full")],
+    [
+        (200, "near", "probe"),
+        (200, "far", "gradual"),
+        (200, "unknown", "gradual"),
+        (5000, "near", "gradual"),
+        (50_000, "far", "full"),
+    ],
 )
 def test_auto_follows_the_table(rows, level, plan):
     name, reason = auto.choose(rows, level)

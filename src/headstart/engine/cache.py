@@ -101,14 +101,14 @@ class FrontierCache:
             self._per_row.append(per_row)
             if per_row:
                 shape = (self.views, self.rows, *leaf.shape[1:])
-                self._leaves.append(_on_disk(shape, leaf.dtype) if self.on_disk else torch.empty(shape, dtype=leaf.dtype))
+                self._leaves.append(
+                    _on_disk(shape, leaf.dtype) if self.on_disk else torch.empty(shape, dtype=leaf.dtype)
+                )
             else:
                 self._leaves.append(leaf.detach().to("cpu") if torch.is_tensor(leaf) else leaf)
 
 
-def decide(
-    frontier: int, blocks: int, row_bytes: int, rows: int, budget: int, *, deterministic: bool
-) -> CacheDecision:
+def decide(frontier: int, blocks: int, row_bytes: int, rows: int, budget: int, *, deterministic: bool) -> CacheDecision:
     """Whether to cache the frontier of a stage: there is one, its input repeats, and it fits the budget (bytes).
 
     ``rows`` counts every view of the training rows, and the validation rows.
@@ -128,7 +128,9 @@ def decide(
 def tree_bytes(value: Tree, batch: int) -> int:
     """Bytes a row of what a frontier puts into the cache."""
     leaves, _ = tree_flatten(value)
-    return sum(leaf.nbytes // batch for leaf in leaves if torch.is_tensor(leaf) and leaf.dim() and leaf.shape[0] == batch)
+    return sum(
+        leaf.nbytes // batch for leaf in leaves if torch.is_tensor(leaf) and leaf.dim() and leaf.shape[0] == batch
+    )
 
 
 def chunks(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:

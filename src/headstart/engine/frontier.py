@@ -19,12 +19,14 @@ from headstart.engine.cache import CacheDecision, FeatureStore, FrontierCache
 from headstart.engine.features import Emit
 from headstart.engine.runtime import Runtime
 from headstart.engine.streams import Examples, augmentation
-from headstart.models import resume
+from headstart.models import inference, resume
+from headstart.models.backbone import Backbone
 from headstart.models.model import Model
 from headstart.stages.base import Training
 from headstart.stages.learner import POOLED
 
 BATCH = 32
+SAMPLE = 8  # rows on which a faster copy of the backbone is checked
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class Frontiers:
     seed: int
     budget: int  # bytes
     kept: FeatureStore | None = None
+    _fast: Backbone | None = None
 
     @cached_property
     def origin(self) -> str:
@@ -60,13 +63,23 @@ class Frontiers:
         if found is not None and len(found) == len(examples):
             self.emit(Notice("info", "features-kept", f"features of {examples.split} are kept from an earlier run"))
             return found
-        compute = self.model.backbone.eval()
         into = FrontierCache(POOLED, len(examples))
-        self._fill(into, 0, examples, lambda inputs: compute(inputs).float(), chosen, (self.seed, view), "features")
+        self._fill(into, 0, examples, self._faster(examples), chosen, (self.seed, view), "features")
         found = into.take(0, np.arange(len(examples)))
         if self.kept and self.runtime.is_main:
             self.kept.write(key, found)
         return found
+
+    def _faster(self, examples: Examples) -> Backbone:
+        """A copy of the backbone as it came, in the precision of the run, checked on a batch of the user's own rows."""
+        if self._fast is None:
+            few = np.linspace(0, len(examples) - 1, min(SAMPLE, len(examples))).astype(np.int64)
+            batch = next(iter(examples.batches(few, batch_size=SAMPLE)))
+            sample = streams.as_images(batch.inputs, self.runtime.device)
+            dtype = torch.bfloat16 if self.runtime.precision == "bf16" else torch.float32
+            self._fast, how = inference.optimised(self.model.backbone, sample, dtype=dtype)
+            self.emit(Decision("feature pass", str(how.dtype).removeprefix("torch."), how.reason))
+        return self._fast
 
     def of_stage(self, index: int, stage: Training, train: Examples, val: Examples) -> Frontier:
         """The frontier below the thawed blocks, for training and validation rows, where it can be cached."""

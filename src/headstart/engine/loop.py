@@ -75,7 +75,9 @@ class Loop:
         settings = job.settings
         self.state = State(micro_batch=-(-settings.batch_size // settings.accumulate))
         self.optimizer = optimisers.build(settings.optimizer, job.groups, momentum=settings.momentum)
-        self.schedule = schedules.Schedule(settings.schedule, warmup=settings.warmup, pct_start=max(settings.warmup, 0.01))
+        self.schedule = schedules.Schedule(
+            settings.schedule, warmup=settings.warmup, pct_start=max(settings.warmup, 0.01)
+        )
         self.total = settings.epochs * job.stream.per_epoch
         self.wrapped, _ = job.runtime.wrap(job.learner, self.optimizer)
         self.ema = EMA(job.learner, settings.ema) if settings.ema else None
@@ -264,7 +266,9 @@ class Loop:
         for name, now in self._choices().items():
             then = facts["choices"].get(name)
             if then != now:
-                yield Notice("warning", "resume-differs", f"{name} was {then} and is {now}: the result will not be bit-equal")
+                yield Notice(
+                    "warning", "resume-differs", f"{name} was {then} and is {now}: the result will not be bit-equal"
+                )
         self._put(_part(tensors, "now/"))
         self.best = _part(tensors, "best/")
         optimisers.load_state(self.optimizer, _part(tensors, "optimizer/"), facts["optimizer"])

@@ -140,5 +140,7 @@ def choose_device(name: str) -> torch.device:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
-        raise ConfigError(f"no device '{name}' ({reason})", where="device", remedy="known: auto, cpu, cuda, cuda:0, mps") from error
+        raise ConfigError(
+            f"no device '{name}' ({reason})", where="device", remedy="known: auto, cpu, cuda, cuda:0, mps"
+        ) from error
     return device

@@ -27,7 +27,6 @@ from headstart.engine.loop import Job, Loop
 from headstart.engine.mixing import Mixer
 from headstart.engine.runtime import Runtime
 from headstart.engine.streams import Examples, augmentation
-from headstart.measure import metrics
 from headstart.measure.evaluation import Evaluation
 from headstart.measure.metrics import OwnMetric
 from headstart.models import heads
@@ -39,6 +38,7 @@ from headstart.stages.gates import Verdict
 from headstart.stages.learner import Learner
 from headstart.stages.methods import probe, scratch
 from headstart.tasks.classify import Loss
+from headstart.workflows import finish
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,9 @@ class Course:
                 stage=index,
                 seed=self.seed,
                 checkpoints=Checkpoints(self.run.stage_folder(index, stage.title) / "state", warn=self._warn),
-                mixer=Mixer(stage.mixup, stage.cutmix, stage.mix_probability, len(self.model.classes)) if mixes else None,
+                mixer=Mixer(stage.mixup, stage.cutmix, stage.mix_probability, len(self.model.classes))
+                if mixes
+                else None,
                 names=self.train.rows.names,
                 deadline=self.deadline,
             )
@@ -221,7 +223,11 @@ class Course:
     def _result(self, index: int, stage: Stage, outcome: Outcome, verdict: Verdict, seconds: float) -> dict[str, Any]:
         """What ``result.json`` of the stage holds."""
         layers = [
-            {**asdict(layer), "frozen": not layer.trainable, "lr": outcome.rates.get(layer.depth) if layer.trainable else None}
+            {
+                **asdict(layer),
+                "frozen": not layer.trainable,
+                "lr": outcome.rates.get(layer.depth) if layer.trainable else None,
+            }
             for layer in self.model.layers()
         ]
         return {
@@ -236,16 +242,12 @@ class Course:
             "updates": outcome.updates,
             "epochs": outcome.epochs,
             "seconds": seconds,
-            "metrics": {"val": {name: m.as_json() for name, m in outcome.evaluation.metrics(self._metrics()).items()}},
+            "metrics": {"val": finish.as_json(outcome.evaluation, self.metric)},
             "verdict": verdict.as_json(),
             "cache": None if outcome.cache is None else outcome.cache.__dict__,
             "layers": layers,
             **outcome.details,
         }
-
-    def _metrics(self) -> list[str | OwnMetric]:
-        names = [name for name in metrics.NAMES if name != "top5" or len(self.model.classes) > 5]
-        return names if isinstance(self.metric, str) else [*names, self.metric]
 
     def _write(self, folder: Path, result: dict[str, Any], evaluation: Evaluation, verdict: Verdict) -> None:
         """The stage's folder; its manifest comes last and makes it count."""

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from headstart.core.events import Event
 from headstart.core.run import Run
 
-SHAPES = ("circle", "cross", "ring", "square", "triangle")
+PATTERNS = ("checks", "dots", "rings", "stripes", "waves")
 PER_CLASS, SIZE = 80, 96
 
 
@@ -33,37 +32,32 @@ def demo(output_dir: Path, *, on_event: Callable[[Event], None] | None = None) -
 
 
 def pictures(folder: Path) -> Path:
-    """Class folders of shapes in random colours, sizes and places, so that neither colour nor place tells the class."""
+    """Class folders of patterns in random colours, scales and places, so that no single pixel tells the class."""
     rng = np.random.default_rng(0)
-    for name in SHAPES:
+    for name in PATTERNS:
         (folder / name).mkdir(parents=True, exist_ok=True)
         for index in range(PER_CLASS):
-            image = draw(name, rng)
+            image = Image.fromarray(draw(name, rng))
             file = folder / name / f"{index:02d}.png"
             if not file.is_file():
                 image.save(file)
     return folder
 
 
-def draw(name: str, rng: np.random.Generator) -> Image.Image:
-    """One shape on a noisy ground, (SIZE, SIZE) RGB."""
-    ground = rng.integers(40, 216, 3) + rng.normal(0, 14, (SIZE, SIZE, 3))
-    image = Image.fromarray(ground.clip(0, 255).astype(np.uint8))
-    pen = ImageDraw.Draw(image)
-    colour: Any = tuple(int(value) for value in rng.integers(0, 256, 3))
-    r = SIZE * rng.uniform(0.18, 0.36)
-    x, y = rng.uniform(r + 1, SIZE - r - 1, 2)
-    box = (x - r, y - r, x + r, y + r)
-    match name:
-        case "circle":
-            pen.ellipse(box, fill=colour)
-        case "ring":
-            pen.ellipse(box, outline=colour, width=round(r / 3))
-        case "square":
-            pen.rectangle(box, fill=colour)
-        case "triangle":
-            pen.polygon([(x, y - r), (x - r, y + r), (x + r, y + r)], fill=colour)
-        case _:
-            pen.rectangle((x - r / 3, y - r, x + r / 3, y + r), fill=colour)
-            pen.rectangle((x - r, y - r / 3, x + r, y + r / 3), fill=colour)
-    return image
+def draw(name: str, rng: np.random.Generator) -> np.ndarray:
+    """One pattern in two colours with noise, (SIZE, SIZE, 3) uint8."""
+    turn = rng.uniform(-0.3, 0.3)
+    down, across = np.mgrid[:SIZE, :SIZE] - rng.uniform(0, SIZE, (2, 1, 1))
+    y = 2 * np.pi / rng.uniform(12, 24) * (down * np.cos(turn) - across * np.sin(turn))
+    x = 2 * np.pi / rng.uniform(12, 24) * (down * np.sin(turn) + across * np.cos(turn))
+    wave = {
+        "checks": np.sign(np.sin(x) * np.sin(y)),
+        "dots": np.sign(np.cos(x) + np.cos(y) - 0.8),
+        "rings": np.sin(np.hypot(x, y)),
+        "stripes": np.sign(np.sin(x)),
+        "waves": np.sin(y + 1.5 * np.sin(x)),
+    }[name]
+    dark, light = rng.integers(0, 120, 3), rng.integers(136, 256, 3)
+    share = ((wave + 1) / 2)[..., None]
+    pixels = dark * (1 - share) + light * share + rng.normal(0, 20, (SIZE, SIZE, 3))
+    return pixels.clip(0, 255).astype(np.uint8)

@@ -14,6 +14,7 @@ from headstart.core.events import Event, Notice
 from headstart.core.run import Run
 from headstart.measure import calibration, metrics
 from headstart.measure.evaluation import Evaluation
+from headstart.measure.metrics import OwnMetric
 from headstart.workflows.materials import Decoded, phase
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ Emit = Callable[[Event], None]
 WORST, CONFUSED, SEEN = 12, 12, 4  # pictures shown in the report
 
 
-def baselines(run: Run, decoded: Decoded, emit: Emit) -> None:
+def baselines(run: Run, decoded: Decoded, metric: str | OwnMetric, emit: Emit) -> None:
     """Measure what needs no backbone, so that the table shows whether transfer helps at all."""
     from headstart.engine import baseline
 
@@ -35,13 +36,11 @@ def baselines(run: Run, decoded: Decoded, emit: Emit) -> None:
     rows = []
     for each in found:
         each.evaluation.save(run.path / "baseline" / f"{each.name}.npz")
-        rows.append({"name": each.name, "seconds": each.seconds, "metrics": as_json(each.evaluation)})
+        rows.append({"name": each.name, "seconds": each.seconds, "metrics": as_json(each.evaluation, metric)})
     run.write("baseline/result.json", rows)
 
 
-def conclude(
-    run: Run, course: Course, decoded: Decoded, experiment: Experiment, started: float, emit: Emit
-) -> None:
+def conclude(run: Run, course: Course, decoded: Decoded, experiment: Experiment, started: float, emit: Emit) -> None:
     """Calibrate on validation rows, read the test rows once, save the model and write the report."""
     from headstart.engine import features
 
@@ -62,7 +61,10 @@ def conclude(
         {
             "best": course.incumbent.title,
             "metric": metrics.name_of(course.metric),
-            "metrics": {"val": as_json(val), "test": None if test is None else as_json(test)},
+            "metrics": {
+                "val": as_json(val, course.metric),
+                "test": None if test is None else as_json(test, course.metric),
+            },
             "temperature": temperature,
             "calibration": {
                 "before": final.reliability().as_json(),
@@ -73,7 +75,9 @@ def conclude(
             "optimistic": test is None,
             "seconds": time.monotonic() - started,
             "phases": [
-                {"name": event["name"], "seconds": event["seconds"]} for event in run.events() if event["event"] == "Phase"
+                {"name": event["name"], "seconds": event["seconds"]}
+                for event in run.events()
+                if event["event"] == "Phase"
             ],
         },
     )
@@ -89,8 +93,15 @@ def report(run: Run) -> None:
     page.write(run)
 
 
-def as_json(evaluation: Evaluation) -> dict[str, Any]:
-    return {name: measured.as_json() for name, measured in evaluation.metrics().items()}
+def as_json(evaluation: Evaluation, metric: str | OwnMetric) -> dict[str, Any]:
+    """Every metric by name, the user's own among them, with its interval."""
+    return {name: measured.as_json() for name, measured in evaluation.metrics(names_for(evaluation, metric)).items()}
+
+
+def names_for(evaluation: Evaluation, metric: str | OwnMetric) -> list[str | OwnMetric]:
+    """All metrics that say something about these classes, and the run's own."""
+    names = [name for name in metrics.NAMES if name != "top5" or len(evaluation.classes) > 5]
+    return names if isinstance(metric, str) else [*names, metric]
 
 
 def previews(run: Run, evaluation: Evaluation, decoded: Decoded) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from headstart.core.errors import ConfigError, NothingAccepted
@@ -59,7 +59,7 @@ def fit(
     if runtime.is_main:
         materials.describe(run, experiment, decoded)
     if experiment.baseline:
-        finish.baselines(run, decoded, emit)
+        finish.baselines(run, decoded, experiment.metric, emit)
     stages = choose_plan(experiment, model, decoded, emit)
     materials.choose_precision(run, runtime, model, decoded, stages, experiment, emit)
     course = _course(run, runtime, model, decoded, experiment, emit, started)

@@ -144,7 +144,11 @@ def backbone(experiment: Experiment, emit: Emit) -> Backbone:
     )
     if found.origin.weights == "random":
         remedy = "give --backbone with published weights, or --weights FILE"
-        emit(Notice("warning", "not-pretrained", f"{found.origin.uri} has random weights: nothing is transferred", remedy))
+        emit(
+            Notice(
+                "warning", "not-pretrained", f"{found.origin.uri} has random weights: nothing is transferred", remedy
+            )
+        )
     return found
 
 
@@ -187,7 +191,13 @@ def assemble(experiment: Experiment, backbone: Backbone, decoded: Decoded, runti
 
 
 def choose_precision(
-    run: Run, runtime: Runtime, model: Model, decoded: Decoded, stages: Sequence[Stage], experiment: Experiment, emit: Emit
+    run: Run,
+    runtime: Runtime,
+    model: Model,
+    decoded: Decoded,
+    stages: Sequence[Stage],
+    experiment: Experiment,
+    emit: Emit,
 ) -> None:
     """bf16 only where it is measured to be faster here; the choice is written down first, and replayed on resume."""
     import torch

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headstart.core import manifest
 from headstart.core.errors import ArtefactError
 from headstart.core.run import Run
+from headstart.data import store
 from headstart.data.division import fingerprint
 
 if TYPE_CHECKING:
     from headstart.data.collection import Collection
     from headstart.engine.runtime import Runtime
     from headstart.experiment import Experiment
+    from headstart.workflows.materials import Decoded
 
 
 def open_run(experiment: Experiment, collection: Collection, resume: bool, runtime: Runtime) -> tuple[Run, bool]:
@@ -42,11 +46,38 @@ def run_name(experiment: Experiment, collection: Collection) -> str:
     """The run's name: the user's, or that of the data."""
     if experiment.name:
         return experiment.name
-    stem = Path(collection.source).stem if collection.source else "run"
+    stem = Path(collection.source).stem if isinstance(experiment.data.source, str) else "run"
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-.") or "run"
 
 
-def _contents(collection: Collection) -> str:
+def remember_contents(run: Run, decoded: Decoded) -> None:
+    """Write down what the rows hold: a run is continued only on the same contents, not on the same names alone."""
+    pairs = [
+        pair
+        for name, rows in decoded.splits.present().items()
+        for pair in zip(rows.names, decoded.stores[name].digests, strict=True)
+    ]
+    run.write("identity.json", {**run.read("identity.json", default={}), "contents": _contents(pairs)})
+
+
+def _contents(pairs: Iterable[tuple[str, str]]) -> str:
+    """SHA-256 over the names of the readable rows and the digests of what they hold."""
+    told = sorted(pair for pair in pairs if pair[1])
+    return hashlib.sha256(repr(told).encode("utf-8", "backslashreplace")).hexdigest()
+
+
+def _same_data(run: Run, collection: Collection) -> bool:
+    """Whether a run was made on these rows: by names and labels first, and only then by what the rows hold."""
+    known = run.read("identity.json", default={})
+    if known.get("data") != _names(collection):
+        return False
+    if "contents" not in known:  # interrupted before anything was decoded
+        return True
+    rows = collection.rows
+    return known["contents"] == _contents(zip(rows.names, store.identities(rows, collection.modality), strict=True))
+
+
+def _names(collection: Collection) -> str:
     return fingerprint({"all": collection.rows}, collection.classes)
 
 
@@ -56,9 +87,8 @@ def _choose(experiment: Experiment, collection: Collection) -> tuple[str, bool]:
     numbered = [path for path in folder.glob(f"{name}-*") if path.name.rpartition("-")[2].isdigit()]
     for path in [folder / name, *sorted(numbered, key=lambda path: int(path.name.rpartition("-")[2]))]:
         file = path / "experiment.yaml"
-        if file.is_file() and file.read_text(encoding="utf-8") == text:
-            if Run(path).read("identity.json", default={}).get("data") == _contents(collection):
-                return str(path), True
+        if file.is_file() and file.read_text(encoding="utf-8") == text and _same_data(Run(path), collection):
+            return str(path), True
     return "", False
 
 
@@ -68,6 +98,6 @@ def _create(experiment: Experiment, collection: Collection) -> str:
     while path.exists():
         path, number = first.with_name(f"{first.name}-{number}"), number + 1
     path.mkdir(parents=True)
-    Run(path).write("identity.json", {"data": _contents(collection)})
+    Run(path).write("identity.json", {"data": _names(collection)})
     manifest.write_text(path / "experiment.yaml", experiment.to_yaml())
     return str(path)

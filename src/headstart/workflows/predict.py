@@ -208,7 +208,9 @@ def load(path: str | Path | Run, *, device: str = "cpu", allow_module: Any = Fal
     return Classifier(Model.load(folder, allow_module=allow_module).to(device))
 
 
-def predict(path: str | Path | Run, source: Any, *, top_k: int | None = None, on_event: Emit | None = None) -> Predictions:
+def predict(
+    path: str | Path | Run, source: Any, *, top_k: int | None = None, on_event: Emit | None = None
+) -> Predictions:
     """Labels and probabilities for new rows; see ``Classifier.predict``."""
     return load(path).predict(source, top_k=top_k, on_event=on_event)
 
@@ -228,7 +230,9 @@ def evaluate(path: str | Path | Run, data: Any = None, *, on_event: Emit | None 
     if data is None:
         file = run.path / "predictions-test.npz"
         if not file.is_file():
-            raise ArtefactError("this run has no test rows", where=str(run.path), remedy="give labelled data with --data")
+            raise ArtefactError(
+                "this run has no test rows", where=str(run.path), remedy="give labelled data with --data"
+            )
         result = run.read("result.json")
         run.write("result.json", {**result, "test_reads": result["test_reads"] + 1})
         return Evaluation.load(file)
