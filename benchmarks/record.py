@@ -1,0 +1,153 @@
+"""What stands beside every number: the machine, how busy it was, and a results file that survives interruptions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+RESULTS = Path(__file__).resolve().parent / "results"
+PACKAGES = ("headstart", "torch", "torchvision", "numpy", "pillow", "simplejpeg", "safetensors", "fastai")
+FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16", "amx_int8")
+REFERENCE_SIZE = 1024
+DISTURBED = 1.25  # a reference product slower than this times the best of the file: the host was busy
+
+
+def machine(packages: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The fingerprint of this machine and its software; ``packages`` replaces the versions of this interpreter's."""
+    facts = {
+        "cpu": platform.machine(),
+        "cores": os.cpu_count(),
+        "flags": [],
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "packages": dict(packages) if packages is not None else versions(),
+    }
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        lines = dict(line.split("\t", 1) for line in cpuinfo.read_text().splitlines() if "\t" in line)
+        told = {name: value.strip(": \t") for name, value in lines.items()}
+        family = f"family {told.get('cpu family', '?')}, model {told.get('model', '?')}"
+        flags = set(told.get("flags", "").split())
+        facts |= {"cpu": f"{told.get('model name', '?')} ({family})", "flags": [f for f in FLAGS if f in flags]}
+    facts["id"] = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+    return facts
+
+
+def versions() -> dict[str, str]:
+    """The installed versions of what decides the numbers."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def commit() -> str:
+    """The commit of the checkout, with "+" where files of ``src`` differ from it; empty outside of a repository."""
+    root = RESULTS.parents[1]
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)
+        return done.stdout.strip()
+
+    return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "--", "src") else "")
+
+
+def reference(repeats: int = 7) -> float:
+    """Milliseconds (median) of one matrix product of fixed size, to notice when the host is busy with other work."""
+    left = np.random.default_rng(0).standard_normal((REFERENCE_SIZE, REFERENCE_SIZE), dtype=np.float32)
+    seconds = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        left @ left
+        seconds.append(time.perf_counter() - started)
+    return 1000 * statistics.median(seconds)
+
+
+class Results:
+    """One JSON file: {"benchmark", "settings", "machines", "runs"}; it is written anew after every run.
+
+    A run is known by its key, a mapping of plain values, such as {"set": "photo", "seed": 3, "plan": "probe"}. What the
+    file holds already is not run again, so an interrupted benchmark continues where it stopped.
+    """
+
+    def __init__(self, path: Path, benchmark: str, settings: Mapping[str, Any]) -> None:
+        self.path = path
+        self.value: dict[str, Any] = {"benchmark": benchmark, "settings": dict(settings), "machines": {}, "runs": []}
+        if path.is_file():
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            if stored["settings"] != json.loads(json.dumps(self.value["settings"])):
+                raise SystemExit(f"{path} was made with other settings: move it away, or give another --output")
+            self.value = stored
+
+    @property
+    def runs(self) -> list[dict[str, Any]]:
+        return self.value["runs"]
+
+    def find(self, key: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The run of this key, or None."""
+        return next((run for run in self.runs if run["key"] == key), None)
+
+    def add(self, key: Mapping[str, Any], facts: Mapping[str, Any], *, where: Mapping[str, Any] | None = None) -> None:
+        """Keep a run (an earlier one of the same key gives way) and write the file."""
+        at = dict(where) if where is not None else machine()
+        name = at.pop("id")
+        self.value["machines"][name] = at
+        self.value["runs"] = [run for run in self.runs if run["key"] != key]
+        self.runs.append({"key": dict(key), "machine": name, **facts})
+        write(self.path, self.value)
+
+
+def write(path: Path, value: Any) -> None:
+    """Write JSON so that a reader sees the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(value, indent=1, ensure_ascii=False)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
+        file.write(text + "\n")
+    os.chmod(file.name, 0o644)
+    os.replace(file.name, path)
+
+
+def measured(command: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Run a command as a process of its own, its output going to ``log``.
+
+    Returns:
+        seconds (wall), cpu_seconds (user and system, children included), peak_rss_mb, and the reference product's
+        milliseconds before and after.
+
+    Raises:
+        RuntimeError: the command failed; the message holds the end of its output.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    before = reference()
+    with open(log, "w", encoding="utf-8") as out:
+        started = time.perf_counter()
+        child = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, **(env or {})})
+        _, status, usage = os.wait4(child.pid, 0)
+        seconds = time.perf_counter() - started
+    child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode != 0:
+        end = log.read_text(encoding="utf-8", errors="replace")[-3000:]
+        raise RuntimeError(f"{' '.join(command)} ended with {child.returncode}:\n{end}")
+    return {
+        "seconds": round(seconds, 3),
+        "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 3),
+        "peak_rss_mb": round(usage.ru_maxrss / (1024 if sys.platform == "linux" else 1024**2), 1),
+        "reference_ms": [round(before, 2), round(reference(), 2)],
+    }
