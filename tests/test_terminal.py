@@ -200,7 +200,7 @@ def test_the_table_of_a_run(tmp_path: Path, width: int) -> None:
     assert ("4/8 blocks" in told) == (width >= 90)
     assert ("●" in told) == (width >= 112)
     joined = re.sub(r"\s+", " ", told)
-    assert "test accuracy 95.0 % [90.0, 100.0], n = 76 · log_loss 0.200" in joined
+    assert "test accuracy 95.0 % [90.0, 100.0], n = 76 · log loss 0.200" in joined
     assert "1:35 min: all 1:30 min · probe 3 s" in joined
     assert "nothing" not in joined
     assert "report" in joined

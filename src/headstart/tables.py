@@ -285,7 +285,8 @@ def _whisker(value: Mapping[str, Any] | None, scale: tuple[float, float], width:
 def _conclusion(run: Run, result: Mapping[str, Any], metric: str) -> Iterator[tuple[str, Text]]:
     test = (result.get("metrics") or {}).get("test")
     if test and metric in test:
-        others = "".join(f" · {name} {number(name, test[name]['value'])}" for name in test if name != metric)
+        beside = [name for name in ("accuracy", "macro_f1", "log_loss") if name in test and name != metric]
+        others = "".join(f" · {name.replace('_', ' ')} {number(name, test[name]['value'])}" for name in beside)
         yield (
             "test",
             Text.assemble(f"{metric} ", _score(metric, test[metric]), (f", n = {test[metric]['n']}{others}", "quiet")),
