@@ -42,6 +42,10 @@ def write_text(path: Path, text: str) -> None:
     write_atomically(path, lambda temporary: _write(temporary, text))
 
 
+def write_bytes(path: Path, data: bytes) -> None:
+    write_atomically(path, lambda temporary: _write_bytes(temporary, data))
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as JSON (numpy scalars and arrays become numbers and lists)."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, default=plain, allow_nan=True) + "\n")
@@ -101,6 +105,10 @@ def check(folder: Path) -> None:
 def _write(path: Path, text: str) -> None:
     # a file name that is not UTF-8 holds lone surrogates; "\\udcff" is how JSON writes one
     path.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def _write_bytes(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
 
 
 def _sync_folder(folder: Path) -> None:

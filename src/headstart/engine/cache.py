@@ -190,7 +190,7 @@ def _digest(features: torch.Tensor) -> torch.Tensor:
     import hashlib
 
     raw = features.contiguous().view(torch.uint8).numpy()
-    return torch.frombuffer(bytearray(hashlib.sha256(raw).digest()), dtype=torch.uint8)
+    return torch.frombuffer(bytearray(hashlib.sha256(raw.data).digest()), dtype=torch.uint8)
 
 
 def _on_disk(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:

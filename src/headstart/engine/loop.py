@@ -68,7 +68,7 @@ class Job:
 
 
 class Loop:
-    """Trains one stage; iterate over ``run()``; afterwards the learner holds the best epoch and ``state`` the record."""
+    """Trains one stage: iterate over ``run()``; then the learner holds the best epoch and ``state`` the record."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -175,7 +175,7 @@ class Loop:
 
     def _explain(self, update: Update, loss: float) -> None:
         """Say which rows gave a loss that is not finite; the weights of the last good step are still in place."""
-        rows = []
+        rows: list[int] = []
         self.job.learner.eval()  # row by row: batch statistics of a single row do not exist
         with torch.no_grad():
             for part in update.parts(1):
@@ -227,7 +227,7 @@ class Loop:
         return reason
 
     def _snapshot(self) -> dict[str, torch.Tensor]:
-        """What this stage changes: trainable parameters and the buffers beside them (of the EMA, where there is one)."""
+        """What this stage changes: trainable parameters and the buffers beside them, averaged where there is an EMA."""
         if self.ema is not None:
             with self.ema.applied(self.job.learner):
                 return trained_tensors(self.job.learner)

@@ -10,8 +10,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from headstart.core import registry
 from headstart.core.errors import ConfigError, Problem
-from headstart.core.settings import keys_of, problems_from
-from headstart.stages.base import Gate, Stage, Training
+from headstart.core.settings import Keys, keys_of, problems_from
+from headstart.stages.base import Gate, Stage
 from headstart.stages.methods import probe, scratch, thaw
 
 METHODS = "headstart.stages.methods"
@@ -116,7 +116,8 @@ def _validate(kind: type[Stage], values: dict[str, Any], where: str, problems: l
     try:
         return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
-        known = {(): [item.name for item in fields(kind) if item.init], ("gate",): [item.name for item in fields(Gate)]}
+        own = [item.name for item in fields(kind) if item.init]
+        known: dict[Keys, list[str]] = {(): own, ("gate",): [item.name for item in fields(Gate)]}
         scope = keys_of(where)
         problems += problems_from(error.errors(), where, lambda keys: known.get(keys[len(scope) :], ()))
         return None

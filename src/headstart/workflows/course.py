@@ -94,7 +94,7 @@ class Course:
             metric=self.metric,
             name=earlier.title if earlier else "",
         )
-        result = self._result(index, stage, outcome, verdict, time.monotonic() - started)
+        result = _result(self.model, index, stage, outcome, verdict, self.metric, time.monotonic() - started)
         if verdict.decision == "keep":
             self.incumbent = Incumbent(index, stage.title, outcome.evaluation)
         if self.runtime.is_main:
@@ -166,8 +166,9 @@ class Course:
         chosen = self._groups(stage)
         weights = balance.class_weights(self.train.rows.labels, self.model.classes, stage.class_weights)
         loss = Loss(label_smoothing=stage.label_smoothing, class_weights=weights)
-
-        mixes = bool(stage.mixup or stage.cutmix)
+        mixer = None
+        if stage.mixup or stage.cutmix:
+            mixer = Mixer(stage.mixup, stage.cutmix, stage.mix_probability, len(self.model.classes))
 
         def validate() -> Evaluation:
             return features.evaluate(self.model, self.val, self.runtime, batch_size=stage.batch_size, cache=val)
@@ -184,9 +185,7 @@ class Course:
                 stage=index,
                 seed=self.seed,
                 checkpoints=Checkpoints(self.run.stage_folder(index, stage.title) / "state", warn=self._warn),
-                mixer=Mixer(stage.mixup, stage.cutmix, stage.mix_probability, len(self.model.classes))
-                if mixes
-                else None,
+                mixer=mixer,
                 names=self.train.rows.names,
                 deadline=self.deadline,
             )
@@ -219,35 +218,6 @@ class Course:
             rates=stage.rates,
             weight_decay=stage.weight_decay,
         )
-
-    def _result(self, index: int, stage: Stage, outcome: Outcome, verdict: Verdict, seconds: float) -> dict[str, Any]:
-        """What ``result.json`` of the stage holds."""
-        layers = [
-            {
-                **asdict(layer),
-                "frozen": not layer.trainable,
-                "lr": outcome.rates.get(layer.depth) if layer.trainable else None,
-            }
-            for layer in self.model.layers()
-        ]
-        return {
-            "index": index,
-            "name": stage.title,
-            "method": stage.method,
-            "settings": as_mapping(stage),
-            "trainable": sum(p.numel() for p in self.model.parameters() if p.requires_grad),
-            "parameters": sum(p.numel() for p in self.model.parameters()),
-            "frozen_blocks": self.model.frozen_prefix,
-            "blocks": len(self.model.backbone.blocks),
-            "updates": outcome.updates,
-            "epochs": outcome.epochs,
-            "seconds": seconds,
-            "metrics": {"val": finish.as_json(outcome.evaluation, self.metric)},
-            "verdict": verdict.as_json(),
-            "cache": None if outcome.cache is None else outcome.cache.__dict__,
-            "layers": layers,
-            **outcome.details,
-        }
 
     def _write(self, folder: Path, result: dict[str, Any], evaluation: Evaluation, verdict: Verdict) -> None:
         """The stage's folder; its manifest comes last and makes it count."""
@@ -300,3 +270,41 @@ class Course:
 
     def _warn(self, message: str) -> None:
         self.emit(Notice("warning", "checkpoint", message))
+
+
+def _result(
+    model: Model,
+    index: int,
+    stage: Stage,
+    outcome: Outcome,
+    verdict: Verdict,
+    metric: str | OwnMetric,
+    seconds: float,
+) -> dict[str, Any]:
+    """What ``result.json`` of the stage holds."""
+    layers = [
+        {
+            **asdict(layer),
+            "frozen": not layer.trainable,
+            "lr": outcome.rates.get(layer.depth) if layer.trainable else None,
+        }
+        for layer in model.layers()
+    ]
+    return {
+        "index": index,
+        "name": stage.title,
+        "method": stage.method,
+        "settings": as_mapping(stage),
+        "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "frozen_blocks": model.frozen_prefix,
+        "blocks": len(model.backbone.blocks),
+        "updates": outcome.updates,
+        "epochs": outcome.epochs,
+        "seconds": seconds,
+        "metrics": {"val": finish.as_json(outcome.evaluation, metric)},
+        "verdict": verdict.as_json(),
+        "cache": None if outcome.cache is None else outcome.cache.__dict__,
+        "layers": layers,
+        **outcome.details,
+    }

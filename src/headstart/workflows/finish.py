@@ -100,8 +100,8 @@ def as_json(evaluation: Evaluation, metric: str | OwnMetric) -> dict[str, Any]:
 
 def names_for(evaluation: Evaluation, metric: str | OwnMetric) -> list[str | OwnMetric]:
     """All metrics that say something about these classes, and the run's own."""
-    names = [name for name in metrics.NAMES if name != "top5" or len(evaluation.classes) > 5]
-    return names if isinstance(metric, str) else [*names, metric]
+    names: list[str] = [name for name in metrics.NAMES if name != "top5" or len(evaluation.classes) > 5]
+    return [*names] if isinstance(metric, str) else [*names, metric]
 
 
 def previews(run: Run, evaluation: Evaluation, decoded: Decoded) -> None:
@@ -117,15 +117,12 @@ def previews(run: Run, evaluation: Evaluation, decoded: Decoded) -> None:
     items = decoded.splits.present()[evaluation.split].items
     for row in dict.fromkeys(int(row) for row in rows):
         picture = modality.preview(items[row], 192)
-        manifest.write_atomically(
-            folder / f"{evaluation.split}-{row}.jpg", lambda path, data=picture: path.write_bytes(data)
-        )
+        manifest.write_bytes(folder / f"{evaluation.split}-{row}.jpg", picture)
     train = decoded.examples("train")
     step = max(1, len(train) // SEEN)
     for batch in train.batches(np.arange(0, len(train), step)[:SEEN], batch_size=SEEN):
         for row, pixels in zip(batch.rows, batch.inputs, strict=True):
-            data = _png(pixels)
-            manifest.write_atomically(folder / f"network-{row}.png", lambda path, data=data: path.write_bytes(data))
+            manifest.write_bytes(folder / f"network-{row}.png", _png(pixels))
 
 
 def _png(pixels: np.ndarray) -> bytes:

@@ -19,7 +19,6 @@ from headstart.data import audit as auditing
 from headstart.data import duplicates, sources
 from headstart.data.audit import Audit
 from headstart.data.collection import Collection
-from headstart.data.division import Division
 from headstart.data.splits import Splits
 from headstart.data.store import Store
 from headstart.stages.base import Stage, Training
@@ -85,11 +84,16 @@ def inspect(
     emit(Decision("pictures", store.where, store.explain))
     with phase(emit, "audit"):
         settings = experiment.data
-        division = _divide(collection, store, experiment)
+        twins = duplicates.duplicates(store)
+        division = sources.divide(collection, settings, seed=experiment.seed, duplicates=twins.groups)
         splits = sources.arranged(collection, division)
         stores = {name: store.take(rows) for name, rows in division.index.items()}
         found = auditing.audit(
-            splits, stores, max_unreadable=settings.max_unreadable, on_unreadable=settings.on_unreadable
+            splits,
+            stores,
+            max_unreadable=settings.max_unreadable,
+            on_unreadable=settings.on_unreadable,
+            twins=twins.take(np.concatenate([division.index[name] for name in splits.present()])),
         )
     return splits, stores, found
 
@@ -109,11 +113,6 @@ def decode(collection: Collection, experiment: Experiment, spec: Any, emit: Emit
         problems = [Problem(each.message, each.split, each.remedy) for each in found.errors]
         raise DataError("the audit of the data found errors", problems=problems)
     return Decoded(*_readable(splits, stores, found), found, spec)
-
-
-def _divide(collection: Collection, store: Store, experiment: Experiment) -> Division:
-    groups = duplicates.duplicate_groups(store) if not collection.given.any() else None
-    return sources.divide(collection, experiment.data, seed=experiment.seed, duplicates=groups)
 
 
 def _readable(splits: Splits, stores: dict[str, Store], found: Audit) -> tuple[Splits, dict[str, Store]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic.dataclasses import dataclass
 
 from headstart.stages.base import STRICT, Share, Training
@@ -9,6 +11,11 @@ from headstart.stages.base import STRICT, Share, Training
 
 @dataclass(frozen=True, config=STRICT)
 class Settings(Training):
-    """``blocks``: how many of the last blocks train: a number, a share of them below 1, or ``all``."""
+    """``blocks``: how many of the last blocks train: a number, a share of them below 1, or ``all``.
+
+    BatchNorm keeps its running statistics (``bn: eval``): a head that a probe solved on them is handed over exactly, and
+    small batches cannot spoil them.
+    """
 
     blocks: Share = "all"
+    bn: Literal["eval", "frozen_eval", "train"] = "eval"
