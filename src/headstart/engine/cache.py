@@ -74,13 +74,13 @@ class FrontierCache:
                 kept[view].index_copy_(0, index, leaf.detach().to("cpu"))
         self._filled[view, rows] = True
 
-    def take(self, view: int, rows: np.ndarray, device: torch.device | str = "cpu") -> Tree:
-        """The tree for these rows, as the frozen blocks would give it now."""
-        if not self._filled[view, rows].all():
+    def take(self, views: int | np.ndarray, rows: np.ndarray, device: torch.device | str = "cpu") -> Tree:
+        """The tree for these rows, each in its view, as the frozen blocks would give it now."""
+        if not self._filled[views, rows].all():
             raise AssertionError("the frontier cache was read before it was filled")
-        index = torch.as_tensor(rows, dtype=torch.int64)
+        view, row = torch.as_tensor(np.broadcast_to(views, rows.shape).copy()), torch.as_tensor(rows)
         pairs = zip(self._leaves, self._per_row, strict=True)
-        leaves = [leaf[view].index_select(0, index) if per_row else leaf for leaf, per_row in pairs]
+        leaves = [leaf[view, row] if per_row else leaf for leaf, per_row in pairs]
         leaves = [_as_images(leaf).to(device) if torch.is_tensor(leaf) else leaf for leaf in leaves]
         assert self._spec is not None
         return tree_unflatten(leaves, self._spec)

@@ -141,7 +141,7 @@ class LiveStream:
 
 
 class CachedStream:
-    """What the frozen blocks gave, from the cache; epoch e sees view e modulo V."""
+    """What the frozen blocks gave, from the cache; epoch e sees row i in view (e + i) modulo V."""
 
     def __init__(self, runtime: Runtime, order: Order, cache: FrontierCache) -> None:
         self.runtime, self.order, self.cache = runtime, order, cache
@@ -149,11 +149,12 @@ class CachedStream:
         self.per_epoch = len(order.sizes)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Update]:
-        view, device = epoch % self.cache.views, self.runtime.device
+        device = self.runtime.device
         for effective in self.order.batches(epoch)[start:]:
             rows = self.runtime.share_of(effective)
             targets = torch.as_tensor(self.order.rows.labels[rows], device=device)
-            yield Update(rows, self.cache.take(view, rows, device), targets, self.frontier, len(effective))
+            views = (epoch + rows) % self.cache.views
+            yield Update(rows, self.cache.take(views, rows, device), targets, self.frontier, len(effective))
 
 
 def augmentation(value: Any) -> Any:

@@ -13,8 +13,8 @@ from headstart.stages.base import STRICT, Share, Training
 class Settings(Training):
     """``blocks``: how many of the last blocks train: a number, a share of them below 1, or ``all``.
 
-    BatchNorm keeps its running statistics (``bn: eval``): a head that a probe solved on them is handed over exactly, and
-    small batches cannot spoil them.
+    BatchNorm keeps its running statistics (``bn: eval``): a head that a probe solved on them is handed over exactly,
+    and small batches cannot spoil them.
     """
 
     blocks: Share = "all"
