@@ -297,9 +297,12 @@ def _conclusion(run: Run, result: Mapping[str, Any], metric: str) -> Iterator[tu
         yield "", Text(f"no stage beat the baseline '{clean(result['beaten_by'])}'", style="warn")
     phases = result.get("phases") or []
     if phases:
-        total = result.get("seconds") or sum(phase["seconds"] for phase in phases)
-        longest = sorted((phase for phase in phases if phase["seconds"] >= 0.005 * total), key=lambda p: -p["seconds"])
-        parts = " · ".join(f"{clean(phase['name'])} {duration(phase['seconds'])}" for phase in longest[:6])
+        spent: dict[str, float] = {}
+        for phase in phases:  # a resumed run has been through some of them twice
+            spent[phase["name"]] = spent.get(phase["name"], 0.0) + phase["seconds"]
+        total = max(result.get("seconds") or 0.0, sum(spent.values()))
+        longest = sorted((name for name in spent if spent[name] >= 0.005 * total), key=lambda name: -spent[name])[:6]
+        parts = " · ".join(f"{clean(name)} {duration(spent[name])}" for name in longest)
         yield "time", Text.assemble(duration(total), (f": {parts}", "quiet"))
     if run.model_folder.is_dir():
         yield "model", Text(clean(run.model_folder))

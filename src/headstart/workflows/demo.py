@@ -13,6 +13,22 @@ from headstart.core.run import Run
 
 PATTERNS = ("checks", "dots", "rings", "stripes", "waves")
 PER_CLASS, SIZE = 80, 96
+# The backbone that ships has random weights, so its blocks need higher rates than the plans for pretrained ones.
+PLAN = [
+    {"probe": {}},
+    {"thaw": {"name": "thaw-half", "blocks": 2, "epochs": 12, "lr": 3e-3, "head_multiple": 1.0, "views": 4}},
+    {
+        "thaw": {
+            "name": "thaw-all",
+            "blocks": "all",
+            "epochs": 15,
+            "lr": 3e-3,
+            "layer_decay": 1.0,
+            "head_multiple": 1.0,
+            "augment": "flip",
+        }
+    },
+]
 
 
 def demo(output_dir: Path, *, on_event: Callable[[Event], None] | None = None) -> Run:
@@ -26,7 +42,7 @@ def demo(output_dir: Path, *, on_event: Callable[[Event], None] | None = None) -
 
     folder = pictures(output_dir / "demo-pictures")
     experiment = load(
-        data=str(folder), backbone="builtin/tiny", output_dir=str(output_dir), name="demo", offline=True, plan="gradual"
+        data=str(folder), backbone="builtin/tiny", output_dir=str(output_dir), name="demo", offline=True, plan=PLAN
     )
     return fit(experiment, on_event=on_event)
 
