@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import html
 import json
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headstart.core import manifest
 from headstart.core.errors import ArtefactError
 from headstart.core.events import Decision, Event
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Run:
     """Everything one run leaves behind; all paths inside are relative, so the folder can be moved.
 
     ``experiment.yaml``, ``environment.json``, ``data.json``, ``events.jsonl``, ``decisions.json``,
-    ``stages/00-probe/{result.json, predictions.npz, state/}``, ``result.json``, ``report.html``, ``model/``, ``export/``.
+    ``stages/00-probe/{result.json, predictions.npz, state/}``, ``result.json``, ``report.html``, ``model/`` …
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -80,6 +84,18 @@ class Run:
         """Read a JSON file of the run; ``default`` where it does not exist."""
         return manifest.read_json(self.path / name) if (self.path / name).is_file() else default
 
+    @property
+    def test_reads(self) -> int:
+        """How often the test rows were read: once by an honest run, and once by every ``evaluate`` since."""
+        return int(self.read("test_reads.json", default={"reads": 0})["reads"])
+
+    def count_test_read(self) -> None:
+        """Write down that the test rows are about to be read."""
+        self.write("test_reads.json", {"reads": self.test_reads + 1})
+        result = self.read("result.json")
+        if result is not None:
+            self.write("result.json", {**result, "test_reads": self.test_reads})
+
     def stage_folder(self, index: int, name: str) -> Path:
         return self.path / "stages" / f"{index:02d}-{name}"
 
@@ -100,3 +116,38 @@ class Run:
         """The stage whose model the run kept last, or None while there is none."""
         kept = [stage for stage in self.stages() if stage["verdict"]["decision"] == "keep"]
         return kept[-1] if kept else None
+
+    def frame(self) -> pd.DataFrame:
+        """A DataFrame of the stages: what trained, how long, every validation metric with its interval, the verdict."""
+        import pandas as pd
+
+        return pd.DataFrame([_row(stage) for stage in self.stages()])
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    def _repr_html_(self) -> str:
+        stages = [_row(stage) for stage in self.stages()]
+        metric = next((stage["metric"] for stage in stages), "accuracy")
+        titles = {metric: metric, f"{metric}_low": "95 % from", f"{metric}_high": "to"}
+        shown = {name: name for name in ("stage", "trainable", "updates", "seconds")} | titles | {"verdict": "verdict"}
+        head = "".join(f"<th>{html.escape(title)}</th>" for title in shown.values())
+        lines = "".join(f"<tr>{''.join(_cell(stage.get(name, "")) for name in shown)}</tr>" for stage in stages)
+        test = (self.read("result.json", default={}).get("metrics") or {}).get("test") or {}
+        told = f": {metric} {test[metric]['value']:.4g} on {test[metric]['n']} test rows" if metric in test else ""
+        caption = html.escape(f"{self.path}{told}")
+        return f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>"
+
+
+def _row(stage: dict[str, Any]) -> dict[str, Any]:
+    """One line of ``frame``."""
+    chosen = ("method", "trainable", "frozen_blocks", "blocks", "updates", "epochs", "seconds")
+    row = {"stage": stage["name"], **{key: stage[key] for key in chosen}}
+    for name, measured in stage["metrics"]["val"].items():
+        row |= {name: measured["value"], f"{name}_low": measured["low"], f"{name}_high": measured["high"]}
+    verdict = stage["verdict"]
+    return {**row, "verdict": verdict["decision"], "reason": verdict["reason"], "metric": verdict["metric"]}
+
+
+def _cell(value: Any) -> str:
+    return f"<td>{html.escape(f'{value:.4g}' if isinstance(value, float) else str(value))}</td>"

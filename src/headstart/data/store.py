@@ -197,6 +197,12 @@ def _fetched(rows: Rows) -> Iterator[Any]:
             yield Unreadable("source-error", f"could not be fetched from its data set ({error!r})")
 
 
+def identities(rows: Rows, modality: str = "image") -> list[str]:
+    """What each of N rows holds, read again: equal to a store's ``digests``, "" where a row is unreadable."""
+    found = _identities(registry.find("headstart.data.modalities", modality), rows)
+    return ["" if each.startswith("!") else each for each in found]
+
+
 def _identities(kind: ModuleType, rows: Rows, index: canvases.Index | None = None) -> list[str]:
     """What each row holds, by content; ``index`` saves reading again what it has already seen."""
 

@@ -105,6 +105,10 @@ class Course:
         self._announce(result, verdict)
         return verdict
 
+    def is_late(self) -> bool:
+        """Whether the time of the run is used up, on any rank."""
+        return self.runtime.agree(self.deadline is not None and time.monotonic() >= self.deadline)
+
     def _probe(self, index: int, stage: Stage) -> Outcome:
         """Solve the head on cached features; only the head changes."""
         assert isinstance(stage, probe.Settings)

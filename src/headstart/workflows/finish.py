@@ -18,7 +18,6 @@ from headstart.measure.metrics import OwnMetric
 from headstart.workflows.materials import Decoded, phase
 
 if TYPE_CHECKING:
-    from headstart.experiment import Experiment
     from headstart.workflows.course import Course
 
 Emit = Callable[[Event], None]
@@ -40,8 +39,11 @@ def baselines(run: Run, decoded: Decoded, metric: str | OwnMetric, emit: Emit) -
     run.write("baseline/result.json", rows)
 
 
-def conclude(run: Run, course: Course, decoded: Decoded, experiment: Experiment, started: float, emit: Emit) -> None:
-    """Calibrate on validation rows, read the test rows once, save the model and write the report."""
+def conclude(run: Run, course: Course, decoded: Decoded, started: float, emit: Emit) -> None:
+    """Calibrate on validation rows, read the test rows once, save the model and write the report.
+
+    Ranks share the reading of the test rows; only the first writes.
+    """
     from headstart.engine import features
 
     assert course.incumbent is not None
@@ -50,8 +52,12 @@ def conclude(run: Run, course: Course, decoded: Decoded, experiment: Experiment,
     test: Evaluation | None = None
     if decoded.splits.test is not None:
         with phase(emit, "test"):
-            test = features.evaluate(course.model, decoded.examples("test"), course.runtime, batch_size=32, emit=emit)
-            test.save(run.path / "predictions-test.npz")
+            rows = decoded.unsealed(run, course.runtime)
+            test = features.evaluate(course.model, rows, course.runtime, batch_size=32, emit=emit)
+    if not course.runtime.is_main:
+        return
+    if test is not None:
+        test.save(run.path / "predictions-test.npz")
     final = test if test is not None else val
     with phase(emit, "save"):
         _save_model(run, course, decoded, temperature)
@@ -71,7 +77,7 @@ def conclude(run: Run, course: Course, decoded: Decoded, experiment: Experiment,
                 "after": final.with_temperature(temperature).reliability().as_json(),
             },
             "beaten_by": _beaten_by(run, course, val),
-            "test_reads": 0 if test is None else 1,
+            "test_reads": run.test_reads,
             "optimistic": test is None,
             "seconds": time.monotonic() - started,
             "phases": [

@@ -14,9 +14,10 @@ from headstart.stages import auto, budget, plans
 from headstart.stages.base import Stage, Training
 from headstart.workflows import finish, materials
 from headstart.workflows.materials import Decoded, phase
-from headstart.workflows.places import open_run
+from headstart.workflows.places import open_run, remember_contents
 
 if TYPE_CHECKING:
+    from headstart.data.collection import Collection
     from headstart.engine.runtime import Runtime
     from headstart.experiment import Experiment
     from headstart.models.model import Model
@@ -44,13 +45,30 @@ def fit(
         HeadstartError: with everything that is wrong, where, and what to do.
         NothingAccepted: no stage beat the baseline that needs no backbone; the run folder is complete all the same.
     """
-    started = time.monotonic()
     collection = materials.collect(experiment, data)
     runtime = materials.runtime(experiment)
+    try:
+        return fit_rows(experiment, collection, runtime, on_event, resume)
+    finally:
+        runtime.close()
+
+
+def fit_rows(
+    experiment: Experiment,
+    collection: Collection,
+    runtime: Runtime,
+    on_event: Callable[[Event], None] | None,
+    resume: bool,
+) -> Run:
+    """One run on rows that are collected already; see ``fit``."""
+    started = time.monotonic()
     run, continued = open_run(experiment, collection, resume, runtime)
     emit = _recorder(run, on_event)
     if continued and run.read("result.json") is not None:
         emit(Notice("info", "complete", f"this experiment is complete in {run.path}; nothing is left to do"))
+        if runtime.is_main and not (run.path / "report.html").is_file():
+            finish.report(run)
+        _insist(run)
         return run
     with phase(emit, "backbone"):
         backbone = materials.backbone(experiment, emit)
@@ -58,23 +76,26 @@ def fit(
     model = materials.assemble(experiment, backbone, decoded, runtime, emit)
     if runtime.is_main:
         materials.describe(run, experiment, decoded)
-    if experiment.baseline:
+        remember_contents(run, decoded)
+    if runtime.is_main and experiment.baseline:
         finish.baselines(run, decoded, experiment.metric, emit)
     stages = choose_plan(experiment, model, decoded, emit)
     materials.choose_precision(run, runtime, model, decoded, stages, experiment, emit)
     course = _course(run, runtime, model, decoded, experiment, emit, started)
-    if experiment.normalisation_check:
+    if runtime.is_main and experiment.normalisation_check:
         materials.check_normalisation(model, decoded, emit)
     for index, stage in enumerate(stages):
+        if index and course.is_late():
+            left = ", ".join(each.title for each in stages[index:])
+            emit(Notice("warning", "time-up", f"the time is used up; these stages were left out: {left}"))
+            break
         with phase(emit, stage.title):
             verdict = course.take(index, stage)
         if verdict.decision == "stop":
             break
-    if runtime.is_main:
-        finish.conclude(run, course, decoded, experiment, started, emit)
+    finish.conclude(run, course, decoded, started, emit)
     runtime.wait()
-    runtime.close()
-    _insist(run, experiment)
+    _insist(run)
     return run
 
 
@@ -120,7 +141,8 @@ def _course(
     from headstart.workflows.course import Course
 
     limit = experiment.cache_budget
-    bytes_free = int(canvases.free_bytes() * CACHE_SHARE) if limit is None else int(limit * 1e9)
+    free = int(canvases.free_bytes() * CACHE_SHARE) if limit is None else int(limit * 1e9)
+    bytes_free = int(runtime.tell(str(free)))  # ranks must take the same decision
     kept = FeatureStore(canvases.default_folder() / "features", FEATURE_CACHE_BYTES)
     return Course(
         run=run,
@@ -149,7 +171,7 @@ def _recorder(run: Run, on_event: Callable[[Event], None] | None) -> Emit:
     return emit
 
 
-def _insist(run: Run, experiment: Experiment) -> None:
+def _insist(run: Run) -> None:
     result = run.read("result.json")
     if result is not None and result.get("beaten_by"):
         raise NothingAccepted(

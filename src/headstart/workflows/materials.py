@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headstart.core.errors import DataError, Problem
+from headstart.core.errors import DataError, Problem, TrainingError
 from headstart.core.events import Decision, Event, Notice, Phase, Progress
 from headstart.core.run import Run
 from headstart.data import audit as auditing
@@ -46,7 +46,23 @@ class Decoded:
     spec: Any
 
     def examples(self, split: str) -> Examples:
-        """The rows of one split with their pictures."""
+        """The rows of one split with their pictures; those of the test split are sealed (see ``unsealed``).
+
+        Raises:
+            TrainingError: the test rows were asked for.
+        """
+        if split == "test":
+            what = "the test rows are sealed until the end of the run"
+            raise TrainingError(what, remedy="stages, gates and thresholds are judged on val rows")
+        return self._examples(split)
+
+    def unsealed(self, run: Run, runtime: Runtime) -> Examples:
+        """The test rows; that they are read is counted in the run folder before they are."""
+        if runtime.is_main:
+            run.count_test_read()
+        return self._examples("test")
+
+    def _examples(self, split: str) -> Examples:
         from headstart.engine.streams import Examples
 
         return Examples(split, self.splits.present()[split], self.stores[split], self.spec)

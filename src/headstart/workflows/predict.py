@@ -233,8 +233,7 @@ def evaluate(path: str | Path | Run, data: Any = None, *, on_event: Emit | None 
             raise ArtefactError(
                 "this run has no test rows", where=str(run.path), remedy="give labelled data with --data"
             )
-        result = run.read("result.json")
-        run.write("result.json", {**result, "test_reads": result["test_reads"] + 1})
+        run.count_test_read()
         return Evaluation.load(file)
     from headstart.data import sources
 
