@@ -34,10 +34,9 @@ app = typer.Typer(
 
 Words = Annotated[list[str] | None, typer.Argument(metavar="[DATA] [KEY=VALUE]...", show_default=False)]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run, such as runs/photos.")]
+Sources = Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Files, or folders of files.")]
 Config = Annotated[Path | None, typer.Option("--config", "-c", help="A YAML file with settings; the line wins.")]
-Backbone = Annotated[
-    str | None, typer.Option(help="timm/…, torchvision/…, builtin/…, a path, a Hub id, or my_module.net.")
-]
+Backbone = Annotated[str | None, typer.Option(help="timm/…, torchvision/…, builtin/…, a path, a Hub id, or my.net.")]
 Weights = Annotated[str | None, typer.Option(help="A file of weights for the backbone (safetensors or a state dict).")]
 Plan = Annotated[str | None, typer.Option(help="probe, gradual, full, scratch, auto, or one method.")]
 Seed = Annotated[int | None, typer.Option(help="Of everything random; 42 unless told.")]
@@ -54,12 +53,11 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+Version = Annotated[bool, typer.Option("--version", help="Show it and exit.", is_eager=True, callback=_show_version)]
+
+
 @app.callback()
-def _options(
-    version: Annotated[
-        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version)
-    ] = False,
-) -> None:
+def _options(version: Version = False) -> None:
     """Options of the program itself."""
 
 
@@ -102,7 +100,7 @@ def fit(
 @app.command()
 def predict(
     run: RunFolder,
-    source: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Files, or folders of files.")],
+    source: Sources,
     output: Output = None,
     top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, help="How many labels a file.")] = 1,
     device: Device = None,
@@ -198,7 +196,7 @@ def plan(
 @app.command()
 def embed(
     run: RunFolder,
-    source: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Files, or folders of files.")],
+    source: Sources,
     output: Annotated[Path, typer.Option("--output", "-o", help="A .npz file: features and names.")] = Path(
         "features.npz"
     ),
