@@ -132,7 +132,8 @@ class Run:
         titles = {metric: metric, f"{metric}_low": "95 % from", f"{metric}_high": "to"}
         shown = {name: name for name in ("stage", "trainable", "updates", "seconds")} | titles | {"verdict": "verdict"}
         head = "".join(f"<th>{html.escape(title)}</th>" for title in shown.values())
-        lines = "".join(f"<tr>{''.join(_cell(stage.get(name, "")) for name in shown)}</tr>" for stage in stages)
+        cells = ["".join(_cell(stage.get(name, "")) for name in shown) for stage in stages]
+        lines = "".join(f"<tr>{line}</tr>" for line in cells)
         test = (self.read("result.json", default={}).get("metrics") or {}).get("test") or {}
         told = f": {metric} {test[metric]['value']:.4g} on {test[metric]['n']} test rows" if metric in test else ""
         caption = html.escape(f"{self.path}{told}")
