@@ -117,10 +117,9 @@ def test_an_interrupted_stage_ends_bit_for_bit_like_an_uninterrupted_one(
 
     monkeypatch.setattr(loops, "CHECKPOINT_SECONDS", -1.0)  # a checkpoint after every update
     broken = loop(recipe, net=model(dropout=0.2), folder=tmp_path / "state", **mixing)
-    with pytest.raises(KeyboardInterrupt):
-        for event in broken.run():
-            if getattr(event, "done", 0) == after + 1:
-                raise KeyboardInterrupt
+    for event in broken.run():
+        if getattr(event, "done", 0) == after + 1:
+            break  # what a kill leaves: the checkpoint of the update before
     resumed = loop(recipe, net=model(dropout=0.2), folder=tmp_path / "state", **mixing)
     events = list(resumed.run())
     assert any(isinstance(event, Notice) and event.kind == "resumed" for event in events)
