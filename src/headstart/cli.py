@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headstart.options import Backbone, Config, Device, Offline, Output, Plan, RunFolder, Seed, Sources, Weights, Words
+
 if TYPE_CHECKING:
     from headstart.experiment import Experiment
     from headstart.terminal import Terminal
@@ -31,18 +33,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-
-Words = Annotated[list[str] | None, typer.Argument(metavar="[DATA] [KEY=VALUE]...", show_default=False)]
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run, such as runs/photos.")]
-Sources = Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Files, or folders of files.")]
-Config = Annotated[Path | None, typer.Option("--config", "-c", help="A YAML file with settings; the line wins.")]
-Backbone = Annotated[str | None, typer.Option(help="timm/…, torchvision/…, builtin/…, a path, a Hub id, or my.net.")]
-Weights = Annotated[str | None, typer.Option(help="A file of weights for the backbone (safetensors or a state dict).")]
-Plan = Annotated[str | None, typer.Option(help="probe, gradual, full, scratch, auto, or one method.")]
-Seed = Annotated[int | None, typer.Option(help="Of everything random; 42 unless told.")]
-Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, mps.")]
-Offline = Annotated[bool, typer.Option("--offline", help="Use only what is on this machine.")]
-Output = Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file instead of the terminal.")]
 
 
 def _show_version(wanted: bool) -> None:

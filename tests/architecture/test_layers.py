@@ -30,6 +30,7 @@ RANK = {
     "headstart.tables": 7,
     "headstart.predictions": 7,
     "headstart.workflows": 7,
+    "headstart.options": 7,
     "headstart.cli": 8,
     "headstart": 8,
 }
@@ -45,6 +46,7 @@ LIGHT = (
     "terminal",
     "tables",
     "predictions",
+    "options",
     "__init__",
 )
 HEAVY = {
