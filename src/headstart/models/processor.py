@@ -18,9 +18,7 @@ def read(processor: Mapping[str, Any], config: Any) -> ImageSpec:
     resize, mode = size or edge, "squash"
     if processor.get("crop_pct") and edge < 384:  # ConvNeXt: the margin is given as a share
         resize, mode = int(edge / processor["crop_pct"]), "center"
-    elif (crop and processor.get("do_center_crop", True)) or (
-        "shortest_edge" in (processor.get("size") or {}) and not processor.get("crop_pct")
-    ):
+    elif (crop and processor.get("do_center_crop", True)) or (_keeps_shape(processor) and "crop_pct" not in processor):
         mode = "center"
     mean, std = tuple(processor.get("image_mean") or (0.5,) * 3), tuple(processor.get("image_std") or (0.5,) * 3)
     if processor.get("do_normalize") is False:
@@ -34,6 +32,11 @@ def read(processor: Mapping[str, Any], config: Any) -> ImageSpec:
         mean=tuple(value / factor for value in mean),
         std=tuple(value / factor for value in std),
     )
+
+
+def _keeps_shape(processor: Mapping[str, Any]) -> bool:
+    size = processor.get("size")
+    return isinstance(size, Mapping) and "shortest_edge" in size
 
 
 def _edge(value: Any) -> int | None:

@@ -51,6 +51,7 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
 }
 HEAD_FIELDS = {"kind", "feature_dim", "num_classes", "hidden", "dropout"}
 LIBRARIES = ("torchvision", "timm", "transformers", "builtin", "own")
+MAX_SIZE = 1_000_000  # of anything that allocates memory before the weights are read
 GOLDEN_TOLERANCE = 1e-3  # of the largest logit: other machines round differently
 
 
@@ -94,8 +95,13 @@ def load(folder: Path, *, allow_module: bool | nn.Module = False) -> Model:
     labels = manifest.read_json(folder / "labels.json")
     spec = _spec(manifest.read_json(folder / "preprocess.json"), folder)
     backbone = _rebuild(facts, spec, allow_module, folder)
+    classes = labels.get("classes") if isinstance(labels, dict) else None
+    if not isinstance(classes, list) or len(classes) != facts["head"]["num_classes"]:
+        raise ArtefactError("labels.json and the head do not agree on the classes", where=str(folder))
+    if facts["head"]["feature_dim"] != backbone.feature_dim:
+        raise ArtefactError("the weights do not fit the description: the head reads other features", where=str(folder))
     head = heads.create(**facts["head"])
-    model = Model(backbone, head, labels["classes"], bn=facts["bn"], temperature=facts["temperature"])
+    model = Model(backbone, head, classes, bn=facts["bn"], temperature=facts["temperature"])
     _load_weights(model, folder, facts["naming"])
     model.eval()
     _check_golden(model, folder)
@@ -116,16 +122,41 @@ def read_facts(folder: Path) -> dict[str, Any]:
     wrong = [key for key, kind in FIELDS.items() if key in facts and not isinstance(facts[key], kind)]
     if unknown or missing or wrong:
         raise ArtefactError(f"unknown keys {unknown}, missing {missing}, of a wrong type {wrong}", where=where)
-    architecture = facts["architecture"]
-    if architecture.get("library") not in LIBRARIES:
-        raise ArtefactError(f"unknown library {architecture.get('library')!r}", where=where)
-    parts = {"origin": {field.name for field in fields(Origin)}, "head": HEAD_FIELDS}
-    strange = [f"{part}.{key}" for part, known in parts.items() for key in set(facts[part]) ^ known]
+    strange = _strange_parts(facts)
     if strange:
-        raise ArtefactError(f"unknown or missing: {', '.join(sorted(strange))}", where=where)
-    if not re.fullmatch(r"[\w./-]{0,200}", str(architecture.get("name", ""))):
-        raise ArtefactError("the architecture's name is not a name", where=where)
+        raise ArtefactError("; ".join(strange), where=where)
     return facts
+
+
+def _strange_parts(facts: dict[str, Any]) -> list[str]:
+    """What in the parts of a description cannot be: checked before anything is built from it."""
+    architecture, head = facts["architecture"], facts["head"]
+    known = {"origin": {field.name for field in fields(Origin)}, "head": HEAD_FIELDS}
+    found = [
+        f"unknown or missing: {part}.{key}" for part, keys in known.items() for key in sorted(set(facts[part]) ^ keys)
+    ]
+    found += [f"origin.{key} is not a text" for key, value in facts["origin"].items() if not isinstance(value, str)]
+    if architecture.get("library") not in LIBRARIES:
+        found.append(f"unknown library {architecture.get('library')!r}")
+    if not re.fullmatch(r"[\w./-]{0,200}", str(architecture.get("name", ""))):
+        found.append("the architecture's name is not a name")
+    sizes = {f"head.{key}": head.get(key) for key in ("feature_dim", "num_classes", "hidden")}
+    sizes["architecture.channels"] = architecture.get("channels")
+    sizes["architecture.image_size"] = architecture.get("image_size") or 8
+    found += [
+        f"{key} is not a size" for key, value in sizes.items() if type(value) is not int or not 0 < value < MAX_SIZE
+    ]
+    if (
+        head.get("kind") not in heads.KINDS
+        or type(head.get("dropout")) not in (int, float)
+        or not 0 <= head["dropout"] < 1
+    ):
+        found.append("the head is not one of ours")
+    if facts["bn"] not in ("frozen_eval", "train", "eval") or facts["naming"] not in ("native", "headstart"):
+        found.append("unknown bn or naming")
+    if not all(isinstance(name, str) for name in [*facts["blocks"], *(facts["trailing"] or ())]):
+        found.append("blocks and trailing are lists of names")
+    return found
 
 
 def native_names(model: Model) -> bool:
@@ -204,12 +235,14 @@ def _spec(stored: Any, folder: Path) -> ImageSpec:
 def _rebuild(facts: dict[str, Any], spec: ImageSpec, allow_module: bool | nn.Module, folder: Path) -> Backbone:
     architecture = facts["architecture"]
     library = importlib.import_module(f"headstart.models.backbones.{architecture['library']}")
-    if architecture["library"] == "own":
-        rebuilt = library.rebuild(architecture, spec, Origin(**facts["origin"]), allow_module)
-    else:
-        rebuilt = library.rebuild(architecture, spec, Origin(**facts["origin"]))
+    consent = (allow_module,) if architecture["library"] == "own" else ()
+    try:
+        rebuilt = library.rebuild(architecture, spec, Origin(**facts["origin"]), *consent)
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, AssertionError) as error:
+        where = str(folder / "headstart.json")
+        raise ArtefactError(f"the network cannot be rebuilt ({type(error).__name__}: {error})", where=where) from error
     known = dict(rebuilt.module.named_modules())
-    if not all(name in known for name in facts["blocks"]):
+    if not facts["blocks"] or not all(name in known for name in facts["blocks"]):
         raise ArtefactError("its blocks are not in the rebuilt network", where=str(folder / "headstart.json"))
     rebuilt.blocks = tuple(facts["blocks"])
     rebuilt.trailing = None if facts["trailing"] is None else frozenset(facts["trailing"])

@@ -6,6 +6,7 @@ Shapes: S classes, D features.
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,9 @@ def install(
     ]
     if missing or unexpected or reshaped:
         raise _misfit(where, missing, unexpected, reshaped, weight)
-    module.load_state_dict(found, strict=not optional)
+    complete = OrderedDict(found)
+    complete._metadata = getattr(wanted, "_metadata", {})  # type: ignore[attr-defined]  # MNASNet wants its version
+    module.load_state_dict(complete, strict=not optional)
     if weight is None or weight.dim() != 2:
         return None
     known = labels if len(labels) == len(weight) else ()

@@ -1,0 +1,74 @@
+"""The faster copy: the same features within stated bounds, the original untouched, and faults left out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from headstart.data.modalities.image import ImageSpec
+from headstart.models import backbone as backbones
+from headstart.models import inference, resume
+
+from .networks_zoo import QUICK, batch, make, statistics
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_folded_features_are_the_same(name: str, tmp_path: Path) -> None:
+    backbone = make(name, tmp_path)
+    inputs = batch(backbone, rows=4)
+    before = backbone.weights_hash()
+    fast, done = inference.optimised(backbone, inputs)
+    norms = [part for part in backbone.modules() if isinstance(part, nn.BatchNorm2d)]
+    left = [part for part in fast.modules() if isinstance(part, nn.BatchNorm2d)]
+    assert done.folded == len(norms) - len(left)
+    if name in ("torchvision/resnet18", "torchvision/mobilenet_v2", "timm/test_efficientnet", "transformers/resnet"):
+        assert norms
+        assert not left
+    with torch.no_grad():
+        wanted, found = backbone.features(inputs), fast.features(inputs)
+    assert torch.allclose(found, wanted, rtol=1e-3, atol=1e-3 * wanted.abs().max().item())
+    assert backbone.weights_hash() == before
+    assert found.dtype == torch.float32
+    value = resume.record(fast, 2, inputs)
+    assert torch.allclose(resume.features_from(fast, 2, value, 4), found, atol=1e-5 * wanted.abs().max().item() + 1e-6)
+
+
+def test_low_precision_is_measured_and_refused_beyond_its_bound(tmp_path: Path) -> None:
+    backbone = make("torchvision/resnet18", tmp_path)
+    inputs = batch(backbone, rows=4)
+    fast, done = inference.optimised(backbone, inputs, dtype=torch.bfloat16, tolerance=1.0)
+    assert done.dtype == torch.bfloat16
+    assert 1e-4 < done.gap < 1.0
+    assert {p.dtype for p in fast.module.parameters()} == {torch.bfloat16}
+    assert fast.features(inputs).dtype == torch.float32
+    exact, kept = inference.optimised(backbone, inputs, dtype=torch.bfloat16, tolerance=1e-6)
+    assert kept.dtype == torch.float32
+    assert "fp32 was kept" in kept.reason
+    assert kept.gap < 1e-3
+    assert {p.dtype for p in exact.module.parameters()} == {torch.float32}
+
+
+class ReadTwice(nn.Module):
+    """The convolution's output is also read beside BatchNorm: folding would change what the other reader sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spec = ImageSpec(size=(8, 8), resize=8)
+        self.conv, self.norm, self.out = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 5, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.conv(images)
+        return self.out(self.norm(maps) + maps).relu()
+
+
+def test_planted_fault_a_fold_that_changes_features_is_left_out() -> None:
+    backbone = backbones.load(ReadTwice())
+    statistics(backbone, 3 * torch.randn(16, 3, 8, 8))
+    inputs = batch(backbone, rows=4)
+    fast, done = inference.optimised(backbone, inputs, channels_last=False)
+    assert done.folded == 0
+    assert "left out" in done.reason
+    assert torch.equal(fast.features(inputs), backbone.features(inputs))
