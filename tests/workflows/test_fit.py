@@ -1,0 +1,336 @@
+"""fit, end to end on toys: what a run leaves behind, how it is continued, what it refuses, what it never touches."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from headstart.core import manifest
+from headstart.core.errors import ArtefactError, ConfigError, NothingAccepted, TrainingError
+from headstart.core.events import EpochDone, Notice, Progress, StageDone, StageStarted
+from headstart.core.run import Run
+from headstart.engine import loop
+from headstart.measure.evaluation import Evaluation
+from headstart.stages import gates
+
+SHORT: dict[str, Any] = {"epochs": 2, "batch_size": 16, "gate": {"on_fail": "warn"}}
+CACHED: dict[str, Any] = {"thaw": {**SHORT, "name": "last", "blocks": 1, "views": 1, "augment": "none"}}
+LIVE: dict[str, Any] = {"thaw": {**SHORT, "name": "all", "blocks": "all", "augment": "light"}}
+PLAN = ["probe", CACHED, LIVE]
+STAGES = ["00-probe", "01-last", "02-all"]
+
+
+def with_test_rows(pictures: Any) -> dict[str, Any]:
+    return {"train": pictures(36), "val": pictures(18, 1), "test": pictures(15, 2)}
+
+
+def fields(result: dict[str, Any], *names: str) -> None:
+    missing = [name for name in names if name not in result]
+    assert not missing, missing
+
+
+def test_a_run_leaves_a_complete_folder(fit, pictures):
+    run = fit(with_test_rows(pictures), PLAN, baseline=True)
+    files = {path.relative_to(run.path).as_posix() for path in run.path.rglob("*") if path.is_file()}
+    wanted = {
+        "experiment.yaml",
+        "environment.json",
+        "identity.json",
+        "data.json",
+        "rows.json",
+        "events.jsonl",
+        "decisions.json",
+        "choices.json",
+        "baseline/result.json",
+        "result.json",
+        "predictions-test.npz",
+        "report.html",
+        "test_reads.json",
+        *(f"stages/{stage}/{name}" for stage in STAGES for name in ("result.json", "predictions.npz", "manifest.json")),
+        *(f"stages/{stage}/state/model.safetensors" for stage in STAGES),
+        *(f"model/{name}" for name in ("model.safetensors", "headstart.json", "labels.json", "preprocess.json")),
+        *(f"model/{name}" for name in ("golden.npz", "README.md", "manifest.json")),
+    }
+    assert wanted <= files, wanted - files
+    assert [path for path in files if "tmp" in path or "step-" in path] == []
+    assert any(path.startswith("previews/network-") for path in files)
+    for folder in (run.path / "stages").iterdir():
+        manifest.check(folder)
+
+
+def test_what_the_files_of_a_run_say(fit, pictures):
+    run = fit(with_test_rows(pictures), PLAN, baseline=True)
+    data = run.read("data.json")
+    fields(data, "source", "modality", "classes", "counts", "fingerprint", "notes", "audit")
+    assert data["counts"]["train"] == {"dark": 12, "red": 12, "stripes": 12}
+    assert {split: len(names) for split, names in run.read("rows.json").items()} == {"train": 36, "val": 18, "test": 15}
+    fields(run.read("environment.json"), "python", "platform", "cpu", "threads", "packages", "device")
+    for index, stage in enumerate(run.stages()):
+        fields(stage, "method", "settings", "trainable", "parameters", "frozen_blocks", "blocks", "seconds", "cache")
+        assert stage["index"] == index
+        assert stage["metrics"]["val"]["accuracy"]["n"] == 18
+        fields(stage["verdict"], "decision", "reason", "metric", "difference", "incumbent")
+        for layer in stage["layers"]:
+            assert (layer["lr"] is None) == (layer["frozen"] or stage["method"] == "probe")
+    probe, cached, live = run.stages()
+    assert (probe["frozen_blocks"], cached["frozen_blocks"], live["frozen_blocks"]) == (4, 3, 0)
+    assert (cached["updates"], cached["epochs"]) == (6, 2)
+    assert cached["cache"]["used"]
+    assert not live["cache"]["used"]
+    fields(probe["probe"], "strengths", "chosen")
+    result = run.read("result.json")
+    fields(result, "best", "temperature", "calibration", "seconds", "phases", "test_reads", "optimistic")
+    assert result["metrics"]["test"]["accuracy"]["n"] == 15
+    assert not result["optimistic"]
+    stored = Evaluation.load(run.path / "predictions-test.npz")
+    assert result["metrics"]["test"]["accuracy"]["value"] == stored.metric("accuracy").value
+    assert {row["name"] for row in run.read("baseline/result.json")} >= {"majority"}
+    assert [event["event"] for event in run.events()].count("StageDone") == 3
+
+
+def test_the_same_settings_give_the_same_bits(fit, pictures, whole):
+    assert fit.same(fit.weights(whole), fit.weights(fit(pictures(), PLAN)))
+    assert not fit.same(fit.weights(whole), fit.weights(fit(pictures(), PLAN, seed=7)))
+
+
+class Interrupted(BaseException):
+    """As Ctrl-C: nothing may catch it."""
+
+
+def interrupt(kind: type, count: int) -> Any:
+    """A listener that interrupts at the ``count``-th event of a kind."""
+    left = [count]
+
+    def listen(event: Any) -> None:
+        if isinstance(event, kind) and getattr(event, "task", "train") == "train":
+            left[0] -= 1
+            if left[0] == 0:
+                raise Interrupted
+
+    return listen
+
+
+@pytest.fixture(scope="module")
+def whole(fit_once, pictures):
+    """An uninterrupted run."""
+    return fit_once(pictures(), PLAN)
+
+
+@pytest.mark.parametrize(
+    ("kind", "count", "kept"),
+    [(StageDone, 1, 1), (StageStarted, 3, 2), (EpochDone, 1, 1), (EpochDone, 3, 2), (Progress, 5, 1), (Progress, 8, 2)],
+)
+def test_a_run_interrupted_anywhere_ends_as_if_it_had_not_been(fit, pictures, whole, monkeypatch, kind, count, kept):
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)  # a checkpoint after every update
+    rows = pictures()
+    with pytest.raises(Interrupted):
+        fit(rows, PLAN, listen=interrupt(kind, count))
+    resumed = fit(rows, PLAN, resume=True)
+    assert [event.name for event in fit.said(StageStarted)] == ["probe", "last", "all"][kept:]
+    assert "resumed" in fit.kinds() or kind in (StageDone, StageStarted)
+    assert fit.same(fit.weights(whole), fit.weights(resumed))
+    for stage in STAGES:
+        a, b = (Evaluation.load(run.path / "stages" / stage / "predictions.npz") for run in (whole, resumed))
+        assert np.array_equal(a.logits, b.logits)
+
+
+def test_a_damaged_stage_is_not_taken(fit, pictures):
+    rows = pictures()
+    with pytest.raises(Interrupted):
+        fit(rows, PLAN, listen=interrupt(StageDone, 2))
+    (file,) = fit.folder.glob("*/stages/01-last/state/model.safetensors")
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(bytes(data))
+    with pytest.raises(ArtefactError, match="damaged"):
+        fit(rows, PLAN)
+
+
+def test_a_complete_run_is_left_alone(fit, pictures):
+    rows = pictures()
+    run = fit(rows, PLAN)
+    before = {path: path.stat().st_mtime_ns for path in run.path.rglob("*") if path.name != "events.jsonl"}
+    again = fit(rows, PLAN)
+    assert again.path == run.path
+    assert fit.kinds() == {"complete"}
+    after = {path: path.stat().st_mtime_ns for path in run.path.rglob("*") if path.name != "events.jsonl"}
+    assert after == before
+
+
+def test_only_the_same_experiment_on_the_same_contents_is_continued(fit, pictures):
+    inputs, labels = pictures()
+    names = [fit((inputs, labels)).path.name, fit((inputs, labels), lr=2e-3, plan=[LIVE]).path.name]
+    changed = inputs.copy()
+    changed[5, 3, 3, 0] ^= 1  # one bit of one picture, under the same names and labels
+    names.append(fit((changed, labels)).path.name)
+    names.append(fit((inputs, labels)).path.name)
+    assert names == ["run", "run-2", "run-3", "run"]
+
+
+def test_resuming_what_does_not_exist_is_a_clear_error(fit, pictures):
+    with pytest.raises(ArtefactError, match="no run of this experiment") as caught:
+        fit(pictures(), resume=True)
+    assert "experiment.yaml" in str(caught.value)
+    assert not fit.folder.exists()
+
+
+def test_the_end_of_a_run_is_made_up_for(fit, pictures):
+    rows = pictures()
+    run = fit(rows)
+    (run.path / "report.html").unlink()
+    fit(rows)
+    assert (run.path / "report.html").is_file()
+
+
+def test_shuffled_labels_are_not_accepted(fit, pictures):
+    inputs, labels = pictures(90, hard=0.0)
+    with pytest.raises(NothingAccepted) as caught:
+        fit((inputs, np.random.default_rng(5).permutation(labels)), baseline=True)
+    assert caught.value.exit_code == 2
+    run = Run.open(caught.value.problems[0].where)
+    assert (run.path / "report.html").is_file()
+    assert run.read("result.json")["beaten_by"]
+    with pytest.raises(NothingAccepted):  # the same command says so again
+        fit((inputs, np.random.default_rng(5).permutation(labels)), baseline=True)
+
+
+@pytest.mark.parametrize("on_fail", ["revert", "stop"])
+def test_a_gate_restores_the_incumbent_bit_for_bit(fit, pictures, on_fail, monkeypatch):
+    """The stage in the middle ruins the network: its weights must leave no trace, buffers included."""
+    ruin = {"scratch": {"epochs": 1, "batch_size": 16, "lr": 1.0, "gate": {"on_fail": on_fail}}}
+    seen: list[dict[str, torch.Tensor]] = []
+    original = gates.check
+
+    def check(*arguments: Any, **named: Any) -> Any:
+        seen.append({name: value.clone() for name, value in watched[0].state_dict().items()})
+        return original(*arguments, **named)
+
+    from headstart.workflows import course
+
+    watched: list[Any] = []
+    take = course.Course.take
+
+    def watching(self: Any, index: int, stage: Any) -> Any:
+        watched[:] = [self.model]
+        return take(self, index, stage)
+
+    monkeypatch.setattr(gates, "check", check)
+    monkeypatch.setattr(course.Course, "take", watching)
+    run = fit(pictures(), ["probe", ruin, {"thaw": {"epochs": 1, "lr": 1e-9, "blocks": 1, "augment": "none"}}])
+    decisions = [stage["verdict"]["decision"] for stage in run.stages()]
+    assert decisions == (["keep", "revert", "revert"] if on_fail == "revert" else ["keep", "stop"])
+    assert not fit.same(seen[0], seen[1]), "the stage changed nothing, so the test shows nothing"
+    assert fit.same(seen[0], watched[0].state_dict())
+    assert run.read("result.json")["best"] == "probe"
+    assert not (run.path / "stages/01-scratch/state/model.safetensors").exists()
+
+
+def test_the_test_rows_are_read_once_and_every_reading_is_counted(fit, pictures):
+    import headstart
+
+    run = fit(with_test_rows(pictures))
+    assert run.read("result.json")["test_reads"] == 1
+    headstart.evaluate(run)
+    assert run.read("result.json")["test_reads"] == 2
+
+
+def test_an_early_look_at_the_test_rows_is_caught(fit, pictures, monkeypatch):
+    from headstart.workflows import finish
+
+    def curious(run: Any, decoded: Any, *others: Any) -> None:
+        decoded.examples("test")
+
+    monkeypatch.setattr(finish, "baselines", curious)
+    with pytest.raises(TrainingError, match="sealed"):
+        fit(with_test_rows(pictures), baseline=True)
+
+
+def test_an_interruption_at_the_end_does_not_hide_a_reading(fit, pictures, monkeypatch):
+    from headstart.workflows import finish
+
+    rows = with_test_rows(pictures)
+    with monkeypatch.context() as patch:
+        patch.setattr(finish, "_save_model", lambda *_: (_ for _ in ()).throw(Interrupted))
+        with pytest.raises(Interrupted):
+            fit(rows)
+    assert fit(rows).read("result.json")["test_reads"] == 2
+
+
+def test_few_rows_give_an_optimistic_score_and_say_so(fit, pictures):
+    run = fit(pictures())
+    result = run.read("result.json")
+    assert (result["optimistic"], result["test_reads"], result["metrics"]["test"]) == (True, 0, None)
+    assert "optimistic" in fit.kinds()
+
+
+def test_a_starved_recipe_is_refused(fit, pictures):
+    recipe = [{"thaw": {"epochs": 2, "batch_size": 32}}]
+    with pytest.raises(ConfigError, match="too few") as caught:
+        fit(pictures(), recipe, force=False)
+    assert "plan[0].thaw" in str(caught.value)
+    assert "epochs=" in str(caught.value)
+
+
+def test_a_named_plan_gets_the_epochs_it_needs(fit, pictures):
+    from headstart.core.events import Decision
+
+    with pytest.raises(Interrupted):
+        fit(pictures(), "full", force=False, listen=interrupt(StageStarted, 1), batch_size=24)
+    raised = [event for event in fit.said(Decision) if event.topic == "epochs of full"]
+    assert len(raised) == 1
+    assert "too few" in raised[0].reason
+
+
+def test_the_time_limit_leaves_later_stages_out(fit, pictures):
+    run = fit(pictures(), PLAN, time_limit=1e-3)
+    assert [stage["name"] for stage in run.stages()] == ["probe"]
+    assert "time-up" in fit.kinds()
+    assert run.model_folder.is_dir()
+
+
+def test_a_frozen_buffer_that_moves_stops_the_run(fit, pictures, monkeypatch):
+    from headstart.stages.learner import Learner
+
+    forward = Learner.forward
+
+    def nudging(self: Any, *arguments: Any) -> Any:
+        self.model.backbone.module.stem[1].running_mean[0] += 1e-6
+        return forward(self, *arguments)
+
+    monkeypatch.setattr(Learner, "forward", nudging)
+    with pytest.raises(TrainingError, match="frozen weights or buffers have moved"):
+        fit(pictures(), ["probe", CACHED])
+
+
+def test_a_run_shows_itself(fit, pictures):
+    run = fit(with_test_rows(pictures), PLAN, name="<b>bold</b>")
+    frame = run.frame()
+    assert list(frame["stage"]) == ["probe", "last", "all"]
+    assert frame["accuracy"].between(frame["accuracy_low"], frame["accuracy_high"]).all()
+    shown = run._repr_html_()
+    assert shown.count("<tr>") == 4
+    assert "15 test rows" in shown
+    assert "<b>" not in shown
+    assert "<b>bold</b>" in repr(run)
+
+
+def test_a_run_folder_can_be_moved(fit, pictures, tmp_path):
+    import headstart
+
+    run = fit(pictures())
+    moved = tmp_path / "moved"
+    run.path.rename(moved)
+    assert headstart.load(moved).classes == ("dark", "red", "stripes")
+
+
+def test_events_are_recorded_as_they_are_told(fit, pictures):
+    run = fit(pictures(), PLAN)
+    told = [event for event in fit.events if event.recorded]
+    stored = run.events()
+    assert [type(event).__name__ for event in told] == [event["event"] for event in stored]
+    assert json.loads(json.dumps(stored)) == stored
+    assert any(isinstance(event, Notice) for event in told)
