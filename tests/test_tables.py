@@ -78,14 +78,16 @@ def test_predictions_show_labels_and_problems() -> None:
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_a_plan_shows_stages_blocks_and_what_speaks_against_it(width: int) -> None:
-    def layers(*rates: float | None) -> tuple[SimpleNamespace, ...]:
+    def layers(*rates: float | str) -> tuple[SimpleNamespace, ...]:
         return tuple(
-            SimpleNamespace(name=name, params=1500, lr=lr)
-            for name, lr in zip(("stem", "block", "head"), rates, strict=True)
+            SimpleNamespace(
+                name=name, params=1500, lr=rate if isinstance(rate, float) else None, frozen=rate == "frozen"
+            )
+            for name, rate in zip(("stem", "block", "head"), rates, strict=True)
         )
 
     stage = SimpleNamespace(title="probe", trains="head", trainable=1500, cached=True, epochs=0, updates=0, seconds=2.0,
-                            memory_mb=12.3, layers=layers(None, None, 1e-3))  # fmt: skip
+                            memory_mb=12.3, layers=layers("frozen", "frozen", "solved"))  # fmt: skip
     thaw = SimpleNamespace(**{**vars(stage), "title": "thaw-all", "trains": "everything", "cached": False, "epochs": 6,
                               "updates": 48, "layers": layers(1e-5, 1e-4, 1e-3)})  # fmt: skip
     table = SimpleNamespace(name="gradual", reason="", backbone="builtin/tiny", parameters=4500, train_rows=255,
@@ -96,7 +98,7 @@ def test_a_plan_shows_stages_blocks_and_what_speaks_against_it(width: int) -> No
     assert "…" not in told
     rows = {line.split()[0]: line.split()[1:] for line in told.splitlines() if line}
     assert rows["stem"] == ["1.5", "k", "frozen", "1.0e-05"]
-    assert rows["head"] == ["1.5", "k", "1.0e-03", "1.0e-03"]
+    assert rows["head"] == ["1.5", "k", "solved", "1.0e-03"]
     assert rows["thaw-all"][:1] == ["everything"]
     assert "48" in rows["thaw-all"]
     assert "thaw-all: too few updates" in told

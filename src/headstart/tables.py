@@ -133,7 +133,7 @@ def plan(table: Any, console: Console) -> None:
         stages.add_column(title, justify="right", no_wrap=True)
     for stage in table.stages:
         length = (str(stage.epochs), str(stage.updates)) if stage.epochs else ("–", "–")
-        cached = ", cached" if stage.cached else ""
+        cached = ", from cache" if stage.cached and stage.epochs else ""
         cost = (f"~{duration(stage.seconds)}", f"~{stage.memory_mb:.0f} MB")
         stages.add_row(
             Text(clean(stage.title)), Text(f"{stage.trains}{cached}"), _count(stage.trainable), *length, *cost
@@ -155,9 +155,15 @@ def _blocks(table: Any) -> Table:
         blocks.add_column(clean(stage.title), justify="right", overflow="fold")
     for index, layer in enumerate(table.stages[0].layers if table.stages else ()):
         row = [stage.layers[index] for stage in table.stages]
-        rates = [Text("frozen", "quiet") if part.lr is None else Text(f"{part.lr:.1e}") for part in row]
+        rates = [_rate(part) for part in row]
         blocks.add_row(Text(clean(layer.name)), _count(layer.params), *rates)
     return blocks
+
+
+def _rate(layer: Any) -> Text:
+    if layer.frozen:
+        return Text("frozen", "quiet")
+    return Text("solved") if layer.lr is None else Text(f"{layer.lr:.1e}")
 
 
 def evaluation(measured: Mapping[str, Any], title: str) -> Table:

@@ -34,7 +34,8 @@ class PlanLayer:
     name: str
     depth: int
     params: int
-    lr: float | None  # None: frozen
+    frozen: bool
+    lr: float | None  # None: frozen, or solved without a rate
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,8 @@ def _row(
 
 
 def _layer(layer: Layer, rates: dict[int, float]) -> PlanLayer:
-    return PlanLayer(layer.name, layer.depth, layer.params, rates.get(layer.depth) if layer.trainable else None)
+    frozen = not layer.trainable
+    return PlanLayer(layer.name, layer.depth, layer.params, frozen, None if frozen else rates.get(layer.depth))
 
 
 def _forward_seconds(model: Model, inputs: torch.Tensor, frontier: int) -> float:
