@@ -51,7 +51,6 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
 }
 HEAD_FIELDS = {"kind", "feature_dim", "num_classes", "hidden", "dropout"}
 LIBRARIES = ("torchvision", "timm", "transformers", "builtin", "own")
-MAX_SIZE = 1_000_000  # of anything that allocates memory before the weights are read
 GOLDEN_TOLERANCE = 1e-3  # of the largest logit: other machines round differently
 
 
@@ -140,12 +139,11 @@ def _strange_parts(facts: dict[str, Any]) -> list[str]:
         found.append(f"unknown library {architecture.get('library')!r}")
     if not re.fullmatch(r"[\w./-]{0,200}", str(architecture.get("name", ""))):
         found.append("the architecture's name is not a name")
-    sizes = {f"head.{key}": head.get(key) for key in ("feature_dim", "num_classes", "hidden")}
-    sizes["architecture.channels"] = architecture.get("channels")
-    sizes["architecture.image_size"] = architecture.get("image_size") or 8
-    found += [
-        f"{key} is not a size" for key, value in sizes.items() if type(value) is not int or not 0 < value < MAX_SIZE
-    ]
+    limits = {"feature_dim": 1_000_000, "num_classes": 1_000_000, "hidden": 65_536}
+    sizes = {f"head.{key}": (head.get(key), limit) for key, limit in limits.items()}
+    sizes["architecture.channels"] = (architecture.get("channels"), 4096)
+    sizes["architecture.image_size"] = (architecture.get("image_size") or 8, 8192)
+    found += [f"{key} is not a size" for key, (n, limit) in sizes.items() if type(n) is not int or not 0 < n <= limit]
     if (
         head.get("kind") not in heads.KINDS
         or type(head.get("dropout")) not in (int, float)
