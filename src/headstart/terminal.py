@@ -101,6 +101,7 @@ class Terminal:
     def __enter__(self) -> Terminal:
         if self._live:
             self._live.start()
+            self._tasks["starting"] = self._live.add_task("starting", total=None, note="", count="")
         return self
 
     def __exit__(
@@ -110,6 +111,8 @@ class Terminal:
             self._live.stop()
 
     def __call__(self, event: events.Event) -> None:
+        if "starting" in self._tasks:  # libraries were loaded, work has begun
+            self._end_tasks()
         match event:
             case events.Notice():
                 self._notice(event)
