@@ -56,11 +56,14 @@ def fit(
         return run(experiment, data=rows, on_event=terminal, resume=resume)
 
 
-def load(run: str | Path | Run) -> Classifier:
-    """The model of a run, which takes files: ``load("runs/photos").predict(["new/1.jpg"])``."""
+def load(run: str | Path | Run, *, device: str = "cpu", allow_module: Any = False) -> Classifier:
+    """The model of a run, which takes files: ``load("runs/photos").predict(["new/1.jpg"])``.
+
+    A model on your own code needs your consent to import it (``allow_module=True``), or the module itself.
+    """
     from headstart.workflows.predict import load as load_run
 
-    return load_run(run)
+    return load_run(run, device=device, allow_module=allow_module)
 
 
 def predict(run: str | Path | Run, source: Any, *, top_k: int | None = None) -> Predictions:

@@ -1,6 +1,8 @@
-"""The names that other tools give our settings, in one table."""
+"""The names that other tools give our settings, in one table, and where settings live that are given without a place."""
 
 from __future__ import annotations
+
+from headstart.core.settings import Keys
 
 # Each is accepted wherever ours is, and said aloud once.
 ALIASES = {
@@ -42,6 +44,13 @@ ALIASES = {
     for alias in aliases.split()
 }
 
+# Settings of the data that may be given without their place: ``channels=4`` is ``data.channels=4``.
+SHORT = {
+    **{name: ("data",) for name in "channels limit modality input_column label_column split_column".split()},
+    **{name: ("data",) for name in "on_unreadable max_unreadable".split()},
+    **{name: ("data", "split") for name in "val test group_by".split()},
+}
+
 # Settings that people look for and that live elsewhere.
 ELSEWHERE = {
     "resume": "resuming is asked for on the line: headstart fit --resume, or fit(…, resume=True)",
@@ -49,3 +58,9 @@ ELSEWHERE = {
     "val_split": "the share of validation rows is data.split.val",
     "freeze": "what trains is said by the stages: plan: [{thaw: {blocks: 2}}] thaws the last two blocks",
 }
+
+
+def home(path: Keys) -> Keys:
+    """The whole path of a setting of the data that was given without its place; any other path as it is."""
+    name = ALIASES.get(str(path[0]), str(path[0]))
+    return (*SHORT[name], name) if len(path) == 1 and name in SHORT else path

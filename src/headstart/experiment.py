@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from headstart.aliases import ALIASES, ELSEWHERE
+from headstart.aliases import ALIASES, ELSEWHERE, SHORT, home
 from headstart.core import registry, settings
 from headstart.core.errors import ConfigError, Problem
 from headstart.core.layers import Layers
@@ -179,7 +179,7 @@ def _checked(layers: Layers) -> Experiment:
         elif key in _known(("plan", 0, "")):
             training[key] = item.plain()
         else:
-            nearest = "" if key in ELSEWHERE else registry.suggest(key, [*_known(()), *ALIASES])
+            nearest = "" if key in ELSEWHERE else registry.suggest(key, [*_known(()), *ALIASES, *SHORT])
             problems.append(Problem(f"unknown setting{nearest}", key, ELSEWHERE.get(key, "")))
     problems += _problems_of_plan(values.get("plan", plans.DEFAULT), training)
     built = {**values, "training": training, "places": places, "notes": tuple(layers.notes.values())}
@@ -229,7 +229,8 @@ def _yield_to_later(root: Written) -> None:
 
 
 def _settle(root: Written, path: Keys, item: Written) -> tuple[Keys, Written]:
-    """Where short forms belong: ``data: photos/``, ``training: {lr: …}``, ``plan[1].lr`` and ``plan.thaw-half.lr``."""
+    """Where short forms belong: ``data: photos/``, ``channels: 1``, ``training: {lr: …}``, ``plan[1].lr``, ``plan.thaw-half.lr``."""
+    path = home(path)
     if path[:1] == ("training",):
         return path[1:], item
     is_splits = isinstance(item.value, dict) and item.value and set(item.value) <= _SPLIT_NAMES
@@ -286,8 +287,7 @@ def _known(scope: Keys) -> frozenset[str]:
     found = kinds.get(scope, ())
     if scope[:1] == ("plan",):
         found = _stage_kinds() if len(scope) == 3 else (Gate,) if scope[3:] == ("gate",) else ()
-    hidden = {"places", "notes"}
-    return frozenset(item.name for kind in found for item in fields(kind) if item.init and item.name not in hidden)
+    return frozenset(item.name for kind in found for item in fields(kind) if item.init) - {"places", "notes"}
 
 
 @functools.cache

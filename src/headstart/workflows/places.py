@@ -66,15 +66,25 @@ def _contents(pairs: Iterable[tuple[str, str]]) -> str:
     return hashlib.sha256(repr(told).encode("utf-8", "backslashreplace")).hexdigest()
 
 
-def _same_data(run: Run, collection: Collection) -> bool:
-    """Whether a run was made on these rows: by names and labels first, and only then by what the rows hold."""
+def _same_inputs(run: Run, experiment: Experiment, collection: Collection) -> bool:
+    """Whether a run was made on these rows and this module: by names and labels first, then by what the rows hold."""
     known = run.read("identity.json", default={})
-    if known.get("data") != _names(collection):
+    if known.get("data") != _names(collection) or known.get("backbone") != _own_backbone(experiment):
         return False
     if "contents" not in known:  # interrupted before anything was decoded
         return True
     rows = collection.rows
     return known["contents"] == _contents(zip(rows.names, store.identities(rows, collection.modality), strict=True))
+
+
+def _own_backbone(experiment: Experiment) -> str | None:
+    """SHA-256 over the weights of a module that was handed over as an object: its settings tell only its class."""
+    if experiment.backbone is None or isinstance(experiment.backbone, str):
+        return None
+    digest = hashlib.sha256()
+    for name, value in experiment.backbone.state_dict().items():
+        digest.update(name.encode() + value.detach().cpu().float().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _names(collection: Collection) -> str:
@@ -87,7 +97,11 @@ def _choose(experiment: Experiment, collection: Collection) -> tuple[str, bool]:
     numbered = [path for path in folder.glob(f"{name}-*") if path.name.rpartition("-")[2].isdigit()]
     for path in [folder / name, *sorted(numbered, key=lambda path: int(path.name.rpartition("-")[2]))]:
         file = path / "experiment.yaml"
-        if file.is_file() and file.read_text(encoding="utf-8") == text and _same_data(Run(path), collection):
+        if (
+            file.is_file()
+            and file.read_text(encoding="utf-8") == text
+            and _same_inputs(Run(path), experiment, collection)
+        ):
             return str(path), True
     return "", False
 
@@ -98,6 +112,6 @@ def _create(experiment: Experiment, collection: Collection) -> str:
     while path.exists():
         path, number = first.with_name(f"{first.name}-{number}"), number + 1
     path.mkdir(parents=True)
-    Run(path).write("identity.json", {"data": _names(collection)})
+    Run(path).write("identity.json", {"data": _names(collection), "backbone": _own_backbone(experiment)})
     manifest.write_text(path / "experiment.yaml", experiment.to_yaml())
     return str(path)

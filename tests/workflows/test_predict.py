@@ -1,0 +1,122 @@
+"""What one does with a finished run: load, predict, evaluate, embed; the answers are the run's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import headstart
+from headstart.core.errors import ArtefactError, DataError
+from headstart.core.run import Run
+from headstart.measure.evaluation import Evaluation
+from headstart.measure.metrics import softmax
+
+THAW: dict[str, Any] = {"thaw": {"epochs": 2, "batch_size": 16, "blocks": 1, "gate": {"on_fail": "warn"}}}
+
+
+@pytest.fixture(scope="module")
+def run(fit_once, pictures) -> Run:
+    return fit_once({"train": pictures(30), "val": pictures(12, 1), "test": pictures(15, 2)}, ["probe", THAW])
+
+
+def test_predictions_are_the_logits_of_the_run(run, pictures):
+    stored = Evaluation.load(run.path / "predictions-test.npz")
+    temperature = run.read("result.json")["temperature"]
+    wanted = softmax(stored.logits / temperature)
+    found = headstart.predict(run, pictures(15, 2)[0])
+    for row, probabilities in zip(found, wanted, strict=True):
+        by_name = dict(row.scores)
+        assert np.allclose([by_name[name] for name in stored.classes], probabilities, atol=1e-6)
+        assert sum(by_name.values()) == pytest.approx(1.0)
+        assert row.score == max(by_name.values())
+
+
+def test_evaluating_the_same_rows_gives_the_same_logits(run, pictures):
+    stored = headstart.evaluate(run)
+    again = headstart.evaluate(run, pictures(15, 2))
+    assert np.allclose(stored.logits, again.logits, atol=1e-5)
+    assert np.array_equal(stored.labels, again.labels)
+
+
+def test_classes_may_come_in_another_order_or_be_missing(run, pictures):
+    inputs, labels = pictures(15, 2)
+    chosen = np.flatnonzero(labels != "red")[::-1]
+    found = headstart.evaluate(run, (inputs[chosen], labels[chosen]))
+    assert found.classes == ("dark", "red", "stripes")
+    assert found.metric("accuracy").value == 1.0
+
+
+def test_classes_that_the_model_does_not_know_are_named(run, pictures):
+    inputs, labels = pictures(6)
+    with pytest.raises(DataError, match="blue"):
+        headstart.evaluate(run, (inputs, np.where(labels == "red", "blue", labels)))
+
+
+def test_embeddings_are_what_the_head_sees(run, pictures):
+    import torch
+
+    features, names = headstart.embed(run, pictures(15, 2)[0])
+    model = headstart.load(run).model
+    with torch.inference_mode():
+        logits = model.head(torch.from_numpy(features)).numpy()
+    assert np.allclose(logits, Evaluation.load(run.path / "predictions-test.npz").logits, atol=1e-5)
+    assert len(names) == len(features) == 15
+
+
+def test_a_folder_of_files_with_a_bad_one_among_them(run, pictures, tmp_path):
+    for index, value in enumerate(pictures(4, 5)[0]):
+        Image.fromarray(value).save(tmp_path / f"{index}.png")
+    (tmp_path / "2.png").write_bytes(b"no picture")
+    found = headstart.predict(run, tmp_path)
+    assert [row.label for row in found] == ["dark", "red", "", "dark"]
+    assert "[" in found[2].problem
+    frame = found.frame()
+    assert list(frame["label"]) == ["dark", "red", "", "dark"]
+    features, names = headstart.embed(run, tmp_path)
+    assert (len(features), [name[-5:] for name in names]) == (3, ["0.png", "1.png", "3.png"])
+
+
+def test_batches_and_order_do_not_matter(run, pictures):
+    inputs = pictures(40, 6)[0]
+    whole = headstart.predict(run, inputs)
+    turned = headstart.predict(run, inputs[::-1])
+    for a, b in zip(whole, reversed(turned), strict=True):
+        assert a.label == b.label
+        assert a.score == pytest.approx(b.score, abs=1e-6)
+
+
+def test_a_model_has_the_shape_of_a_pipeline_and_shows_itself(run, pictures):
+    model = headstart.load(run)
+    found = model.predict(pictures(2)[0], top_k=2)
+    assert [len(row.as_pipeline()) for row in found] == [2, 2]
+    assert set(found[0].as_pipeline()[0]) == {"label", "score"}
+    assert "<table>" in found._repr_html_()
+    assert "3 classes" in repr(model)
+
+
+def test_a_model_folder_alone_is_enough(run, tmp_path, pictures):
+    import shutil
+
+    shutil.copytree(run.model_folder, tmp_path / "model")
+    assert headstart.predict(tmp_path / "model", pictures(1)[0])[0].label == "dark"
+
+
+def test_what_is_missing_is_said(fit, pictures, tmp_path):
+    with pytest.raises(ArtefactError, match="no model"):
+        headstart.load(tmp_path / "nothing")
+    run = fit(pictures(30))
+    with pytest.raises(ArtefactError, match="no test rows"):
+        headstart.evaluate(run)
+
+
+def test_a_flipped_bit_in_the_weights_is_noticed(fit, pictures):
+    run = fit(pictures(30))
+    file = run.model_folder / "model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(bytes(data))
+    with pytest.raises(ArtefactError, match="damaged"):
+        headstart.load(run)
