@@ -1,4 +1,4 @@
-"""The names that other tools give our settings, in one table, and where settings live that are given without a place."""
+"""The names that other tools give our settings, and the places of settings that are given without one."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ ALIASES = {
 
 # Settings of the data that may be given without their place: ``channels=4`` is ``data.channels=4``.
 SHORT = {
-    **{name: ("data",) for name in "channels limit modality input_column label_column split_column".split()},
-    **{name: ("data",) for name in "on_unreadable max_unreadable".split()},
-    **{name: ("data", "split") for name in "val test group_by".split()},
+    **dict.fromkeys(("channels", "limit", "modality", "input_column", "label_column", "split_column"), ("data",)),
+    **dict.fromkeys(("on_unreadable", "max_unreadable"), ("data",)),
+    **dict.fromkeys(("val", "test", "group_by"), ("data", "split")),
 }
 
 # Settings that people look for and that live elsewhere.

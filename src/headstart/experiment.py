@@ -229,7 +229,7 @@ def _yield_to_later(root: Written) -> None:
 
 
 def _settle(root: Written, path: Keys, item: Written) -> tuple[Keys, Written]:
-    """Where short forms belong: ``data: photos/``, ``channels: 1``, ``training: {lr: …}``, ``plan[1].lr``, ``plan.thaw-half.lr``."""
+    """Where short forms belong: ``data: photos/``, ``val: 0.2``, ``training: {lr: …}``, ``plan.thaw-half.lr``."""
     path = home(path)
     if path[:1] == ("training",):
         return path[1:], item
