@@ -1,4 +1,4 @@
-"""Toys of the workflows' tests: pictures that any network tells apart, and ``fit`` on them in a fraction of a second."""
+"""Toys of the workflows' tests: pictures that any network tells apart, and a quick ``fit`` on them."""
 
 from __future__ import annotations
 

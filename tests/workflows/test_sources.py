@@ -1,4 +1,4 @@
-"""Whatever holds pictures and labels goes into fit: folders, tables, data frames, arrays, datasets, splits of any of them."""
+"""Whatever holds pictures and labels goes into fit: folders, tables, data frames, arrays, datasets, splits."""
 
 from __future__ import annotations
 
