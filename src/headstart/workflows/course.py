@@ -134,7 +134,10 @@ class Course:
         with torch.no_grad():
             self.model.head.last.weight.copy_(path.weight)
             self.model.head.last.bias.copy_(path.bias)
-        logits = val @ path.weight.T + path.bias
+        self.runtime.share(self.model.head)
+        self.runtime.insist_equal(self.model, f"stage {stage.title}")
+        last = self.model.head.last
+        logits = val @ last.weight.detach().cpu().T + last.bias.detach().cpu()
         evaluation = Evaluation("val", np.arange(len(val)), logits.numpy(), self.val.rows.labels, self.model.classes)
         return Outcome(evaluation, details={"probe": path.to_json()})
 
@@ -198,6 +201,7 @@ class Course:
             self.emit(event)
         if self.model.frozen_hash() != frozen:
             raise TrainingError("frozen weights or buffers have moved", where=f"stage {stage.title}")
+        self.runtime.insist_equal(self.model, f"stage {stage.title}")
         rates = {group["depth"]: group["base_lr"] for group in chosen}
         details = {"history": loop.state.history, "best_epoch": loop.state.best_epoch + 1}
         return Outcome(validate(), rates, loop.state.updates, loop.state.epoch, decision, details)

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from headstart.core.errors import Problem
 from headstart.core.events import Event
 from headstart.stages import auto, budget, plans
@@ -20,7 +22,10 @@ from headstart.workflows import materials
 if TYPE_CHECKING:
     import torch
 
+    from headstart.data.splits import Rows
+
     from headstart.experiment import Experiment
+    from headstart.models.backbone import Backbone
     from headstart.models.model import Layer, Model
 
 BATCH = 8
@@ -74,7 +79,7 @@ class PlanTable:
 
 
 def plan(experiment: Experiment, *, data: Any = None, on_event: Callable[[Event], None] | None = None) -> PlanTable:
-    """Lay out the plan for the user's data and backbone; nothing is trained, nothing is decoded but the names.
+    """Lay out the plan for the user's data and backbone; nothing is trained, and only a few rows are decoded.
 
     Raises:
         HeadstartError: the data, the backbone or the settings cannot be used.
@@ -96,7 +101,7 @@ def plan(experiment: Experiment, *, data: Any = None, on_event: Callable[[Event]
     model = Model(backbone, top, collection.classes).to(runtime.device)
     reason = ""
     if experiment.plan == "auto":
-        name, reason = auto.choose(rows, "unknown")
+        name, reason = _choose(collection.rows.take(division.index["train"]), collection.modality, backbone)
         stages = plans.override(plans.parse(name), experiment.training)
     else:
         stages = experiment.stages()
@@ -114,6 +119,21 @@ def plan(experiment: Experiment, *, data: Any = None, on_event: Callable[[Event]
         problems,
         reason,
     )
+
+
+def _choose(rows: Rows, modality: str, backbone: Backbone) -> tuple[str, str]:
+    """The plan that ``auto`` takes, from the likeness of a few rows to the pretraining data."""
+    from headstart.data.store import Store
+    from headstart.engine import similarity
+    from headstart.engine.streams import Examples
+
+    few = rows.take(np.sort(np.random.default_rng(0).permutation(len(rows))[: similarity.ROWS]))
+    store = Store.build(few, backbone.spec, modality=modality)
+    likeness = similarity.measure(
+        backbone, Examples("train", few.take(store.usable), store.take(store.usable), backbone.spec)
+    )
+    name, reason = auto.choose(len(rows), likeness.level)
+    return name, f"{name}: {reason} ({likeness.reason})"
 
 
 def _stage(model: Model, stage: Stage, inputs: torch.Tensor, whole: float, rows: int, val: int) -> PlanStage:
