@@ -305,6 +305,7 @@ def _terminal(experiment: Experiment | None = None) -> Terminal:
 
     metric = getattr(experiment, "metric", "accuracy")
     terminal = Terminal(metric=metric if isinstance(metric, str) else "")
+    terminal.console.quiet = os.environ.get("RANK", "0") != "0"  # under torchrun one process speaks
     for note in experiment.notes if experiment else ():
         terminal(Notice("info", "alias", note))
     return terminal

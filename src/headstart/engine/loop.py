@@ -151,10 +151,12 @@ class Loop:
             on_halved=lambda micro: self.notices.append(_halved(micro)),
             where=f"stage {job.stage}",
         )
+        loss = job.runtime.mean(loss)
         norm = optimisers.clip(job.learner.parameters(), job.settings.clip)
         if not math.isfinite(loss) or not torch.isfinite(norm):
             self._explain(update, loss)
         self.optimizer.step()
+        job.runtime.average(job.learner)
         if self.ema is not None:
             self.ema.update(job.learner)
         return loss

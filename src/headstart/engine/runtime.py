@@ -7,6 +7,7 @@ with one optimizer, and its loss is the forward of what is wrapped: anything els
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from headstart.core.errors import ConfigError
+from headstart.core.errors import ConfigError, TrainingError
 
 
 class Runtime:
@@ -42,8 +43,9 @@ class Runtime:
         learner.to(self.device)
         if self.world == 1:
             return learner, optimizer
-        prepared = self._open().prepare(learner)
-        return prepared, optimizer
+        accelerator = self._open()
+        accelerator.free_memory()  # of the stage before
+        return accelerator.prepare(learner), optimizer
 
     def backward(self, loss: torch.Tensor) -> None:
         if self._accelerator is None:
@@ -95,6 +97,51 @@ class Runtime:
         votes = self._open().gather(torch.tensor([int(flag)], device=self.device))
         return bool(votes.any())
 
+    def mean(self, value: float) -> float:
+        """The mean of the ranks' numbers; not a number on every rank as soon as it is on one."""
+        if self.world == 1:
+            return value
+        return float(self._open().reduce(torch.tensor(value, dtype=torch.float64, device=self.device), "mean"))
+
+    def average(self, module: nn.Module) -> None:
+        """Give every rank the mean of the buffers that training moves: BatchNorm's statistics of the whole batch."""
+        moving = [part for part in module.modules() if part.training] if self.world > 1 else []
+        buffers = [each for part in moving for each in part.buffers(recurse=False) if each.is_floating_point()]
+        if not buffers:
+            return
+        flat = self._open().reduce(torch.cat([each.detach().flatten() for each in buffers]), "mean")
+        with torch.no_grad():
+            for each, value in zip(buffers, flat.split([each.numel() for each in buffers]), strict=True):
+                each.copy_(value.view_as(each))
+
+    def share(self, module: nn.Module) -> None:
+        """Give every rank the first rank's parameters: what was solved on each could differ in the last bit."""
+        if self.world > 1:
+            from accelerate.utils import broadcast
+
+            self._open()
+            with torch.no_grad():
+                for parameter in module.parameters():
+                    parameter.copy_(broadcast(parameter.detach().clone()))
+
+    def insist_equal(self, module: nn.Module, where: str) -> None:
+        """Compare all parameters and buffers over the ranks, bit for bit.
+
+        Raises:
+            TrainingError: the ranks have drifted apart.
+        """
+        if self.world == 1:
+            return
+        own = torch.frombuffer(bytearray(_fingerprint(module)), dtype=torch.uint8).to(self.device)
+        found = self._open().gather(own).view(self.world, -1)
+        apart = [rank for rank in range(self.world) if not torch.equal(found[rank], found[0])]
+        if apart:
+            raise TrainingError(
+                f"ranks {', '.join(map(str, apart))} hold other weights than rank 0",
+                where=where,
+                remedy="nothing of this stage is kept; do all ranks run the same versions on the same data?",
+            )
+
     def tell(self, text: str) -> str:
         """The first rank's text on every rank."""
         if self.world == 1:
@@ -118,11 +165,23 @@ class Runtime:
 
     def _open(self) -> Any:
         if self._accelerator is None:
-            from accelerate import Accelerator
+            from accelerate import Accelerator, DistributedDataParallelKwargs
 
-            self._accelerator = Accelerator(cpu=self.device.type == "cpu", mixed_precision="no")
+            # buffers are averaged after every update (``average``); rank 0's alone would forget the others' rows
+            kept = DistributedDataParallelKwargs(broadcast_buffers=False)
+            cpu = self.device.type == "cpu"
+            self._accelerator = Accelerator(cpu=cpu, mixed_precision="no", kwargs_handlers=[kept])
             self.device = self._accelerator.device
         return self._accelerator
+
+
+def _fingerprint(module: nn.Module) -> bytes:
+    """SHA-256 over names and bytes of all parameters and buffers."""
+    digest = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.digest()
 
 
 def choose_device(name: str) -> torch.device:
