@@ -1,4 +1,4 @@
-"""What every test stands on: one thread, no network, no display, its own cache, and toys that a test can demand much of."""
+"""What every test stands on: one thread, no network, no display, its own cache, and toys that can be told apart."""
 
 from __future__ import annotations
 

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     import torch
 
     from headstart.data.splits import Rows
-
     from headstart.experiment import Experiment
     from headstart.models.backbone import Backbone
     from headstart.models.model import Layer, Model
