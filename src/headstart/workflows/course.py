@@ -210,6 +210,9 @@ class Course:
         balanced = stage.sampler == "balanced"
         weights = balance.row_weights(self.train.rows.labels, len(self.model.classes)) if balanced else None
         order = streams.Order(self.seed, index, self.train.rows, stage.batch_size, weights)
+        if min(order.sizes) < self.runtime.world:
+            what = f"{self.runtime.world} ranks cannot share batches of {min(order.sizes)} rows"
+            raise ConfigError(what, where="batch_size", remedy="start fewer processes, or raise batch_size")
         if cached is not None:
             return streams.CachedStream(self.runtime, order, cached)
         return streams.LiveStream(self.runtime, order, self.train, augmentation(stage.augment))
