@@ -147,6 +147,13 @@ class Evaluation:
         chosen = names if names is not None else [m for m in metrics.NAMES if m != "top5" or len(self.classes) > 5]
         return {metrics.name_of(metric): self.metric(metric) for metric in chosen}
 
+    def as_json(self, own: str | OwnMetric = "accuracy") -> dict[str, Any]:
+        """Every metric that says something about these classes, and the run's ``own``, as plain values by name."""
+        named = list(self.metrics().items())
+        if not isinstance(own, str):
+            named.append((metrics.name_of(own), self.metric(own)))
+        return {name: measured.as_json() for name, measured in named}
+
     def compare(self, other: Evaluation, metric: str | OwnMetric = "accuracy") -> Difference:
         """This evaluation's metric minus the other's, paired on rows.
 

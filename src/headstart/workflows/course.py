@@ -38,7 +38,6 @@ from headstart.stages.gates import Verdict
 from headstart.stages.learner import Learner
 from headstart.stages.methods import probe, scratch
 from headstart.tasks.classify import Loss
-from headstart.workflows import finish
 
 
 @dataclass(frozen=True)
@@ -313,7 +312,7 @@ def _result(
         "updates": outcome.updates,
         "epochs": outcome.epochs,
         "seconds": seconds,
-        "metrics": {"val": finish.as_json(outcome.evaluation, metric)},
+        "metrics": {"val": outcome.evaluation.as_json(metric)},
         "verdict": verdict.as_json(),
         "cache": None if outcome.cache is None else outcome.cache.__dict__,
         "layers": layers,

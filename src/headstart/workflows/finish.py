@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -35,7 +35,7 @@ def baselines(run: Run, decoded: Decoded, metric: str | OwnMetric, emit: Emit) -
     rows = []
     for each in found:
         each.evaluation.save(run.path / "baseline" / f"{each.name}.npz")
-        rows.append({"name": each.name, "seconds": each.seconds, "metrics": as_json(each.evaluation, metric)})
+        rows.append({"name": each.name, "seconds": each.seconds, "metrics": each.evaluation.as_json(metric)})
     run.write("baseline/result.json", rows)
 
 
@@ -68,8 +68,8 @@ def conclude(run: Run, course: Course, decoded: Decoded, started: float, emit: E
             "best": course.incumbent.title,
             "metric": metrics.name_of(course.metric),
             "metrics": {
-                "val": as_json(val, course.metric),
-                "test": None if test is None else as_json(test, course.metric),
+                "val": val.as_json(course.metric),
+                "test": None if test is None else test.as_json(course.metric),
             },
             "temperature": temperature,
             "calibration": {
@@ -97,17 +97,6 @@ def report(run: Run) -> None:
     from headstart.report import page
 
     page.write(run)
-
-
-def as_json(evaluation: Evaluation, metric: str | OwnMetric) -> dict[str, Any]:
-    """Every metric by name, the user's own among them, with its interval."""
-    return {name: measured.as_json() for name, measured in evaluation.metrics(names_for(evaluation, metric)).items()}
-
-
-def names_for(evaluation: Evaluation, metric: str | OwnMetric) -> list[str | OwnMetric]:
-    """All metrics that say something about these classes, and the run's own."""
-    names: list[str] = [name for name in metrics.NAMES if name != "top5" or len(evaluation.classes) > 5]
-    return [*names] if isinstance(metric, str) else [*names, metric]
 
 
 def previews(run: Run, evaluation: Evaluation, decoded: Decoded) -> None:
