@@ -12,7 +12,7 @@ Two measurements on a few training pictures, without labels, each scaled so that
 Measured with MobileNetV2 on ImageNet weights, 64 pictures each, as recognition, divergence and value: ants and bees
 .64, .015, .78; PACS photographs .45, .006, .73; outdoor photographs (BSDS) .43, .003, .74; PACS photographs of
 people, whom ImageNet hardly knows, .22, .043, .36; PACS cartoons .08, .065, .21; MNIST .10, .20, .13; photographs
-blurred to 28 pixels .22, .11, .26. SqueezeNet 1.1, which has no BatchNorm, has the same order.
+blurred to 28 pixels .22, .11, .26. Recognition by SqueezeNet 1.1's own (not linear) classifier has the same order.
 
 Shapes: N rows, C channels, H and W of a picture, S source classes.
 """
@@ -30,6 +30,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from headstart.engine.streams import Examples, as_images
+from headstart.models import resume
 from headstart.models.backbone import Backbone
 
 ROWS = 64
@@ -66,7 +67,7 @@ def measure(backbone: Backbone, examples: Examples, *, rows: int = ROWS, seed: i
     order = np.sort(np.random.default_rng(seed).permutation(len(examples))[:count])
     device = next(backbone.parameters()).device
     pictures = [as_images(batch.inputs, device) for batch in examples.batches(order, batch_size=BATCH)]
-    with _quiet(backbone), torch.no_grad():
+    with resume.evaluating(backbone), torch.no_grad():
         scores: dict[str, float] = {}
         facts: dict[str, Any] = {"rows": count}
         with observed(backbone) as divergence:
@@ -125,18 +126,6 @@ def shuffled(pictures: torch.Tensor, generator: torch.Generator) -> torch.Tensor
     if mixed.shape == pictures.shape:
         return mixed
     return nn.functional.pad(mixed, (0, width - wide * TILES, 0, height - high * TILES))
-
-
-@contextmanager
-def _quiet(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode, and every part back in its own mode afterwards."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training
 
 
 @contextmanager
