@@ -95,7 +95,7 @@ class Course:
         )
         result = _result(self.model, index, stage, outcome, verdict, self.metric, time.monotonic() - started)
         if verdict.decision == "keep":
-            self.incumbent = Incumbent(index, stage.title, outcome.evaluation)
+            self._keep(Incumbent(index, stage.title, outcome.evaluation), stage)
         if self.runtime.is_main:
             self._write(folder, result, outcome.evaluation, verdict)
         self.runtime.wait()
@@ -103,6 +103,11 @@ class Course:
             self.model.load_state_dict(before)
         self._announce(result, verdict)
         return verdict
+
+    def _keep(self, incumbent: Incumbent, stage: Stage) -> None:
+        self.incumbent = incumbent
+        if not isinstance(stage, probe.Settings):
+            self.frontiers.renew()
 
     def is_late(self) -> bool:
         """Whether the time of the run is used up, on any rank."""
@@ -256,7 +261,7 @@ class Course:
         if stored["decision"] == "keep":
             tensors = load_tensors(folder / "state" / "model.safetensors")
             self.model.load_state_dict(tensors, strict=False)
-            self.incumbent = Incumbent(index, stage.title, Evaluation.load(folder / "predictions.npz"))
+            self._keep(Incumbent(index, stage.title, Evaluation.load(folder / "predictions.npz")), stage)
         self.emit(Notice("info", "stage-kept", f"stage {stage.title} is complete; its result is taken as it is"))
         return Verdict(stored["decision"], stored["reason"], stored["metric"], None, stored["incumbent"])
 

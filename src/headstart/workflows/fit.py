@@ -12,7 +12,8 @@ from headstart.core.events import Decision, Event, Notice
 from headstart.core.run import Run
 from headstart.stages import auto, budget, plans
 from headstart.stages.base import Stage, Training
-from headstart.workflows import finish, materials
+from headstart.workflows import choices, finish, materials
+from headstart.workflows.choices import Choices
 from headstart.workflows.materials import Decoded, phase
 from headstart.workflows.places import open_run, remember_contents
 
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
     from headstart.engine.runtime import Runtime
     from headstart.experiment import Experiment
     from headstart.models.model import Model
+    from headstart.workflows.course import Course
 
 Emit = Callable[[Event], None]
-CACHE_SHARE = 0.25  # of the memory that is free: what frontier caches may take
 FEATURE_CACHE_BYTES = 2 * 10**9
 
 
@@ -80,8 +81,8 @@ def fit_rows(
     if runtime.is_main and experiment.baseline:
         finish.baselines(run, decoded, experiment.metric, emit)
     stages = choose_plan(experiment, model, decoded, emit)
-    materials.choose_precision(run, runtime, model, decoded, stages, experiment, emit)
-    course = _course(run, runtime, model, decoded, experiment, emit, started)
+    chosen = choices.settle(run, runtime, model, decoded, stages, experiment, emit)
+    course = _course(run, runtime, model, decoded, experiment, chosen, emit, started)
     if runtime.is_main and experiment.normalisation_check:
         materials.check_normalisation(model, decoded, emit)
     for index, stage in enumerate(stages):
@@ -132,17 +133,15 @@ def _course(
     model: Model,
     decoded: Decoded,
     experiment: Experiment,
+    chosen: Choices,
     emit: Emit,
     started: float,
-) -> Any:
+) -> Course:
     from headstart.data import canvases
     from headstart.engine.cache import FeatureStore
     from headstart.engine.frontier import Frontiers
     from headstart.workflows.course import Course
 
-    limit = experiment.cache_budget
-    free = int(canvases.free_bytes() * CACHE_SHARE) if limit is None else int(limit * 1e9)
-    bytes_free = int(runtime.tell(str(free)))  # ranks must take the same decision
     kept = FeatureStore(canvases.default_folder() / "features", FEATURE_CACHE_BYTES)
     return Course(
         run=run,
@@ -150,7 +149,7 @@ def _course(
         model=model,
         train=decoded.examples("train"),
         val=decoded.examples("val"),
-        frontiers=Frontiers(model, runtime, emit, experiment.seed, bytes_free, kept),
+        frontiers=Frontiers(model, runtime, emit, experiment.seed, chosen.frontier_bytes, kept),
         emit=emit,
         seed=experiment.seed,
         metric=experiment.metric,

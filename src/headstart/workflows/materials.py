@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -21,7 +21,6 @@ from headstart.data.audit import Audit
 from headstart.data.collection import Collection
 from headstart.data.splits import Splits
 from headstart.data.store import Store
-from headstart.stages.base import Stage, Training
 
 if TYPE_CHECKING:
     from headstart.engine.runtime import Runtime
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 
 Emit = Callable[[Event], None]
 PACKAGES = ("headstart", "torch", "torchvision", "timm", "transformers", "numpy", "pillow", "simplejpeg")
-TIMED_ROWS = 8  # pictures of a batch that is timed or verified
 
 
 @dataclass(frozen=True)
@@ -168,7 +166,7 @@ def backbone(experiment: Experiment, emit: Emit) -> Backbone:
 
 
 def runtime(experiment: Experiment) -> Runtime:
-    """The machine; fp32 until ``choose_precision`` has measured."""
+    """The machine; fp32 until ``choices.settle`` has measured."""
     import torch
 
     from headstart.engine.runtime import Runtime
@@ -184,7 +182,7 @@ def assemble(experiment: Experiment, backbone: Backbone, decoded: Decoded, runti
     from headstart.models.model import Model
 
     backbone.to(runtime.device)
-    verification = backbone.verify(_few(decoded, runtime, 2))
+    verification = backbone.verify(few(decoded, runtime, 2))
     emit(Decision("blocks", str(len(verification.blocks)), verification.reason))
     settings = experiment.head
     classes = decoded.splits.classes
@@ -203,46 +201,6 @@ def assemble(experiment: Experiment, backbone: Backbone, decoded: Decoded, runti
         matched = heads.matches(classes, backbone.source_head.labels)
         emit(Decision("head", "source rows", f"{len(matched)} of {len(classes)} classes: {', '.join(matched)}"))
     return Model(backbone, head, classes).to(runtime.device)
-
-
-def choose_precision(
-    run: Run,
-    runtime: Runtime,
-    model: Model,
-    decoded: Decoded,
-    stages: Sequence[Stage],
-    experiment: Experiment,
-    emit: Emit,
-) -> None:
-    """bf16 only where it is measured to be faster here; the choice is written down first, and replayed on resume."""
-    import torch
-
-    from headstart.engine import precision
-
-    stored = run.read("choices.json")
-    if stored is not None:
-        runtime.precision = stored["precision"]
-        return
-    trains = any(isinstance(stage, Training) for stage in stages)
-    inputs = _few(decoded, runtime, TIMED_ROWS)
-    model.thaw("all")
-
-    def step(candidate: precision.Precision) -> float:
-        model.eval()
-        with torch.set_grad_enabled(trains), candidate.autocast(runtime.device):
-            loss = model(inputs).float().logsumexp(1).mean()
-        if trains:
-            loss.backward()
-            model.zero_grad(set_to_none=True)
-        return float(loss.detach())
-
-    candidates = [precision.Precision("fp32", True), precision.Precision("bf16", True)]
-    with phase(emit, "precision"):
-        choice, decision = precision.choose(step, wanted=experiment.precision, candidates=candidates, rounds=2)
-    runtime.precision = runtime.tell(choice.name)
-    emit(decision)
-    if runtime.is_main:
-        run.write("choices.json", {"precision": runtime.precision})
 
 
 def similarity(model: Model, decoded: Decoded, emit: Emit) -> Similarity:
@@ -300,7 +258,7 @@ def describe(run: Run, experiment: Experiment, decoded: Decoded) -> None:
     run.write("rows.json", {name: rows.names for name, rows in splits.present().items()})
 
 
-def _few(decoded: Decoded, runtime: Runtime, count: int) -> Any:
+def few(decoded: Decoded, runtime: Runtime, count: int) -> Any:
     """A batch of the first training pictures, repeated where there are fewer."""
     from headstart.engine.streams import as_images
 

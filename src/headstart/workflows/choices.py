@@ -1,0 +1,85 @@
+"""Choices that this machine makes: written down before first use, and replayed when the run is resumed.
+
+A resumed run must not measure anew: another precision, or a frontier that is cached now and was not then, would change
+what is trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from headstart.core.run import Run
+from headstart.data import canvases
+from headstart.stages.base import Stage, Training
+from headstart.workflows.materials import Decoded, Emit, few, phase
+
+if TYPE_CHECKING:
+    from headstart.engine.runtime import Runtime
+    from headstart.experiment import Experiment
+    from headstart.models.model import Model
+
+FILE = "choices.json"
+CACHE_SHARE = 0.25  # of the memory that is free: what frontier caches may take
+TIMED_ROWS = 8  # pictures of the batch that is timed
+
+
+@dataclass(frozen=True)
+class Choices:
+    """``precision`` is fp32 or bf16; ``frontier_bytes`` the budget of a stage's frontier cache."""
+
+    precision: str
+    frontier_bytes: int
+
+
+def settle(
+    run: Run,
+    runtime: Runtime,
+    model: Model,
+    decoded: Decoded,
+    stages: Sequence[Stage],
+    experiment: Experiment,
+    emit: Emit,
+) -> Choices:
+    """The choices of this run, measured now or taken from its folder; the runtime works by them from here on."""
+    stored = run.read(FILE)
+    if stored is not None:
+        choices = Choices(**stored)
+    else:
+        limit = experiment.cache_budget
+        free = int(canvases.free_bytes() * CACHE_SHARE) if limit is None else int(limit * 1e9)
+        name = _precision(runtime, model, decoded, stages, experiment, emit)
+        choices = Choices(runtime.tell(name), int(runtime.tell(str(free))))  # every rank takes the first one's
+        if runtime.is_main:
+            run.write(FILE, asdict(choices))
+    runtime.precision = choices.precision
+    return choices
+
+
+def _precision(
+    runtime: Runtime, model: Model, decoded: Decoded, stages: Sequence[Stage], experiment: Experiment, emit: Emit
+) -> str:
+    """bf16 only where one step of what the plan does is measured to be faster in it here."""
+    import torch
+
+    from headstart.engine import precision
+
+    trains = any(isinstance(stage, Training) for stage in stages)
+    inputs = few(decoded, runtime, TIMED_ROWS)
+    model.thaw("all")
+
+    def step(candidate: precision.Precision) -> float:
+        model.eval()
+        with torch.set_grad_enabled(trains), candidate.autocast(runtime.device):
+            loss = model(inputs).float().logsumexp(1).mean()
+        if trains:
+            loss.backward()
+            model.zero_grad(set_to_none=True)
+        return float(loss.detach())
+
+    candidates = [precision.Precision("fp32", True), precision.Precision("bf16", True)]
+    with phase(emit, "precision"):
+        choice, decision = precision.choose(step, wanted=experiment.precision, candidates=candidates, rounds=2)
+    emit(decision)
+    return choice.name
