@@ -52,11 +52,16 @@ class Frontiers:
 
     @cached_property
     def origin(self) -> str:
-        """SHA-256 of the backbone's weights as they came; features of earlier runs are keyed by it."""
+        """SHA-256 of the backbone's weights as they are (see ``renew``); features of earlier runs are keyed by it."""
         return self.model.backbone.weights_hash()
 
+    def renew(self) -> None:
+        """The backbone has other weights now: whatever was derived from those before is forgotten."""
+        self._fast = None
+        self.__dict__.pop("origin", None)
+
     def pooled(self, examples: Examples, view: int = 0, augment: Any = None) -> torch.Tensor:
-        """Pooled features (N, D) of one view; view 0 is the plain picture. The backbone must be as it came."""
+        """Pooled features (N, D) of one view; view 0 is the plain picture."""
         chosen = None if view == 0 else augmentation(augment)
         key = self._key(examples, chosen, view)
         found = self.kept.read(key) if self.kept else None

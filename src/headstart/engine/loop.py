@@ -16,7 +16,7 @@ from torch import nn
 
 from headstart.core.errors import TrainingError
 from headstart.core.events import EpochDone, Event, Notice, Progress
-from headstart.engine import keyed, memory, optimisers, schedules
+from headstart.engine import groups, keyed, memory, optimisers, schedules
 from headstart.engine.checkpoint import Checkpoints
 from headstart.engine.ema import EMA
 from headstart.engine.mixing import Mixer
@@ -73,6 +73,7 @@ class Loop:
     def __init__(self, job: Job) -> None:
         self.job = job
         settings = job.settings
+        groups.check(job.learner.named_parameters(), job.groups)
         self.state = State(micro_batch=-(-settings.batch_size // settings.accumulate))
         self.optimizer = optimisers.build(settings.optimizer, job.groups, momentum=settings.momentum)
         self.schedule = schedules.Schedule(
