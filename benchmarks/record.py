@@ -69,6 +69,12 @@ def commit() -> str:
     return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "--", "src") else "")
 
 
+def threads() -> int | None:
+    """The limit on threads that the runs inherit, None where there is none."""
+    told = os.environ.get("OMP_NUM_THREADS")
+    return int(told) if told else None
+
+
 def reference(repeats: int = 7) -> float:
     """Milliseconds (median) of one matrix product of fixed size, to notice when the host is busy with other work."""
     left = np.random.default_rng(0).standard_normal((REFERENCE_SIZE, REFERENCE_SIZE), dtype=np.float32)

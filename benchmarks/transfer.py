@@ -198,16 +198,10 @@ def run(chosen: argparse.Namespace) -> int:
                     print(f"{key} failed: {error}", file=sys.stderr, flush=True)
                     continue
                 where = record.machine(**(peer if strategy == PEER else {}))
-                results.add(key, {"commit": record.commit(), "threads": threads(), **facts}, where=where)
+                results.add(key, {"commit": record.commit(), "threads": record.threads(), **facts}, where=where)
                 told = "  ".join(f"{split} {value:.3f}" for split, value in facts["accuracy"].items())
                 print(f"{seed} {key['set']:12} {strategy:9} {told}  {facts['seconds']:.0f} s", flush=True)
     return min(failed, 1)
-
-
-def threads() -> int | None:
-    """The limit on threads that the runs inherit, None where there is none."""
-    told = os.environ.get("OMP_NUM_THREADS")
-    return int(told) if told else None
 
 
 def peer_versions(python: str) -> dict[str, str]:
