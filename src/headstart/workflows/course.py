@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,8 @@ from headstart.stages.gates import Verdict
 from headstart.stages.learner import Learner
 from headstart.stages.methods import probe, scratch
 from headstart.tasks.classify import Loss
+from headstart.workflows import outcomes
+from headstart.workflows.outcomes import Outcome
 
 
 @dataclass(frozen=True)
@@ -47,18 +49,6 @@ class Incumbent:
     index: int
     title: str
     evaluation: Evaluation
-
-
-@dataclass
-class Outcome:
-    """What a stage gave, before the gate judged it."""
-
-    evaluation: Evaluation
-    rates: dict[int, float] = field(default_factory=dict)  # learning rate by depth
-    updates: int = 0
-    epochs: int = 0
-    cache: CacheDecision | None = None
-    details: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -93,7 +83,7 @@ class Course:
             metric=self.metric,
             name=earlier.title if earlier else "",
         )
-        result = _result(self.model, index, stage, outcome, verdict, self.metric, time.monotonic() - started)
+        result = outcomes.result(self.model, index, stage, outcome, verdict, self.metric, time.monotonic() - started)
         if verdict.decision == "keep":
             self._keep(Incumbent(index, stage.title, outcome.evaluation), stage)
         if self.runtime.is_main:
@@ -285,41 +275,3 @@ class Course:
 
     def _warn(self, message: str) -> None:
         self.emit(Notice("warning", "checkpoint", message))
-
-
-def _result(
-    model: Model,
-    index: int,
-    stage: Stage,
-    outcome: Outcome,
-    verdict: Verdict,
-    metric: str | OwnMetric,
-    seconds: float,
-) -> dict[str, Any]:
-    """What ``result.json`` of the stage holds."""
-    layers = [
-        {
-            **asdict(layer),
-            "frozen": not layer.trainable,
-            "lr": outcome.rates.get(layer.depth) if layer.trainable else None,
-        }
-        for layer in model.layers()
-    ]
-    return {
-        "index": index,
-        "name": stage.title,
-        "method": stage.method,
-        "settings": as_mapping(stage),
-        "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "frozen_blocks": model.frozen_prefix,
-        "blocks": len(model.backbone.blocks),
-        "updates": outcome.updates,
-        "epochs": outcome.epochs,
-        "seconds": seconds,
-        "metrics": {"val": outcome.evaluation.as_json(metric)},
-        "verdict": verdict.as_json(),
-        "cache": None if outcome.cache is None else outcome.cache.__dict__,
-        "layers": layers,
-        **outcome.details,
-    }

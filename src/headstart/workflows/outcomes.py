@@ -1,0 +1,63 @@
+"""What a stage gave, and how it is written down."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from headstart.engine.cache import CacheDecision
+from headstart.measure.evaluation import Evaluation
+from headstart.measure.metrics import OwnMetric
+from headstart.models.model import Model
+from headstart.stages.base import Stage, as_mapping
+from headstart.stages.gates import Verdict
+
+
+@dataclass
+class Outcome:
+    """What a stage gave, before the gate judged it."""
+
+    evaluation: Evaluation
+    rates: dict[int, float] = field(default_factory=dict)  # learning rate by depth
+    updates: int = 0
+    epochs: int = 0
+    cache: CacheDecision | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+def result(
+    model: Model,
+    index: int,
+    stage: Stage,
+    outcome: Outcome,
+    verdict: Verdict,
+    metric: str | OwnMetric,
+    seconds: float,
+) -> dict[str, Any]:
+    """What ``result.json`` of the stage holds."""
+    layers = [
+        {
+            **asdict(layer),
+            "frozen": not layer.trainable,
+            "lr": outcome.rates.get(layer.depth) if layer.trainable else None,
+        }
+        for layer in model.layers()
+    ]
+    return {
+        "index": index,
+        "name": stage.title,
+        "method": stage.method,
+        "settings": as_mapping(stage),
+        "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "frozen_blocks": model.frozen_prefix,
+        "blocks": len(model.backbone.blocks),
+        "updates": outcome.updates,
+        "epochs": outcome.epochs,
+        "seconds": seconds,
+        "metrics": {"val": outcome.evaluation.as_json(metric)},
+        "verdict": verdict.as_json(),
+        "cache": None if outcome.cache is None else outcome.cache.__dict__,
+        "layers": layers,
+        **outcome.details,
+    }
