@@ -192,3 +192,56 @@ def test_an_own_module_is_a_backbone_and_its_weights_are_part_of_the_experiment(
     assert fit(rows, backbone=net).path == run.path
     net.stem[0].weight.data.mul_(2)
     assert fit(rows, backbone=net).path != run.path
+
+
+def test_the_rate_finder_scales_all_rates_and_leaves_no_trace(fit, pictures, monkeypatch):
+    from headstart.core.events import Decision
+    from headstart.engine import finder
+
+    rows, recipe = pictures(40, hard=0.3), {"blocks": 2, "lr": 1e-4, "layer_decay": 0.5, "head_multiple": 1.0}
+    plain = fit(rows, thaw(**recipe))
+    found = fit(rows, thaw(**recipe, find_lr=True))
+    decision = next(event for event in fit.said(Decision) if event.topic == "lr of thaw")
+    before, after = (run.stages()[0]["layers"] for run in (plain, found))
+    scales = {round(b["lr"] / a["lr"], 6) for a, b in zip(before, after, strict=True) if a["lr"]}
+    assert len(scales) == 1
+    assert scales.pop() == pytest.approx(decision.facts["lr"] / 1e-4, rel=1e-4)
+    assert decision.facts["low"] <= decision.facts["lr"] <= decision.facts["high"]
+    assert [row for row in found.read("decisions.json") if row["topic"] == "lr of thaw"]
+    original = finder.sweep
+
+    def sweeping_in_vain(*arguments: Any, **own: Any) -> Any:
+        from dataclasses import replace
+
+        return replace(original(*arguments, **own), lr=1e-4)
+
+    monkeypatch.setattr(finder, "sweep", sweeping_in_vain)
+    traceless = fit(rows, thaw(**recipe, find_lr=True), name="vain")
+    assert fit.same(fit.weights(traceless), fit.weights(plain)), "the sweep left its mark"
+
+
+def test_a_found_rate_is_replayed(fit, pictures, monkeypatch):
+    from headstart.engine import finder
+
+    rows, recipe = pictures(40, hard=0.3), thaw(find_lr=True, epochs=2)
+    whole = fit(rows, recipe, name="whole")
+
+    def stop(event: Any) -> None:
+        if isinstance(event, EpochDone):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(rows, recipe, listen=stop)
+    monkeypatch.setattr(finder, "sweep", lambda *arguments, **own: pytest.fail("swept again"))
+    assert fit.same(fit.weights(fit(rows, recipe, resume=True)), fit.weights(whole))
+
+
+def test_where_no_rate_helps_the_given_one_is_kept_and_it_is_said(fit, pictures, monkeypatch):
+    from headstart.core.events import Decision
+    from headstart.engine import finder
+
+    monkeypatch.setattr(finder, "_suggest", lambda sweep: None)  # the loss falls in no sweep
+    fit(pictures(30), thaw(find_lr=True))
+    decision = next(event for event in fit.said(Decision) if event.topic == "lr of thaw")
+    assert (decision.choice, decision.facts) == ("1.00e-04", {})
+    assert "kept as it was" in decision.reason

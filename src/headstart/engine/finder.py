@@ -13,7 +13,7 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,8 +22,12 @@ from torch import nn
 from headstart.core.errors import ConfigError, TrainingError
 from headstart.engine import memory
 
+if TYPE_CHECKING:
+    from headstart.engine.loop import Loop
+
 SMOOTHING = 0.9  # of the running mean that notices divergence while the sweep runs
 DIVERGED = 4.0  # stop when the running mean is this many times its best
+BEYOND = 1_000_000  # the first epoch whose rows the sweeps take: no training comes this far
 HALF_WINDOW = 4  # steps on either side in the centred mean that suggestions look at
 
 
@@ -123,6 +127,21 @@ def find(
         curve=_median_curve(sweeps),
         sweeps=tuple(sweeps),
     )
+
+
+def sweep(loop: Loop, **span: Any) -> Suggestion:
+    """Find the rate of a loop that has not begun: ``lr`` of its stage, the other rates in proportion (see ``find``).
+
+    Afterwards the learner is as it was, bit for bit; throw the loop away.
+    """
+    stream, reference = loop.job.stream, loop.job.settings.lr
+
+    def step(rate: float, batch: int) -> float:
+        epoch, start = divmod(batch, stream.per_epoch)
+        update = next(iter(stream.epoch(BEYOND + epoch, start)))
+        return loop.trial(update, rate / reference)
+
+    return find(step, lambda: remember(loop.job.learner, loop.optimizer), **span)
 
 
 def valley(losses: np.ndarray) -> int:

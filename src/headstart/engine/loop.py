@@ -137,10 +137,33 @@ class Loop:
                 yield Notice("info", "stopped-early", f"stopped after epoch {state.epoch}: {reason}")
         self._save()
 
+    def trial(self, update: Update, scale: float) -> float:
+        """One step at ``scale`` times the stage's rates, for the finder, which undoes it; the loss before the step."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base_lr"] * scale
+        loss = self._gradients(update)
+        optimisers.clip(self.job.learner.parameters(), self.job.settings.clip)
+        self.optimizer.step()
+        self.job.runtime.average(self.job.learner)
+        return loss
+
     def _update(self, update: Update) -> float:
-        """One optimizer step on one effective batch, in as many parts as memory needs; returns the mean loss."""
+        """One optimizer step on one effective batch; returns the mean loss."""
+        job = self.job
+        schedules.apply(self.optimizer, self.schedule, self.state.updates, self.total)
+        loss = self._gradients(update)
+        norm = optimisers.clip(job.learner.parameters(), job.settings.clip)
+        if not math.isfinite(loss) or not torch.isfinite(norm):
+            self._explain(update, loss)
+        self.optimizer.step()
+        job.runtime.average(job.learner)
+        if self.ema is not None:
+            self.ema.update(job.learner)
+        return loss
+
+    def _gradients(self, update: Update) -> float:
+        """Gradients of the mean loss, in as many parts as memory needs; returns that loss."""
         job, state = self.job, self.state
-        schedules.apply(self.optimizer, self.schedule, state.updates, self.total)
         job.learner.train()
         if job.mixer is not None:
             key = (job.seed, job.stage, state.updates)
@@ -152,15 +175,7 @@ class Loop:
             on_halved=lambda micro: self.notices.append(_halved(micro)),
             where=f"stage {job.stage}",
         )
-        loss = job.runtime.mean(loss)
-        norm = optimisers.clip(job.learner.parameters(), job.settings.clip)
-        if not math.isfinite(loss) or not torch.isfinite(norm):
-            self._explain(update, loss)
-        self.optimizer.step()
-        job.runtime.average(job.learner)
-        if self.ema is not None:
-            self.ema.update(job.learner)
-        return loss
+        return job.runtime.mean(loss)
 
     def _backward(self, update: Update, micro: int) -> float:
         job = self.job

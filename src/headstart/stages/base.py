@@ -56,6 +56,7 @@ class Training(Stage):
 
     epochs: int = Field(default=5, ge=1, le=10_000)
     lr: float = Field(default=1e-4, gt=0.0, le=10.0)
+    find_lr: bool = False  # sweep rising rates first; all rates of the stage are scaled to what the sweep finds
     head_multiple: float = Field(default=10.0, gt=0.0)
     layer_decay: float = Field(default=0.75, gt=0.0, le=1.0)
     rates: dict[str, float] | None = None

@@ -16,9 +16,9 @@ import torch
 
 from headstart.core import manifest
 from headstart.core.errors import ConfigError, TrainingError
-from headstart.core.events import Notice, StageDone, StageStarted
+from headstart.core.events import Decision, Notice, StageDone, StageStarted
 from headstart.core.run import Run
-from headstart.engine import balance, features, groups, streams
+from headstart.engine import balance, features, finder, groups, streams
 from headstart.engine.cache import CacheDecision, FrontierCache
 from headstart.engine.checkpoint import Checkpoints, load_tensors, save_tensors
 from headstart.engine.features import Emit
@@ -40,6 +40,8 @@ from headstart.stages.methods import probe, scratch
 from headstart.tasks.classify import Loss
 from headstart.workflows import outcomes
 from headstart.workflows.outcomes import Outcome
+
+SWEEP = {"start": 1e-6, "end": 1.0, "steps": 60, "repeats": 2}  # of the learning-rate finder
 
 
 @dataclass(frozen=True)
@@ -174,23 +176,25 @@ class Course:
         def validate() -> Evaluation:
             return features.evaluate(self.model, self.val, self.runtime, batch_size=stage.batch_size, cache=val)
 
-        loop = Loop(
-            Job(
-                runtime=self.runtime,
-                learner=Learner(self.model, loss, self.runtime.autocast),
-                settings=stage,
-                stream=self._stream(index, stage, cached),
-                groups=chosen,
-                validate=validate,
-                metric=self.metric,
-                stage=index,
-                seed=self.seed,
-                checkpoints=Checkpoints(self.run.stage_folder(index, stage.title) / "state", warn=self._warn),
-                mixer=mixer,
-                names=self.train.rows.names,
-                deadline=self.deadline,
-            )
+        folder = self.run.stage_folder(index, stage.title)
+        job = Job(
+            runtime=self.runtime,
+            learner=Learner(self.model, loss, self.runtime.autocast),
+            settings=stage,
+            stream=self._stream(index, stage, cached),
+            groups=chosen,
+            validate=validate,
+            metric=self.metric,
+            stage=index,
+            seed=self.seed,
+            checkpoints=Checkpoints(folder / "state", warn=self._warn),
+            mixer=mixer,
+            names=self.train.rows.names,
+            deadline=self.deadline,
         )
+        if stage.find_lr:
+            self._find_rate(job, folder / "lr.json")
+        loop = Loop(job)
         for event in loop.run():
             self.emit(event)
         if self.model.frozen_hash() != frozen:
@@ -199,6 +203,25 @@ class Course:
         rates = {group["depth"]: group["base_lr"] for group in chosen}
         details = {"history": loop.state.history, "best_epoch": loop.state.best_epoch + 1}
         return Outcome(validate(), rates, loop.state.updates, loop.state.epoch, decision, details)
+
+    def _find_rate(self, job: Job, file: Path) -> None:
+        """Scale the rates of a job to what sweeps find; written down before first use, replayed on resume."""
+        scale, given = 1.0, job.settings.lr
+        if file.is_file():
+            scale = manifest.read_json(file)["scale"]
+        else:
+            try:
+                found = finder.sweep(Loop(job), **SWEEP)
+                scale, facts = found.lr / given, found.to_json()
+                reason = f"between {found.low:.1e} and {found.high:.1e} the loss makes its fall, in every sweep"
+            except TrainingError as error:
+                facts, reason = {}, f"kept as it was: {error.problems[0].what}"
+            if self.runtime.is_main:
+                manifest.write_json(file, {"scale": scale, **facts})
+            self.emit(Decision(f"lr of {job.settings.title}", f"{scale * given:.2e}", reason, facts))
+        for group in job.groups:
+            group["base_lr"] *= scale
+            group["lr"] = group["base_lr"]
 
     def _stream(self, index: int, stage: Training, cached: FrontierCache | None) -> streams.Stream:
         balanced = stage.sampler == "balanced"
