@@ -51,6 +51,22 @@ def candidates() -> dict[str, list[Any]]:
             }.items():
                 given = {**common, "lr": lr, "bn": bn, "augment": "light", **extra}
                 found[f"all/{name}/{bn}/{lr:g}"] = ["probe", thaw("all", **given)]
+    base = {"epochs": 8, "batch_size": 16, "head_multiple": 1.0, "layer_decay": 1.0, "bn": "eval", "augment": "light"}
+    for name, extra in {
+        "a": {"lr": 3e-4},
+        "b": {"lr": 5e-4},
+        "c": {"lr": 3e-4, "label_smoothing": 0.1},
+        "d": {"lr": 3e-4, "augment": "standard"},
+        "e": {"lr": 3e-4, "layer_decay": 0.9},
+        "f": {"lr": 3e-4, "ema": 0.95},
+        "g": {"lr": 3e-4, "weight_decay": 0.1},
+        "h": {"lr": 1e-4},
+    }.items():
+        found[f"s/{name}"] = ["probe", thaw("all", **{**base, **extra})]
+    half = {**base, "views": 4, "epochs": 12}
+    for name, extra in {"a": {"lr": 3e-4}, "b": {"lr": 1e-3}, "c": {"lr": 3e-4, "augment": "standard"}}.items():
+        found[f"half/{name}"] = ["probe", thaw(0.5, **{**half, **extra})]
+        found[f"quart/{name}"] = ["probe", thaw(0.25, **{**half, **extra})]
     return found
 
 

@@ -176,7 +176,14 @@ def machines(results: dict[str, Any]) -> str:
     return f"Measured on {'; and on '.join(dict.fromkeys(found))}.{limited}"
 
 
+def assets_table(_results: dict[str, Any]) -> str:
+    """Origins and hashes."""
+    rows = [[f"`{each.path}`", each.what, each.origin, f"`{each.sha256[:16]}…`"] for each in assets.ASSETS.values()]
+    return markdown(["path", "what", "origin", "SHA-256"], rows)
+
+
 TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
+    "assets": ("", assets_table),
     "transfer": ("transfer.json", transfer_table),
     "gains": ("transfer.json", gain_table),
     "plans": ("plans.json", plans_table),
@@ -187,6 +194,8 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
 def table(name: str, folder: Path) -> str:
     """The text of one table, or a line that says that it was not measured yet."""
     file, make = TABLES[name]
+    if not file:
+        return make({})
     if not (folder / file).is_file():
         return "Not measured yet.\n"
     return make(json.loads((folder / file).read_text(encoding="utf-8")))
