@@ -36,6 +36,8 @@ ALIASES = {
         "seed": "random_state random_seed",
         "name": "run_name experiment_name",
         "group_by": "group groups group_column",
+        "folds": "k_folds kfold n_folds n_splits cv",
+        "find_lr": "lr_find auto_lr_find auto_lr",
         "input_column": "image_column image_column_name path_column",
         "label_column": "label_column_name target_column",
         "blocks": "unfreeze",
@@ -48,7 +50,7 @@ ALIASES = {
 SHORT = {
     **dict.fromkeys(("channels", "limit", "modality", "input_column", "label_column", "split_column"), ("data",)),
     **dict.fromkeys(("on_unreadable", "max_unreadable"), ("data",)),
-    **dict.fromkeys(("val", "test", "group_by"), ("data", "split")),
+    **dict.fromkeys(("val", "test", "group_by", "folds"), ("data", "split")),
 }
 
 # Settings that people look for and that live elsewhere.

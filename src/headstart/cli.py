@@ -69,7 +69,7 @@ def fit(
     """Train in measured stages: the run folder holds the model, the report and the evidence."""
     flags = {"weights": weights, "name": name, "output_dir": output_dir, "seed": seed, "device": device}
     experiment = _experiment(words, config, backbone=backbone, plan=plan, offline=offline, **flags)
-    from headstart import tables
+    from headstart import results, tables
     from headstart.core.errors import NothingAccepted
     from headstart.core.run import Run
 
@@ -82,9 +82,9 @@ def fit(
         try:
             run = run_fit(experiment, on_event=terminal, resume=resume)
         except NothingAccepted as error:
-            tables.results(Run(error.problems[0].where), terminal.console)
+            results.show(Run(error.problems[0].where), terminal.console)
             raise
-    tables.results(run, terminal.console)
+    results.show(run, terminal.console)
 
 
 @app.command()

@@ -118,36 +118,59 @@ class Run:
         return kept[-1] if kept else None
 
     def frame(self) -> pd.DataFrame:
-        """A DataFrame of the stages: what trained, how long, every validation metric with its interval, the verdict."""
+        """A DataFrame of the stages: what trained, how long, every validation metric with its interval, the verdict.
+
+        Of a cross-validated run it holds the folds, with the scores of their test rows, their mean, and all rows.
+        """
         import pandas as pd
 
-        return pd.DataFrame([_row(stage) for stage in self.stages()])
+        return pd.DataFrame(self._lines())
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
 
     def _repr_html_(self) -> str:
-        stages = [_row(stage) for stage in self.stages()]
-        metric = next((stage["metric"] for stage in stages), "accuracy")
-        titles = {metric: metric, f"{metric}_low": "95 % from", f"{metric}_high": "to"}
-        shown = {name: name for name in ("stage", "trainable", "updates", "seconds")} | titles | {"verdict": "verdict"}
-        head = "".join(f"<th>{html.escape(title)}</th>" for title in shown.values())
-        cells = ["".join(_cell(stage.get(name, "")) for name in shown) for stage in stages]
-        lines = "".join(f"<tr>{line}</tr>" for line in cells)
+        lines = self._lines()
+        metric = lines[0]["metric"] if lines else ""
+        titles = {f"{metric}_low": "95 % from", f"{metric}_high": "to"}
+        order = ["fold", "best", "stage", "trainable", "updates", "seconds", metric, *titles, "verdict"]
+        shown = [name for name in order if any(name in line for line in lines)]
+        head = "".join(f"<th>{html.escape(titles.get(name, name))}</th>" for name in shown)
+        cells = ["".join(_cell(line.get(name, "")) for name in shown) for line in lines]
+        body = "".join(f"<tr>{line}</tr>" for line in cells)
         test = (self.read("result.json", default={}).get("metrics") or {}).get("test") or {}
         told = f": {metric} {test[metric]['value']:.4g} on {test[metric]['n']} test rows" if metric in test else ""
         caption = html.escape(f"{self.path}{told}")
-        return f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>"
+        return f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+    def _lines(self) -> list[dict[str, Any]]:
+        """The stages, or the folds, as flat rows."""
+        found = self.read("folds.json")
+        if found is None:
+            return [_stage(stage) for stage in self.stages()]
+        judged = {"metric": found["metric"]}
+        folds = [
+            {"fold": fold["name"], "best": fold["best"], "seconds": fold["seconds"], **_flat(fold["metrics"]), **judged}
+            for fold in found["folds"]
+        ]
+        means = {"fold": "mean of the folds", **_flat(found["mean"]), **judged}
+        return [*folds, means, {"fold": "all rows", **_flat(found["pooled"]), **judged}]
 
 
-def _row(stage: dict[str, Any]) -> dict[str, Any]:
+def _stage(stage: dict[str, Any]) -> dict[str, Any]:
     """One line of ``frame``."""
     chosen = ("method", "trainable", "frozen_blocks", "blocks", "updates", "epochs", "seconds")
-    row = {"stage": stage["name"], **{key: stage[key] for key in chosen}}
-    for name, measured in stage["metrics"]["val"].items():
-        row |= {name: measured["value"], f"{name}_low": measured["low"], f"{name}_high": measured["high"]}
     verdict = stage["verdict"]
-    return {**row, "verdict": verdict["decision"], "reason": verdict["reason"], "metric": verdict["metric"]}
+    told = {"verdict": verdict["decision"], "reason": verdict["reason"], "metric": verdict["metric"]}
+    return {"stage": stage["name"], **{key: stage[key] for key in chosen}, **_flat(stage["metrics"]["val"]), **told}
+
+
+def _flat(metrics: dict[str, dict[str, float]]) -> dict[str, float]:
+    """``accuracy``, ``accuracy_low``, ``accuracy_high`` and so on."""
+    found: dict[str, float] = {}
+    for name, measured in metrics.items():
+        found |= {name: measured["value"], f"{name}_low": measured["low"], f"{name}_high": measured["high"]}
+    return found
 
 
 def _cell(value: Any) -> str:

@@ -54,15 +54,15 @@ def divide(
         split: np.flatnonzero(given == code) for code, split in enumerate(SPLITS) if code and (given == code).any()
     }
     shares, notes = _shares(len(pool), fixed, settings)
-    together = _together(collection, duplicates)
+    groups = together(collection, duplicates)
     drawn = {"train": pool}
     if shares:
         inside = Rows(items=range(len(pool)), labels=labels[pool], names=())
-        ids = None if together is None else together[pool]
-        keep = None if together is None else np.isin(together[pool], together[given > 0])
+        ids = None if groups is None else groups[pool]
+        keep = None if groups is None else np.isin(groups[pool], groups[given > 0])
         parts = splitting.split(inside, shares, seed, duplicates=ids, keep=keep)
         drawn = {split: pool[rows] for split, rows in parts.items()}
-        notes += _drawn_notes(drawn, collection, together, seed)
+        notes += _drawn_notes(drawn, collection, groups, seed)
     index = {**drawn, **fixed}
     return Division({split: index[split] for split in SPLITS if split in index}, tuple(notes))
 
@@ -117,7 +117,7 @@ def _shares(pool: int, fixed: Mapping[str, np.ndarray], settings: DataSettings) 
     return shares, notes
 
 
-def _together(collection: Collection, duplicates: np.ndarray | None) -> np.ndarray | None:
+def together(collection: Collection, duplicates: np.ndarray | None) -> np.ndarray | None:
     """(N,) ids of rows not to be parted: the user's groups, duplicates, rows of one file; None without any."""
     items = collection.rows.items
     if isinstance(items, list) and items and isinstance(items[0], str) and len(set(items)) < len(items):
@@ -143,17 +143,17 @@ def _straddling(collection: Collection) -> list[Problem]:
 
 
 def _drawn_notes(
-    drawn: Mapping[str, np.ndarray], collection: Collection, together: np.ndarray | None, seed: int
+    drawn: Mapping[str, np.ndarray], collection: Collection, groups: np.ndarray | None, seed: int
 ) -> list[str]:
     """How the splits were drawn, and which classes they do not measure."""
     pool = sum(len(rows) for rows in drawn.values())
     parts = " and ".join(f"{len(rows):,} {split}" for split, rows in drawn.items() if split != "train")
-    way = "stratified by class" + ("" if together is None else ", groups and duplicates kept together")
+    way = "stratified by class" + ("" if groups is None else ", groups and duplicates kept together")
     notes = [f"{parts} rows were drawn from {pool:,} ({way}, seed {seed})"]
     for split, rows in drawn.items():
         counts = np.bincount(collection.rows.labels[rows], minlength=len(collection.classes))
         if split != "train" and not counts.all():
             absent = [collection.classes[label] for label in np.flatnonzero(counts == 0)]
-            why = "too few rows or groups" if together is not None else "too few rows"
+            why = "too few rows or groups" if groups is not None else "too few rows"
             notes.append(f"{split} has no rows of {listing(absent)} ({why}): these classes are not measured there")
     return notes

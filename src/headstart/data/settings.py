@@ -13,7 +13,7 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 
 @dataclass(frozen=True, config=_STRICT)
 class SplitSettings:
-    """Shares of the rows for the splits that the user did not give.
+    """Shares of the rows for the splits that the user did not give; with ``folds``, each fold is the test split once.
 
     ``group_by`` keeps rows together: a column of the table, or a regular expression with one group that is searched in
     the file name (in the path relative to the data when the pattern contains a slash), such as ``(\\w+)_\\d+``.
@@ -22,6 +22,7 @@ class SplitSettings:
     val: Share = 0.15
     test: Share = 0.15
     group_by: str | None = None
+    folds: Annotated[int, Field(ge=2, le=100)] | None = None  # cross-validation: the plan runs once a fold
 
     @model_validator(mode="after")
     def _leaves_rows_to_train(self) -> SplitSettings:

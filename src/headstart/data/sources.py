@@ -15,7 +15,7 @@ from headstart.core.registry import suggest
 from headstart.data import hub, objects, unlabelled
 from headstart.data.collection import Collection, Found, indexed, labelled
 from headstart.data.columns import from_columns
-from headstart.data.division import Division, arranged, divide, fingerprint
+from headstart.data.division import Division, arranged, divide, fingerprint, together
 from headstart.data.folders import EXTENSIONS, read_folder, walk
 from headstart.data.splits import Rows, Splits
 from headstart.data.tables import ARCHIVES, TABLES, read_table
@@ -34,6 +34,7 @@ __all__ = [
     "read",
     "read_labelled",
     "read_unlabelled",
+    "together",
 ]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -12,13 +11,14 @@ from headstart.core.events import Decision, Event, Notice
 from headstart.core.run import Run
 from headstart.stages import auto, budget, plans
 from headstart.stages.base import Stage, Training
-from headstart.workflows import choices, finish, materials
+from headstart.workflows import choices, finish, folds, materials
 from headstart.workflows.choices import Choices
 from headstart.workflows.materials import Decoded, phase
-from headstart.workflows.places import open_run, remember_contents
+from headstart.workflows.places import open_run, recorder, remember_contents
 
 if TYPE_CHECKING:
     from headstart.data.collection import Collection
+    from headstart.data.store import Store
     from headstart.engine.runtime import Runtime
     from headstart.experiment import Experiment
     from headstart.models.model import Model
@@ -49,6 +49,8 @@ def fit(
     collection = materials.collect(experiment, data)
     runtime = materials.runtime(experiment)
     try:
+        if experiment.data.split.folds is not None:
+            return folds.cross_validate(experiment, collection, runtime, fit_rows, on_event, resume)
         return fit_rows(experiment, collection, runtime, on_event, resume)
     finally:
         runtime.close()
@@ -60,11 +62,12 @@ def fit_rows(
     runtime: Runtime,
     on_event: Callable[[Event], None] | None,
     resume: bool,
+    store: Store | None = None,
 ) -> Run:
-    """One run on rows that are collected already; see ``fit``."""
+    """One run on rows that are collected already, and decoded where ``store`` holds them; see ``fit``."""
     started = time.monotonic()
     run, continued = open_run(experiment, collection, resume, runtime)
-    emit = _recorder(run, on_event)
+    emit = recorder(run, on_event)
     if continued and run.read("result.json") is not None:
         emit(Notice("info", "complete", f"this experiment is complete in {run.path}; nothing is left to do"))
         if runtime.is_main and not (run.path / "report.html").is_file():
@@ -73,11 +76,11 @@ def fit_rows(
         return run
     with phase(emit, "backbone"):
         backbone = materials.backbone(experiment, emit)
-    decoded = materials.decode(collection, experiment, backbone.spec, emit)
+    decoded = materials.decode(collection, experiment, backbone.spec, emit, store)
     model = materials.assemble(experiment, backbone, decoded, runtime, emit)
     if runtime.is_main:
         materials.describe(run, experiment, decoded)
-        remember_contents(run, decoded)
+        remember_contents(run, decoded.contents)
     if runtime.is_main and experiment.baseline:
         finish.baselines(run, decoded, experiment.metric, emit)
     stages = choose_plan(experiment, model, decoded, emit)
@@ -155,19 +158,6 @@ def _course(
         metric=experiment.metric,
         deadline=None if experiment.time_limit is None else started + experiment.time_limit,
     )
-
-
-def _recorder(run: Run, on_event: Callable[[Event], None] | None) -> Emit:
-    """Record what is worth it on the main process, and show everything there."""
-    main = int(os.environ.get("RANK", "0")) == 0
-
-    def emit(event: Event) -> None:
-        if main:
-            run.record(event)
-            if on_event is not None:
-                on_event(event)
-
-    return emit
 
 
 def _insist(run: Run) -> None:

@@ -54,6 +54,12 @@ class Decoded:
             raise TrainingError(what, remedy="stages, gates and thresholds are judged on val rows")
         return self._examples(split)
 
+    @property
+    def contents(self) -> list[tuple[str, str]]:
+        """Name and digest of every row."""
+        present = self.splits.present().items()
+        return [pair for name, rows in present for pair in zip(rows.names, self.stores[name].digests, strict=True)]
+
     def unsealed(self, run: Run, runtime: Runtime) -> Examples:
         """The test rows; that they are read is counted in the run folder before they are."""
         if runtime.is_main:
@@ -83,10 +89,8 @@ def collect(experiment: Experiment, data: Any) -> Collection:
     return sources.collect(source, settings, seed=experiment.seed, offline=experiment.offline)
 
 
-def inspect(
-    collection: Collection, experiment: Experiment, spec: Any, emit: Emit
-) -> tuple[Splits, dict[str, Store], Audit]:
-    """Decode every row once, divide the rows so that duplicates stay together, and audit all of them."""
+def decode_rows(collection: Collection, experiment: Experiment, spec: Any, emit: Emit) -> Store:
+    """All rows of all splits, each decoded once."""
     with phase(emit, "decode"):
         store = Store.build(
             collection.rows,
@@ -96,6 +100,14 @@ def inspect(
             progress=lambda done, total: emit(Progress("decode", done, total, "files")),
         )
     emit(Decision("pictures", store.where, store.explain))
+    return store
+
+
+def inspect(
+    collection: Collection, experiment: Experiment, spec: Any, emit: Emit, store: Store | None = None
+) -> tuple[Splits, dict[str, Store], Audit]:
+    """Decode every row once, divide the rows so that duplicates stay together, and audit all of them."""
+    store = decode_rows(collection, experiment, spec, emit) if store is None else store
     with phase(emit, "audit"):
         settings = experiment.data
         twins = duplicates.duplicates(store)
@@ -112,13 +124,15 @@ def inspect(
     return splits, stores, found
 
 
-def decode(collection: Collection, experiment: Experiment, spec: Any, emit: Emit) -> Decoded:
-    """What can be trained on: the readable rows, decoded, divided and audited.
+def decode(
+    collection: Collection, experiment: Experiment, spec: Any, emit: Emit, store: Store | None = None
+) -> Decoded:
+    """What can be trained on: the readable rows, decoded (unless ``store`` holds them), divided and audited.
 
     Raises:
         DataError: what the audit calls an error: too many unreadable rows, a class left empty…
     """
-    splits, stores, found = inspect(collection, experiment, spec, emit)
+    splits, stores, found = inspect(collection, experiment, spec, emit, store)
     for note in splits.notes:
         emit(Notice("info", "data", note))
     for finding in found.findings:

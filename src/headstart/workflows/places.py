@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headstart.core import manifest
 from headstart.core.errors import ArtefactError
+from headstart.core.events import Event
 from headstart.core.run import Run
 from headstart.data import store
 from headstart.data.division import fingerprint
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
     from headstart.data.collection import Collection
     from headstart.engine.runtime import Runtime
     from headstart.experiment import Experiment
-    from headstart.workflows.materials import Decoded
 
 
 def open_run(experiment: Experiment, collection: Collection, resume: bool, runtime: Runtime) -> tuple[Run, bool]:
@@ -50,13 +51,21 @@ def run_name(experiment: Experiment, collection: Collection) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-.") or "run"
 
 
-def remember_contents(run: Run, decoded: Decoded) -> None:
-    """Write down what the rows hold: a run is continued only on the same contents, not on the same names alone."""
-    pairs = [
-        pair
-        for name, rows in decoded.splits.present().items()
-        for pair in zip(rows.names, decoded.stores[name].digests, strict=True)
-    ]
+def recorder(run: Run, on_event: Callable[[Event], None] | None) -> Callable[[Event], None]:
+    """Record what is worth it on the main process, and show everything there."""
+    main = int(os.environ.get("RANK", "0")) == 0
+
+    def emit(event: Event) -> None:
+        if main:
+            run.record(event)
+            if on_event is not None:
+                on_event(event)
+
+    return emit
+
+
+def remember_contents(run: Run, pairs: Iterable[tuple[str, str]]) -> None:
+    """Write down the rows' names and digests: a run is continued only on equal contents, not on equal names alone."""
     run.write("identity.json", {**run.read("identity.json", default={}), "contents": _contents(pairs)})
 
 

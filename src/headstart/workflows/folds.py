@@ -1,0 +1,160 @@
+"""Cross-validation for small data: the plan runs once a fold, and every row is tested by a model that never saw it.
+
+The rows of a fold are the sealed test rows of its run; the validation rows, by which stages are chosen, are drawn from
+the others. So the scores are honest, which those of rows that chose a stage or a temperature are not.
+
+Shapes: N rows, F folds, K classes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headstart.core.errors import ConfigError, NothingAccepted
+from headstart.core.events import Event, Notice
+from headstart.core.run import Run
+from headstart.data import duplicates, sources, splitting
+from headstart.data.collection import SPLITS, Collection
+from headstart.data.store import Store
+from headstart.measure.evaluation import Evaluation
+from headstart.measure.intervals import Z95
+from headstart.workflows import materials
+from headstart.workflows.places import open_run, recorder, remember_contents
+
+if TYPE_CHECKING:
+    from headstart.engine.runtime import Runtime
+    from headstart.experiment import Experiment
+
+# Student's t at 97.5 % for 1, 2 … 9 degrees of freedom; from there on Abramowitz & Stegun 26.7.5 is exact to 0.1 %
+T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+
+
+def cross_validate(
+    experiment: Experiment,
+    collection: Collection,
+    runtime: Runtime,
+    fit_rows: Callable[..., Run],
+    on_event: Callable[[Event], None] | None,
+    resume: bool,
+) -> Run:
+    """Fit every fold in ``runs/NAME/fold-1`` …, and write ``folds.json`` and ``predictions-folds.npz`` beside them.
+
+    Raises:
+        ConfigError: the data has splits of its own.
+        DataError: there are fewer independent rows than folds.
+        NothingAccepted: in no fold did a stage beat the baseline; all files are there all the same.
+    """
+    started = time.monotonic()
+    if collection.given.any():
+        what = f"folds divide all rows anew, but {collection.source} comes with splits of its own"
+        raise ConfigError(what, where="data.split.folds", remedy="give all rows in one place, or leave folds out")
+    run, continued = open_run(experiment, collection, resume, runtime)
+    emit = recorder(run, on_event)
+    if continued and run.read("folds.json") is not None:
+        emit(Notice("info", "complete", f"this experiment is complete in {run.path}; nothing is left to do"))
+        return _insist(run)
+    store = materials.decode_rows(collection, experiment, materials.backbone(experiment, emit).spec, emit)
+    if runtime.is_main:
+        remember_contents(run, zip(collection.rows.names, store.digests, strict=True))
+    count = int(experiment.data.split.folds or 0)
+    together = sources.together(collection, duplicates.duplicate_groups(store))
+    parts = splitting.folds(collection.rows, count, experiment.seed, duplicates=together)
+    runs = []
+    for number, (_, held) in enumerate(parts, start=1):
+        one = _alone(experiment, run, number, count)
+        try:
+            runs.append(fit_rows(one, _holding_out(collection, held), runtime, on_event, False, store=store))
+        except NothingAccepted as error:  # the other folds may fare better; all are judged together
+            runs.append(Run(error.problems[0].where))
+    if runtime.is_main:
+        summary = _summary(run, runs, [held for _, held in parts], collection, store)
+        run.write("folds.json", {**summary, "seconds": time.monotonic() - started})
+    runtime.wait()
+    return _insist(run)
+
+
+def _alone(experiment: Experiment, run: Run, number: int, count: int) -> Experiment:
+    """The experiment of one fold; the time of all is shared out."""
+    split = replace(experiment.data.split, folds=None)
+    limit = None if experiment.time_limit is None else experiment.time_limit / count
+    return replace(
+        experiment,
+        data=replace(experiment.data, split=split),
+        output_dir=str(run.path),
+        name=f"fold-{number}",
+        time_limit=limit,
+    )
+
+
+def _holding_out(collection: Collection, held: np.ndarray) -> Collection:
+    given = np.zeros(len(collection), dtype=np.int8)
+    given[held] = SPLITS.index("test")
+    return replace(collection, given=given)
+
+
+def _summary(
+    run: Run, runs: Sequence[Run], held: Sequence[np.ndarray], collection: Collection, store: Store
+) -> dict[str, Any]:
+    """Scores of every fold, their mean with the interval over folds, and those of all rows together, each tested once.
+
+    The interval over folds is Student's; folds share training rows, so it is a little too narrow (Bengio & Grandvalet
+    2004). That of all rows says how exact the score is on these rows.
+    """
+    results = [each.read("result.json") for each in runs]
+    metric = results[0]["metric"]
+    parts = []
+    for each, rows in zip(runs, held, strict=True):
+        readable = np.array([row for row in rows if row not in store.errors], dtype=np.int64)
+        answers = Evaluation.load(each.path / "predictions-test.npz", expected=np.arange(len(readable)))
+        parts.append((readable[answers.rows], answers.logits))
+    tested = np.concatenate([rows for rows, _ in parts])
+    pooled = Evaluation.gather("folds", parts, collection.rows.labels, collection.classes, tested)
+    pooled.save(run.path / "predictions-folds.npz")
+    scores = [result["metrics"]["test"] for result in results]
+    told = [
+        {
+            "name": each.path.relative_to(run.path).as_posix(),
+            "best": result["best"],
+            "seconds": result["seconds"],
+            "beaten_by": result["beaten_by"],
+            "metrics": result["metrics"]["test"],
+        }
+        for each, result in zip(runs, results, strict=True)
+    ]
+    return {
+        "metric": metric,
+        "folds": told,
+        "mean": {name: _over_folds([score[name]["value"] for score in scores]) for name in scores[0]},
+        "pooled": {name: measured.as_json() for name, measured in pooled.metrics().items()},
+    }
+
+
+def _over_folds(values: Sequence[float]) -> dict[str, float]:
+    """Mean of F scores with Student's 95 % interval."""
+    count, mean = len(values), float(np.mean(values))
+    half = _t95(count - 1) * float(np.std(values, ddof=1)) / np.sqrt(count)
+    return {"value": mean, "low": mean - half, "high": mean + half, "n": count}
+
+
+def _t95(freedom: int) -> float:
+    if freedom <= len(T95):
+        return T95[freedom - 1]
+    z = Z95
+    terms = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96, (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+    return z + sum(term / freedom**power for power, term in enumerate(terms, start=1))
+
+
+def _insist(run: Run) -> Run:
+    folds = run.read("folds.json", default={"folds": []})["folds"]
+    if folds and all(fold["beaten_by"] for fold in folds):
+        raise NothingAccepted(
+            "in no fold did a stage beat the baseline, which needs no backbone",
+            where=str(run.path),
+            remedy="look at the folds' reports: wrong labels, no pretrained weights, or too little training?",
+        )
+    return run

@@ -1,0 +1,152 @@
+"""Cross-validation: every row is tested once by a model that never saw it, and what comes out adds up."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from headstart import results
+from headstart.core.errors import ConfigError, DataError, NothingAccepted
+from headstart.core.events import StageDone
+from headstart.core.run import Run
+from headstart.measure.evaluation import Evaluation
+from headstart.workflows import folds
+
+
+@pytest.fixture(scope="module")
+def run(fit_once, pictures) -> Run:
+    return fit_once(pictures(36, hard=0.05), folds=3)
+
+
+def test_every_row_is_tested_once_by_a_model_that_never_saw_it(run):
+    tested: list[str] = []
+    for number in (1, 2, 3):
+        rows = Run(run.path / f"fold-{number}").read("rows.json")
+        assert not set(rows["test"]) & {*rows["train"], *rows["val"]}
+        assert sum(len(names) for names in rows.values()) == 36
+        tested += rows["test"]
+    assert len(tested) == len(set(tested)) == 36
+
+
+def test_the_summary_is_what_the_folds_say(run):
+    summary = run.read("folds.json")
+    assert [fold["name"] for fold in summary["folds"]] == ["fold-1", "fold-2", "fold-3"]
+    scores = []
+    for fold in summary["folds"]:
+        result = Run(run.path / fold["name"]).read("result.json")
+        assert fold["metrics"] == result["metrics"]["test"]
+        assert (result["test_reads"], result["optimistic"]) == (1, False)
+        scores.append(fold["metrics"]["accuracy"]["value"])
+    mean = summary["mean"]["accuracy"]
+    assert mean["value"] == pytest.approx(np.mean(scores))
+    half = 4.303 * np.std(scores, ddof=1) / np.sqrt(3)
+    assert (mean["low"], mean["high"]) == pytest.approx((np.mean(scores) - half, np.mean(scores) + half))
+    pooled = summary["pooled"]["accuracy"]
+    assert pooled["n"] == 36
+    assert pooled["value"] == pytest.approx(
+        np.average(scores, weights=[f["metrics"]["accuracy"]["n"] for f in summary["folds"]])
+    )
+
+
+def test_answers_stand_at_their_own_rows(run, pictures):
+    """A model of a fold, asked again about its held-out pictures, gives the stored logits."""
+    import headstart
+
+    pooled = Evaluation.load(run.path / "predictions-folds.npz", expected=np.arange(36))
+    inputs, labels = pictures(36, hard=0.05)
+    assert [pooled.classes[label] for label in pooled.labels] == list(labels)
+    fold = Run(run.path / "fold-2")
+    rows = [int(name.split()[-1]) for name in fold.read("rows.json")["test"]]
+    again = headstart.evaluate(fold, (inputs[rows], labels[rows]))
+    assert np.allclose(again.logits, pooled.logits[rows], atol=1e-4)
+
+
+def test_students_quantiles():
+    stats = pytest.importorskip("scipy.stats")
+    for freedom in (1, 2, 4, 9, 10, 19, 50):
+        assert folds._t95(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=1e-3)
+
+
+def test_a_cross_validated_run_shows_itself(run):
+    frame = run.frame()
+    assert list(frame["fold"]) == ["fold-1", "fold-2", "fold-3", "mean of the folds", "all rows"]
+    assert run._repr_html_().count("<tr>") == 6
+    out = io.StringIO()
+    from headstart.terminal import THEME
+
+    results.show(run, Console(file=out, theme=THEME, width=100))
+    assert all(word in out.getvalue() for word in ("fold-3", "mean of the folds", "all rows", "probe", "36"))
+
+
+def test_an_interrupted_cross_validation_goes_on(fit, pictures, run):
+    count = [0]
+
+    def stop(event: Any) -> None:
+        count[0] += isinstance(event, StageDone)
+        if count[0] == 2:
+            raise KeyboardInterrupt
+
+    rows = pictures(36, hard=0.05)
+    with pytest.raises(KeyboardInterrupt):
+        fit(rows, folds=3, listen=stop)
+    resumed = fit(rows, folds=3, resume=True)
+    assert len(fit.said(StageDone)) <= 2, "the first fold was fitted again"
+    a, b = (Evaluation.load(each.path / "predictions-folds.npz") for each in (run, resumed))
+    assert np.array_equal(a.logits, b.logits)
+    fit(rows, folds=3)
+    assert fit.kinds() == {"complete"}
+
+
+def test_twins_stay_in_one_fold(fit, pictures):
+    inputs, labels = pictures(24)
+    run = fit((np.concatenate([inputs, inputs]), np.concatenate([labels, labels])), folds=2)
+    rows = Run(run.path / "fold-1").read("rows.json")
+    held = {int(name.split()[-1]) % 24 for name in rows["test"]}
+    assert not held & {int(name.split()[-1]) % 24 for name in rows["train"] + rows["val"]}
+
+
+def test_pictures_are_decoded_once_for_all_folds(fit, pictures, monkeypatch):
+    from headstart.data.store import Store
+
+    built, build = [], Store.build
+    monkeypatch.setattr(
+        Store, "build", lambda rows, *others, **own: built.append(len(rows)) or build(rows, *others, **own)
+    )
+    fit(pictures(24), folds=2)
+    assert built == [24]
+
+
+def test_an_unreadable_row_is_in_no_fold(fit, pictures, tmp_path):
+    from PIL import Image
+
+    inputs, labels = pictures(30)
+    rows = []
+    for index, (value, label) in enumerate(zip(inputs, labels, strict=True)):
+        Image.fromarray(value).save(tmp_path / f"{index:02d}.png")
+        rows.append((str(tmp_path / f"{index:02d}.png"), label))
+    (tmp_path / "07.png").write_bytes(b"no picture")
+    run = fit(rows, folds=2, max_unreadable=0.5)
+    pooled = Evaluation.load(run.path / "predictions-folds.npz")
+    assert sorted(pooled.rows) == [row for row in range(30) if row != 7]
+    assert pooled.metric("accuracy").value == 1.0
+
+
+def test_no_fold_beats_the_baseline(fit, pictures):
+    inputs, labels = pictures(30, hard=0.0)
+    labels = np.random.default_rng(1).permutation(labels)
+    with pytest.raises(NothingAccepted) as caught:
+        fit((inputs, labels), [{"thaw": {"epochs": 1, "lr": 1e-9, "head_multiple": 1.0}}], folds=2, baseline=True)
+    assert len(Run(caught.value.problems[0].where).read("folds.json")["folds"]) == 2
+
+
+def test_what_cannot_be_folded_is_refused(fit, pictures):
+    with pytest.raises(ConfigError, match="splits of its own"):
+        fit({"train": pictures(), "val": pictures(18, 1)}, folds=3)
+    with pytest.raises(DataError, match="20 folds"):
+        fit(pictures(12), folds=20)
+    with pytest.raises(ConfigError, match="folds"):
+        fit(pictures(12), folds=1)
