@@ -12,7 +12,7 @@ from rich.console import Console
 
 from headstart import tables
 from headstart.core.errors import Problem
-from headstart.data.findings import Finding
+from headstart.data.checks.findings import Finding
 from headstart.measure.evaluation import Evaluation
 from headstart.terminal import THEME
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from headstart.data.audit import Audit, audit
-from headstart.data.duplicates import duplicates
+from headstart.data.checks.duplicates import duplicates
 from headstart.data.modalities.image import ImageSpec
 from headstart.data.splits import Rows, Splits
 from headstart.data.store import Store

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from headstart.data import duplicates as module
-from headstart.data.duplicates import Duplicates, duplicate_groups, find, joined
+from headstart.data.checks import duplicates as module
+from headstart.data.checks.duplicates import Duplicates, duplicate_groups, find, joined
 from headstart.data.modalities.image import ImageSpec
 from headstart.data.splits import Rows
 from headstart.data.store import Store

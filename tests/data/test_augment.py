@@ -9,11 +9,12 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from headstart.core.errors import ConfigError
-from headstart.data import augment, autoaugment
+from headstart.data import augment
 from headstart.data.augment import PRESETS, AugmentPolicy, crop_box, policy
 from headstart.data.loaders import generator
 from headstart.data.modalities import image
 from headstart.data.modalities.image import ImageSpec
+from headstart.data.pictures import autoaugment
 
 from . import corpus
 

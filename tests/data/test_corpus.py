@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headstart.data import decoding, files
+from headstart.data import files
 from headstart.data.modalities.base import DecodeError
 from headstart.data.modalities.image import ImageSpec
+from headstart.data.pictures import decoding
 from headstart.data.splits import Rows
 from headstart.data.store import Store
 
@@ -129,7 +130,7 @@ CHILD = """
 import resource, sys
 sys.path.insert(0, sys.argv[1])
 import corpus
-from headstart.data import decoding
+from headstart.data.pictures import decoding
 bombs = {"144": corpus.png_bomb(12000, 12000), "900": corpus.png_bomb(30000, 30000), **corpus.headers_of_bombs()}
 decoding.decode(corpus.encoded(corpus.picture())); decoding.decode(corpus.encoded(corpus.picture(), "WEBP"))
 def peak():

@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from headstart.core.errors import DataError, MissingExtra, Unreachable
-from headstart.data import hub, sources
-from headstart.data.collection import Collection
+from headstart.data import sources
+from headstart.data.reading import hub
+from headstart.data.reading.collection import Collection
 from headstart.data.settings import DataSettings
 
 datasets = pytest.importorskip("datasets")

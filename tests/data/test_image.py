@@ -11,10 +11,10 @@ import pytest
 from PIL import Image, ImageOps
 
 from headstart.core.errors import ConfigError
-from headstart.data import decoding, exif, jpeg
 from headstart.data.modalities import image
 from headstart.data.modalities.base import DecodeError
 from headstart.data.modalities.image import ImageSpec
+from headstart.data.pictures import decoding, exif, jpeg
 
 from . import corpus
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from headstart.core.errors import DataError
 from headstart.data import sources
-from headstart.data.collection import Collection
+from headstart.data.reading.collection import Collection
 from headstart.data.settings import DataSettings, SplitSettings
 
 

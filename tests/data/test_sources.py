@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from headstart.core.errors import ConfigError, DataError
 from headstart.data import sources
-from headstart.data.division import MIN_TEST_ROWS
+from headstart.data.reading.division import MIN_TEST_ROWS
 from headstart.data.settings import DataSettings, SplitSettings
 from headstart.data.splits import UNLABELLED
 

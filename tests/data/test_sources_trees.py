@@ -14,7 +14,7 @@ import pytest
 
 from headstart.core.errors import DataError
 from headstart.data import sources
-from headstart.data.collection import SPLITS
+from headstart.data.reading.collection import SPLITS
 from headstart.data.settings import DataSettings
 
 

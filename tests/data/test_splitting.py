@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from headstart.core.errors import DataError
+from headstart.data.reading.splitting import folds, joined, sample, split
 from headstart.data.splits import Rows
-from headstart.data.splitting import folds, joined, sample, split
 
 SHARES = {"val": 0.15, "test": 0.15}
 

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from headstart.data import audit_pictures, audit_twins
-from headstart.data.duplicates import Duplicates
-from headstart.data.findings import Finding, Severity, View, listed
+from headstart.data.checks import pictures as audit_pictures
+from headstart.data.checks import twins as audit_twins
+from headstart.data.checks.duplicates import Duplicates
+from headstart.data.checks.findings import Finding, Severity, View, listed
 from headstart.data.splits import Splits
 from headstart.data.store import Store
 

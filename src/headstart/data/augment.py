@@ -28,8 +28,8 @@ from pydantic.dataclasses import dataclass
 
 from headstart.core.errors import ConfigError, Problem
 from headstart.core.registry import suggest
-from headstart.data import autoaugment
-from headstart.data.pixels import RESAMPLING, as_pil, from_array, resize
+from headstart.data.pictures import autoaugment
+from headstart.data.pictures.pixels import RESAMPLING, as_pil, from_array, resize
 
 Share = Annotated[float, Field(ge=0, le=1)]
 

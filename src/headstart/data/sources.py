@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from headstart.core.errors import ConfigError, DataError, Problem
 from headstart.core.registry import suggest
-from headstart.data import hub, objects, unlabelled
-from headstart.data.collection import Collection, Found, indexed, labelled
-from headstart.data.columns import from_columns
-from headstart.data.division import Division, arranged, divide, fingerprint, together
-from headstart.data.folders import EXTENSIONS, read_folder, walk
+from headstart.data.reading import hub, objects, unlabelled
+from headstart.data.reading.collection import Collection, Found, indexed, labelled
+from headstart.data.reading.columns import from_columns
+from headstart.data.reading.division import Division, arranged, divide, fingerprint, together
+from headstart.data.reading.folders import EXTENSIONS, read_folder, walk
+from headstart.data.reading.tables import ARCHIVES, TABLES, read_table
 from headstart.data.splits import Rows, Splits
-from headstart.data.tables import ARCHIVES, TABLES, read_table
 
 if TYPE_CHECKING:
     from headstart.data.settings import DataSettings

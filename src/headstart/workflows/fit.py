@@ -17,7 +17,7 @@ from headstart.workflows.materials import Decoded, phase
 from headstart.workflows.places import open_run, recorder, remember_contents
 
 if TYPE_CHECKING:
-    from headstart.data.collection import Collection
+    from headstart.data.reading.collection import Collection
     from headstart.data.store import Store
     from headstart.engine.runtime import Runtime
     from headstart.experiment import Experiment

@@ -18,8 +18,10 @@ import numpy as np
 from headstart.core.errors import ConfigError, NothingAccepted
 from headstart.core.events import Event, Notice
 from headstart.core.run import Run
-from headstart.data import duplicates, sources, splitting
-from headstart.data.collection import SPLITS, Collection
+from headstart.data import sources
+from headstart.data.checks import duplicates
+from headstart.data.reading import splitting
+from headstart.data.reading.collection import SPLITS, Collection
 from headstart.data.store import Store
 from headstart.measure.evaluation import Evaluation
 from headstart.measure.intervals import Z95

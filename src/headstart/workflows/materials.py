@@ -16,9 +16,10 @@ from headstart.core.errors import DataError, Problem, TrainingError
 from headstart.core.events import Decision, Event, Notice, Phase, Progress
 from headstart.core.run import Run
 from headstart.data import audit as auditing
-from headstart.data import duplicates, sources
+from headstart.data import sources
 from headstart.data.audit import Audit
-from headstart.data.collection import Collection
+from headstart.data.checks import duplicates
+from headstart.data.reading.collection import Collection
 from headstart.data.splits import Splits
 from headstart.data.store import Store
 

@@ -14,10 +14,10 @@ from headstart.core.errors import ArtefactError
 from headstart.core.events import Event
 from headstart.core.run import Run
 from headstart.data import store
-from headstart.data.division import fingerprint
+from headstart.data.reading.division import fingerprint
 
 if TYPE_CHECKING:
-    from headstart.data.collection import Collection
+    from headstart.data.reading.collection import Collection
     from headstart.engine.runtime import Runtime
     from headstart.experiment import Experiment
 

@@ -16,9 +16,9 @@ from PIL import Image
 
 from headstart.core.errors import ConfigError
 from headstart.data import augment as augmentation
-from headstart.data import decoding
 from headstart.data.modalities.base import Facts
-from headstart.data.pixels import RESAMPLING, from_array, resize
+from headstart.data.pictures import decoding
+from headstart.data.pictures.pixels import RESAMPLING, from_array, resize
 
 name = "image"
 version = decoding.VERSION

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from headstart.data.findings import Finding, View, listed
+from headstart.data.checks.findings import Finding, View, listed
 from headstart.data.modalities.base import Facts
 from headstart.data.modalities.image import MAX_ELONGATION
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import simplejpeg
 
-from headstart.data import exif
 from headstart.data.modalities.base import DecodeError
+from headstart.data.pictures import exif
 
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0..SOF15 without DHT, JPG, DAC
 _ALONE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a length

@@ -18,11 +18,11 @@ import PIL
 import simplejpeg
 from PIL import Image
 
-from headstart.data import jpeg
-from headstart.data.exif import orientation as orientation_of
 from headstart.data.files import read_bytes
 from headstart.data.modalities.base import DecodeError, Facts
-from headstart.data.pixels import from_array, from_pil, oriented
+from headstart.data.pictures import jpeg
+from headstart.data.pictures.exif import orientation as orientation_of
+from headstart.data.pictures.pixels import from_array, from_pil, oriented
 
 # Raise the first number whenever the pixels that come out of any file change: cached canvases are then made anew.
 VERSION = f"1 pillow {PIL.__version__} simplejpeg {simplejpeg.__version__}"

@@ -13,12 +13,12 @@ import numpy as np
 
 from headstart.core.errors import DataError, Problem
 from headstart.core.registry import suggest
-from headstart.data.collection import Found, printable
-from headstart.data.columns import from_columns
-from headstart.data.folders import walk
-from headstart.data.objects import as_pictures, frame_table
+from headstart.data.reading.collection import Found, printable
+from headstart.data.reading.columns import from_columns
+from headstart.data.reading.folders import walk
+from headstart.data.reading.objects import as_pictures, frame_table
+from headstart.data.reading.tables import TABLES, read_table
 from headstart.data.splits import UNLABELLED, Rows
-from headstart.data.tables import TABLES, read_table
 
 if TYPE_CHECKING:
     from headstart.data.settings import DataSettings

@@ -15,8 +15,8 @@ import numpy as np
 
 from headstart.core.errors import DataError, Problem
 from headstart.core.registry import suggest
+from headstart.data.reading.splitting import sample
 from headstart.data.splits import LazyItems, Rows, choose
-from headstart.data.splitting import sample
 
 SPLITS = ("train", "val", "test")
 _SPLIT_OF_NAME = {

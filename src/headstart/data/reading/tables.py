@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.core.errors import DataError, MissingExtra, Problem
-from headstart.data.collection import listing, printable
+from headstart.data.reading.collection import listing, printable
 from headstart.data.splits import LazyItems
 
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from headstart.data.duplicates import Duplicates, find
-from headstart.data.findings import Finding, Severity, View, listed
+from headstart.data.checks.duplicates import Duplicates, find
+from headstart.data.checks.findings import Finding, Severity, View, listed
 from headstart.data.splits import UNLABELLED
 
 Place = tuple[View, int]  # a row of a split

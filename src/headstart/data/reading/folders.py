@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from headstart.core.errors import ConfigError, DataError, Problem
-from headstart.data.collection import SPLITS, Found, listing, natural_key, printable, split_name
+from headstart.data.reading.collection import SPLITS, Found, listing, natural_key, printable, split_name
 
 _PICTURES = "jpg jpeg jpe jfif png webp gif bmp tif tiff ppm pgm pbm pnm avif"
 EXTENSIONS = {"image": frozenset(f".{name}" for name in _PICTURES.split())}

@@ -15,10 +15,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from headstart.core.errors import DataError, HeadstartError, MissingExtra, Unreachable
-from headstart.data.collection import Found, listing, merged, split_name
-from headstart.data.columns import from_columns
+from headstart.data.reading.collection import Found, listing, merged, split_name
+from headstart.data.reading.columns import from_columns
+from headstart.data.reading.tables import ARCHIVES, TABLES, Table
 from headstart.data.splits import LazyItems
-from headstart.data.tables import ARCHIVES, TABLES, Table
 
 if TYPE_CHECKING:
     from headstart.data.settings import DataSettings

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from headstart.core.errors import ConfigError, DataError, Problem
-from headstart.data import splitting
-from headstart.data.collection import SPLITS, Collection, class_problems, listing
+from headstart.data.reading import splitting
+from headstart.data.reading.collection import SPLITS, Collection, class_problems, listing
 from headstart.data.splits import Rows, Splits
 
 if TYPE_CHECKING:

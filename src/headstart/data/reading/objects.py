@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headstart.core.errors import DataError, Problem
-from headstart.data.collection import SPLITS, Found, listing, merged, split_name
-from headstart.data.columns import INPUT_NAMES, LABEL_NAMES, as_list, familiar, from_columns
-from headstart.data.hub import read_datasets
+from headstart.data.reading.collection import SPLITS, Found, listing, merged, split_name
+from headstart.data.reading.columns import INPUT_NAMES, LABEL_NAMES, as_list, familiar, from_columns
+from headstart.data.reading.hub import read_datasets
+from headstart.data.reading.tables import Table
 from headstart.data.splits import LazyItems
-from headstart.data.tables import Table
 
 if TYPE_CHECKING:
     from headstart.data.settings import DataSettings

@@ -15,11 +15,11 @@ import numpy as np
 
 from headstart.core.errors import DataError, Problem
 from headstart.core.registry import suggest
-from headstart.data.collection import SPLITS, Found, listing, printable, split_name
-from headstart.data.folders import path_groups
-from headstart.data.labels import as_labels
+from headstart.data.reading.collection import SPLITS, Found, listing, printable, split_name
+from headstart.data.reading.folders import path_groups
+from headstart.data.reading.labels import as_labels
+from headstart.data.reading.tables import Table
 from headstart.data.splits import LazyItems
-from headstart.data.tables import Table
 
 if TYPE_CHECKING:
     from headstart.data.settings import DataSettings

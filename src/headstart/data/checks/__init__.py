@@ -1,0 +1,1 @@
+"""What the audit looks for: copies, leaks, classes, odd pictures."""
