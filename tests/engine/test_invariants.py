@@ -160,7 +160,7 @@ def test_the_first_loss_is_what_theory_says(course, model, method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_it_overfits_eight_rows(course, method):
-    steps = {"epochs": 30, "schedule": "constant", "warmup": 0.0}
+    steps = {"epochs": 20, "schedule": "constant", "warmup": 0.0}
     small = course(rows=8)
     small.take(0, settings(method, **steps, metric="log_loss", lr=1e-3))
     found = features.evaluate(small.model, small.train, small.runtime, batch_size=8)

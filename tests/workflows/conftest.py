@@ -23,6 +23,13 @@ def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
+@pytest.fixture
+def short_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    from headstart.workflows import course
+
+    monkeypatch.setattr(course, "SWEEP", {**course.SWEEP, "steps": 24, "repeats": 1})
+
+
 @pytest.fixture(scope="session")
 def pictures() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
     """Draws X (N, size, size, channels) uint8 and the labels y (N,) of three kinds of noisy pictures.

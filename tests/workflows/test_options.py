@@ -194,7 +194,7 @@ def test_an_own_module_is_a_backbone_and_its_weights_are_part_of_the_experiment(
     assert fit(rows, backbone=net).path != run.path
 
 
-def test_the_rate_finder_scales_all_rates_and_leaves_no_trace(fit, pictures, monkeypatch):
+def test_the_rate_finder_scales_all_rates_and_leaves_no_trace(fit, pictures, short_sweep, monkeypatch):
     from headstart.core.events import Decision
     from headstart.engine import finder
 
@@ -220,7 +220,7 @@ def test_the_rate_finder_scales_all_rates_and_leaves_no_trace(fit, pictures, mon
     assert fit.same(fit.weights(traceless), fit.weights(plain)), "the sweep left its mark"
 
 
-def test_a_found_rate_is_replayed(fit, pictures, monkeypatch):
+def test_a_found_rate_is_replayed(fit, pictures, short_sweep, monkeypatch):
     from headstart.engine import finder
 
     rows, recipe = pictures(40, hard=0.3), thaw(find_lr=True, epochs=2)
@@ -236,7 +236,7 @@ def test_a_found_rate_is_replayed(fit, pictures, monkeypatch):
     assert fit.same(fit.weights(fit(rows, recipe, resume=True)), fit.weights(whole))
 
 
-def test_where_no_rate_helps_the_given_one_is_kept_and_it_is_said(fit, pictures, monkeypatch):
+def test_where_no_rate_helps_the_given_one_is_kept_and_it_is_said(fit, pictures, short_sweep, monkeypatch):
     from headstart.core.events import Decision
     from headstart.engine import finder
 
