@@ -21,7 +21,7 @@ EXAMPLES = """
 [bold]headstart fit photos/ --backbone timm/resnet18.a1_in1k --plan full lr=3e-4 mixup=0.2[/]\n
 [bold]headstart predict runs/photos new/ --output predictions.csv[/]
 """
-INTERRUPTED = 130  # what typer makes of Ctrl-C
+INTERRUPTED = (130, 143)  # by SIGINT (what typer makes of Ctrl-C), by SIGTERM
 EPILOG = (
     "Exit codes: 0 done, 1 error, 2 nothing acceptable came out. --traceback, with any verb, shows where an error rose."
 )
@@ -71,6 +71,7 @@ def fit(
     experiment = _experiment(words, config, backbone=backbone, plan=plan, offline=offline, **flags)
     from headstart import results, tables
     from headstart.core.errors import NothingAccepted
+    from headstart.core.interruption import Interrupted
     from headstart.core.run import Run
 
     with _terminal(experiment) as terminal:
@@ -84,6 +85,8 @@ def fit(
         except NothingAccepted as error:
             results.show(Run(error.problems[0].where), terminal.console)
             raise
+        except Interrupted as error:
+            raise typer.Exit(error.exit_code) from error
     results.show(run, terminal.console)
 
 
@@ -276,7 +279,7 @@ def run(arguments: list[str], *, traceback: bool = False) -> int:
         typer.echo(f"error: {type(error).__name__}: {error}", err=True)
         typer.echo("this should not happen; the same command with --traceback shows where", err=True)
         return 1
-    if code == INTERRUPTED:
+    if code in INTERRUPTED:
         typer.echo("\ninterrupted", err=True)
         if arguments[:1] == ["fit"]:
             again = [word for word in arguments if word != "--resume"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -65,14 +66,26 @@ def read_json(path: Path) -> Any:
         raise ArtefactError(f"not a JSON file ({error})", where=str(path)) from error
 
 
-def seal(folder: Path) -> None:
-    """Write the manifest of every file below ``folder``; from now on the folder counts as complete."""
+def seal(folder: Path, *, without: str = "") -> None:
+    """Write the manifest of every file below ``folder``; from now on the folder counts as complete.
+
+    ``without`` is a pattern of what lies in there and does not belong to it.
+    """
+    skipped = set(folder.glob(without)) if without else set()
     files = {
         file.relative_to(folder).as_posix(): sha256(file)
         for file in sorted(folder.rglob("*"))
-        if file.is_file() and file.name != MANIFEST
+        if file.is_file() and file.name != MANIFEST and not skipped & {file, *file.parents}
     }
     write_json(folder / MANIFEST, {"version": 1, "files": files})
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder; one that is not there, or vanishes meanwhile, is fine."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def is_sealed(folder: Path) -> bool:

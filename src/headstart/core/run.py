@@ -60,8 +60,17 @@ class Run:
             self.write("decisions.json", [*decisions, {"time": time.time(), **asdict(event)}])
         line = json.dumps({"time": time.time(), **event.as_json()}, default=manifest.plain, ensure_ascii=False)
         self.path.mkdir(parents=True, exist_ok=True)
-        with open(self.path / "events.jsonl", "a", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(line + "\n")
+        with open(self.path / "events.jsonl", "ab") as file:
+            file.write((line + "\n").encode("utf-8", "backslashreplace"))
+
+    def clear_leftovers(self) -> None:
+        """Remove what a killed process left half-written, so that nothing is appended to half a line either."""
+        for left in self.path.rglob(".*.tmp-*"):
+            manifest.remove(left)
+        file = self.path / "events.jsonl"
+        whole = file.read_bytes() if file.is_file() else b""
+        if whole and not whole.endswith(b"\n"):
+            manifest.write_bytes(file, whole[: whole.rfind(b"\n") + 1])
 
     def events(self) -> list[dict[str, Any]]:
         """All recorded events, oldest first; a half-written last line (after a crash) is left out."""

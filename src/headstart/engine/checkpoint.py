@@ -43,8 +43,9 @@ class Checkpoints:
             manifest.seal(temporary)
             manifest.check(temporary)
             if place.exists():
-                shutil.rmtree(place)
+                os.replace(place, self.folder / f".{place.name}.tmp-old")  # a kill while removing it must not show
             os.replace(temporary, place)
+            self._clear_leftovers()
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)
             free = shutil.disk_usage(self.folder).free if self.folder.exists() else 0
@@ -70,8 +71,10 @@ class Checkpoints:
         return None
 
     def clear(self) -> None:
-        """Remove all checkpoints: the stage is done."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Remove all checkpoints: the stage is done, and what else lies beside them counts instead."""
+        self._clear_leftovers()
+        for place in self._places():
+            shutil.rmtree(place, ignore_errors=True)
 
     def _places(self) -> list[Path]:
         return sorted(self.folder.glob("step-*")) if self.folder.exists() else []

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from headstart.core import interruption
 from headstart.core.events import Event, Progress
 from headstart.engine.cache import FrontierCache, Tree, chunks
 from headstart.engine.runtime import Runtime
@@ -66,6 +67,8 @@ def evaluate(
         for inputs, rows in _inputs(examples, order, runtime, batch_size, cache):
             with runtime.autocast():
                 logits = logits_from(model, inputs, len(rows), cache.frontier if cache else 0)
+            if runtime.world == 1:  # several ranks stop together, after an update
+                interruption.check()
             local[done : done + len(rows)] = logits.float().cpu()
             done += len(rows)
             if emit is not None:

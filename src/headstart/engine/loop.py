@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from headstart.core import interruption
 from headstart.core.errors import TrainingError
 from headstart.core.events import EpochDone, Event, Notice, Progress
 from headstart.engine import groups, keyed, memory, optimisers, schedules
@@ -108,11 +109,17 @@ class Loop:
             while self.notices:
                 yield self.notices.pop(0)
             yield Progress("train", state.updates, self.total, "updates", f"epoch {state.epoch + 1}")
-            if job.runtime.agree(time.monotonic() - last_saved > CHECKPOINT_SECONDS):
+            due = time.monotonic() - last_saved > CHECKPOINT_SECONDS
+            if job.runtime.agree(due or interruption.noted()):
                 state.elapsed = before + time.monotonic() - started
                 self._save()
+                interruption.check()
                 last_saved = time.monotonic()
-        evaluation = self._judge()
+        try:
+            evaluation = self._judge()
+        except interruption.Interrupted:
+            self._save()
+            raise
         improved = self._note(evaluation)
         state.elapsed = before + time.monotonic() - started
         event = EpochDone(

@@ -67,8 +67,9 @@ def save(model: Model, folder: Path, *, examples: Tensor | None = None, notes: s
     if folder.exists() and any(folder.iterdir()) and not (folder / "headstart.json").is_file():
         raise ArtefactError("the folder is not empty and holds no model; nothing was written", where=str(folder))
     folder.parent.mkdir(parents=True, exist_ok=True)
+    for left in folder.parent.glob(f".{folder.name}.tmp-*"):
+        shutil.rmtree(left, ignore_errors=True)  # of a process that was killed while it wrote
     draft = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
-    shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir()
     try:
         _write(model, draft, examples, notes)
@@ -215,7 +216,7 @@ def _facts(model: Model, native: bool) -> dict[str, Any]:
 
 def _swap(draft: Path, folder: Path) -> None:
     """Put ``draft`` in the place of ``folder``; the old model goes only after the new one stands."""
-    old = folder.with_name(f".{folder.name}.old-{os.getpid()}")
+    old = folder.with_name(f".{folder.name}.tmp-old-{os.getpid()}")
     if folder.exists():
         os.replace(folder, old)
     os.replace(draft, folder)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from headstart.core import manifest
+from headstart.core import interruption, manifest
 from headstart.core.errors import ConfigError, TrainingError
 from headstart.core.events import Decision, Notice, StageDone, StageStarted
 from headstart.core.run import Run
@@ -195,8 +195,9 @@ class Course:
         if stage.find_lr:
             self._find_rate(job, folder / "lr.json")
         loop = Loop(job)
-        for event in loop.run():
-            self.emit(event)
+        with interruption.deferred():  # a signal waits for the end of the step, and for its checkpoint
+            for event in loop.run():
+                self.emit(event)
         if self.model.frozen_hash() != frozen:
             raise TrainingError("frozen weights or buffers have moved", where=f"stage {stage.title}")
         self.runtime.insist_equal(self.model, f"stage {stage.title}")
@@ -250,7 +251,6 @@ class Course:
     def _write(self, folder: Path, result: dict[str, Any], evaluation: Evaluation, verdict: Verdict) -> None:
         """The stage's folder; its manifest comes last and makes it count."""
         folder.mkdir(parents=True, exist_ok=True)
-        Checkpoints(folder / "state").clear()
         manifest.write_json(folder / "result.json", result)
         evaluation.save(folder / "predictions.npz")
         if verdict.decision == "keep":
@@ -258,11 +258,13 @@ class Course:
             if result["method"] == "probe":
                 changed = {name: value for name, value in changed.items() if name.startswith("head.")}
             save_tensors(folder / "state" / "model.safetensors", changed)
-        manifest.seal(folder)
+        manifest.seal(folder, without="state/step-*")
+        Checkpoints(folder / "state").clear()
 
     def _replay(self, index: int, stage: Stage, folder: Path) -> Verdict:
         """Take a complete stage as it was."""
         manifest.check(folder)
+        Checkpoints(folder / "state").clear()
         result = manifest.read_json(folder / "result.json")
         if result["settings"] != json.loads(json.dumps(as_mapping(stage))):
             raise ConfigError(

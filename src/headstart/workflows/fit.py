@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from headstart.core import interruption
 from headstart.core.errors import ConfigError, NothingAccepted
 from headstart.core.events import Decision, Event, Notice
 from headstart.core.run import Run
@@ -28,6 +29,7 @@ Emit = Callable[[Event], None]
 FEATURE_CACHE_BYTES = 2 * 10**9
 
 
+@interruption.watched()
 def fit(
     experiment: Experiment,
     *,
@@ -45,6 +47,7 @@ def fit(
     Raises:
         HeadstartError: with everything that is wrong, where, and what to do.
         NothingAccepted: no stage beat the baseline that needs no backbone; the run folder is complete all the same.
+        Interrupted: SIGINT or SIGTERM came; a checkpoint is written, and the same call goes on from there.
     """
     collection = materials.collect(experiment, data)
     runtime = materials.runtime(experiment)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headstart.core import manifest
+from headstart.core import interruption, manifest
 from headstart.core.errors import ArtefactError
 from headstart.core.events import Event
 from headstart.core.run import Run
@@ -33,6 +33,10 @@ def open_run(experiment: Experiment, collection: Collection, resume: bool, runti
         found = _choose(experiment, collection)
         if found[0] == "" and not resume:
             found = (_create(experiment, collection), False)
+        for left in Path(experiment.output_dir).glob(f".{run_name(experiment, collection)}.tmp-*"):
+            manifest.remove(left)  # of a run that was killed before it had a folder
+        if found[1]:
+            Run(found[0]).clear_leftovers()
     path, continued = runtime.tell(found[0]), runtime.agree(found[1])
     if not path:
         raise ArtefactError(
@@ -56,6 +60,8 @@ def recorder(run: Run, on_event: Callable[[Event], None] | None) -> Callable[[Ev
     main = int(os.environ.get("RANK", "0")) == 0
 
     def emit(event: Event) -> None:
+        if not interruption.is_deferred():
+            interruption.check()
         if main:
             run.record(event)
             if on_event is not None:
@@ -120,7 +126,8 @@ def _create(experiment: Experiment, collection: Collection) -> str:
     first, number = path, 2
     while path.exists():
         path, number = first.with_name(f"{first.name}-{number}"), number + 1
-    path.mkdir(parents=True)
-    Run(path).write("identity.json", {"data": _names(collection), "backbone": _own_backbone(experiment)})
-    manifest.write_text(path / "experiment.yaml", experiment.to_yaml())
+    draft = first.with_name(f".{first.name}.tmp-{os.getpid()}")  # the folder of a run is never there without its files
+    Run(draft).write("identity.json", {"data": _names(collection), "backbone": _own_backbone(experiment)})
+    manifest.write_text(draft / "experiment.yaml", experiment.to_yaml())
+    os.rename(draft, path)
     return str(path)

@@ -1,0 +1,99 @@
+"""R1: killed at any instant, a run that is started again ends with the very weights of one that was not."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from nursery import Life, strays, weights
+
+# (what, path, n-th time): each life dies just before that change in the file system, the next one goes on.
+POINTS = {
+    "before the run has its folder": ("os.rename", r"runs/toy$", 1),
+    "before its choices are written": ("os.rename", r"choices\.json$", 1),
+    "in the solved stage, before its manifest": ("os.rename", r"00-probe/manifest\.json$", 1),
+    "after a checkpoint's tensors": ("open", r"01-cached/.*step-00000001\.tmp-\d+/\.facts", 1),
+    "before a checkpoint's manifest": ("os.rename", r"01-cached/.*step-00000002\.tmp-\d+/manifest\.json$", 1),
+    "before a checkpoint's rename": ("os.rename", r"01-cached/state/step-00000003$", 1),
+    "in prune": ("os.rmdir", r"01-cached/state/step-00000001$", 1),
+    "while a checkpoint is replaced": ("os.rename", r"01-cached/state/\.step-00000003\.tmp-old$", 1),
+    "switch of stages: not sealed": ("os.rename", r"01-cached/manifest\.json$", 1),
+    "switch of stages: sealed, checkpoints still there": ("os.rmdir", r"01-cached/state/step-00000007$", 1),
+    "in the next stage": ("os.rename", r"02-live/state/step-00000001$", 1),
+    "switch of stages: the last": ("os.rename", r"02-live/manifest\.json$", 1),
+    "in the evaluation of the test rows": ("open", r"predictions-test\.npz", 1),
+    "model: written, not in place": ("os.rename", r"runs/toy/model$", 1),
+    "model: in place, no result yet": ("os.rename", r"toy/result\.json$", 1),
+    "in the report": ("os.rename", r"report\.html$", 1),
+}
+
+
+def killed(folder: Path, **spec: object) -> None:
+    life = Life(folder, **spec)
+    code = life.end()
+    assert code == -signal.SIGKILL, f"{spec}: ended with {code}, not killed\n{life.log()}"
+
+
+def finished(folder: Path, whole: Path, said: object) -> None:
+    life = Life(folder)
+    assert life.end() == 0, f"{said}\n{life.log()}"
+    assert weights(folder) == weights(whole), said
+    assert (life.run / "report.html").is_file(), said
+    assert strays(folder) == [], said
+
+
+def test_killed_at_every_named_point_in_turn(tmp_path: Path, whole: Path) -> None:
+    for point in POINTS.values():
+        killed(tmp_path, die_before=[point])
+    finished(tmp_path, whole, "all points in turn")
+    print(f"\nR1: {len(POINTS)} named points in turn: same weights")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", POINTS)
+def test_killed_at_a_named_point(tmp_path: Path, whole: Path, name: str) -> None:
+    killed(tmp_path, die_before=[POINTS[name]])
+    finished(tmp_path, whole, name)
+
+
+@pytest.mark.parametrize("kills", [6, pytest.param(50, marks=pytest.mark.slow)])
+def test_killed_at_random_instants(tmp_path: Path, whole: Path, kills: int) -> None:
+    """Lives that were over before the signal came do not count, and every one of them must be right all the same."""
+    longest = float(json.loads((whole / "runs/toy/result.json").read_text())["seconds"])
+    rng = np.random.default_rng(kills)
+    hits = lives = 0
+    while hits < kills and lives < 5 * kills:
+        folder = tmp_path / str(lives)
+        life = Life(folder)
+        time.sleep(float(rng.uniform(0.02, 0.8 * longest)))
+        hits += life.signal(signal.SIGKILL)
+        lives += 1
+        life.end()
+        finished(folder, whole, f"life {lives}")
+    print(f"\nR1: {hits}/{kills} random kills with the same weights ({lives} lives)")
+    assert hits == kills
+
+
+@pytest.mark.slow
+def test_killed_before_every_change_in_the_file_system(tmp_path: Path, whole: Path) -> None:
+    """Not a sample: every place where a crash between two file operations can happen."""
+    count = len(json.loads((whole / "changes.json").read_text()))
+    for place in range(1, count + 1):
+        killed(tmp_path / str(place), die_at=place)
+        finished(tmp_path / str(place), whole, f"change {place}")
+    print(f"\nR1: {count}/{count} kills, one before every change of the file system, with the same weights")
+
+
+@pytest.mark.parametrize("runs", [1, pytest.param(10, marks=pytest.mark.slow)])
+def test_killed_three_times_within_one_epoch(tmp_path: Path, whole: Path, runs: int) -> None:
+    for run in range(runs):
+        folder = tmp_path / str(run)
+        for update in (1, 2, 3):  # of the three updates of an epoch
+            stage = ("01-cached", "02-live")[run % 2]
+            killed(folder, die_before=[("os.rename", rf"{stage}/state/step-{update:08d}$", 1)])
+        finished(folder, whole, f"run {run}")
+    print(f"\nR1: {runs}/{runs} runs killed three times within one epoch with the same weights")
