@@ -16,15 +16,28 @@ from headstart.stages.methods import probe, scratch, thaw
 
 METHODS = "headstart.stages.methods"
 
+# After a probe: its head is at its optimum, so it moves no faster than the blocks; small batches for more updates.
+_HANDED_OVER: dict[str, Any] = {
+    "head_multiple": 1.0,
+    "batch_size": 16,
+    "label_smoothing": 0.1,
+    "augment": "light",
+    "patience": 3,
+}
+
 PLANS: dict[str, tuple[Stage, ...]] = {
     "probe": (probe.Settings(),),
     "gradual": (
         probe.Settings(),
-        thaw.Settings(name="thaw-quarter", blocks=0.25, epochs=6, lr=3e-4, views=2, head_multiple=1.0, patience=3),
-        thaw.Settings(name="thaw-half", blocks=0.5, epochs=6, lr=2e-4, views=2, head_multiple=1.0, patience=3),
-        thaw.Settings(name="thaw-all", blocks="all", epochs=6, lr=1e-4, head_multiple=1.0, patience=3),
+        thaw.Settings(name="thaw-quarter", blocks=0.25, epochs=8, lr=3e-4, layer_decay=0.9, views=4, **_HANDED_OVER),
+        thaw.Settings(name="thaw-half", blocks=0.5, epochs=8, lr=2e-4, layer_decay=0.9, views=4, **_HANDED_OVER),
+        thaw.Settings(name="thaw-all", blocks="all", epochs=8, lr=2e-4, layer_decay=0.9, **_HANDED_OVER),
     ),
-    "full": (thaw.Settings(name="full", blocks="all", epochs=12, lr=3e-4, layer_decay=1.0, patience=5),),
+    "full": (
+        thaw.Settings(
+            name="full", epochs=12, lr=3e-4, layer_decay=1.0, label_smoothing=0.1, augment="light", patience=5
+        ),
+    ),
     "scratch": (scratch.Settings(epochs=20, patience=10),),
 }
 DEFAULT = "gradual"
