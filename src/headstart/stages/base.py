@@ -23,7 +23,6 @@ class Gate:
 
     metric: str = "auto"  # auto: the metric of the run
     min_gain: float = Field(default=0.0, ge=0.0, lt=1.0)
-    confidence: float = Field(default=0.95, gt=0.5, lt=1.0)
     on_fail: Literal["revert", "stop", "warn"] = "revert"
 
 
