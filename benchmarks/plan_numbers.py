@@ -1,7 +1,7 @@
 """How the numbers of the plans were chosen: each candidate is a plan, run on real sets, every stage measured.
 
     python -m benchmarks.plan_numbers                          # all candidates that benchmarks/results/plans.json lacks
-    python -m benchmarks.plan_numbers --only 'all/*' --sets cartoon mnist --seeds 0 1
+    python -m benchmarks.plan_numbers --only 'half*' --sets cartoon mnist --seeds 0 1
 
 Gates only warn here, so that every stage is seen, also one that a run would revert. Accuracies are of validation rows
 that chose the best epoch of a stage: good for comparing candidates, no claim about new rows (benchmarks/transfer.py).
@@ -31,43 +31,34 @@ def thaw(blocks: Any, **settings: Any) -> dict[str, Any]:
 
 
 def candidates() -> dict[str, list[Any]]:
-    """Plans by name: ``all/…`` and ``quarter/…`` vary one stage after the probe."""
-    found: dict[str, list[Any]] = {}
-    common = {"epochs": 6, "head_multiple": 1.0}
-    for bn in ("eval", "frozen_eval"):
-        for lr in (1e-4, 3e-4, 1e-3):
-            for augment in ("light", "standard"):
-                name = f"{bn}/{lr:g}/{augment}"
-                given = {**common, "lr": lr, "bn": bn, "augment": augment}
-                found[f"all/{name}"] = ["probe", thaw("all", **given)]
-                found[f"quarter/{name}"] = ["probe", thaw(0.25, views=2, **given)]
-    for lr in (3e-4, 1e-3):
-        for bn in ("eval", "frozen_eval"):
-            for name, extra in {
-                "head10": {"head_multiple": 10.0},
-                "flat": {"layer_decay": 1.0},
-                "smooth": {"label_smoothing": 0.1},
-                "flat-smooth": {"layer_decay": 1.0, "label_smoothing": 0.1},
-            }.items():
-                given = {**common, "lr": lr, "bn": bn, "augment": "light", **extra}
-                found[f"all/{name}/{bn}/{lr:g}"] = ["probe", thaw("all", **given)]
-    base = {"epochs": 8, "batch_size": 16, "head_multiple": 1.0, "layer_decay": 1.0, "bn": "eval", "augment": "light"}
-    for name, extra in {
-        "a": {"lr": 3e-4},
-        "b": {"lr": 5e-4},
-        "c": {"lr": 3e-4, "label_smoothing": 0.1},
-        "d": {"lr": 3e-4, "augment": "standard"},
-        "e": {"lr": 3e-4, "layer_decay": 0.9},
-        "f": {"lr": 3e-4, "ema": 0.95},
-        "g": {"lr": 3e-4, "weight_decay": 0.1},
-        "h": {"lr": 1e-4},
-    }.items():
-        found[f"s/{name}"] = ["probe", thaw("all", **{**base, **extra})]
-    half = {**base, "views": 4, "epochs": 12}
-    for name, extra in {"a": {"lr": 3e-4}, "b": {"lr": 1e-3}, "c": {"lr": 3e-4, "augment": "standard"}}.items():
-        found[f"half/{name}"] = ["probe", thaw(0.5, **{**half, **extra})]
-        found[f"quart/{name}"] = ["probe", thaw(0.25, **{**half, **extra})]
-    return found
+    """Plans by name: one stage after the probe, with everything thawed unless the name says otherwise.
+
+    A rate of 1e-4 at a decay of 1 (no decay), BatchNorm on its running statistics, batches of 16 and so on.
+    """
+    short = {"epochs": 6, "head_multiple": 1.0, "augment": "light"}
+    flat = {**short, "layer_decay": 1.0}
+    small = {**flat, "epochs": 8, "batch_size": 16, "bn": "eval"}
+    smooth = {**small, "label_smoothing": 0.1}
+    views = {**smooth, "views": 4, "layer_decay": 0.9}
+    stages = {
+        "rates": {
+            "decay .75, BN train, 1e-3": thaw("all", **short, lr=1e-3, bn="frozen_eval"),
+            "no decay, BN train, 1e-3": thaw("all", **flat, lr=1e-3, bn="frozen_eval"),
+            "no decay, BN train, 3e-4": thaw("all", **flat, lr=3e-4, bn="frozen_eval"),
+            "no decay, BN eval, 1e-3": thaw("all", **flat, lr=1e-3, bn="eval"),
+            "no decay, BN eval, 3e-4": thaw("all", **flat, lr=3e-4, bn="eval"),
+        },
+        "batch 16": {
+            "5e-4": thaw("all", **small, lr=5e-4),
+            "3e-4": thaw("all", **small, lr=3e-4),
+            "3e-4, smoothing .1": thaw("all", **smooth, lr=3e-4),
+            "1e-4, smoothing .1": thaw("all", **smooth, lr=1e-4),
+            "2e-4, smoothing .1, decay .9": thaw("all", **{**smooth, "layer_decay": 0.9}, lr=2e-4),
+        },
+        "quarter": {"3e-4": thaw(0.25, **views, lr=3e-4), "1e-3": thaw(0.25, **views, lr=1e-3)},
+        "half": {"2e-4": thaw(0.5, **views, lr=2e-4), "5e-4": thaw(0.5, **views, lr=5e-4)},
+    }
+    return {f"{kind}: {name}": ["probe", stage] for kind, found in stages.items() for name, stage in found.items()}
 
 
 def unflipped(stage: Any) -> Any:
@@ -163,7 +154,7 @@ def main() -> None:
                 facts = measure(plan, where, seed)
                 results.add(key, {"plan": plan, "commit": record.commit(), **facts})
                 shown = "  ".join(map(summary, facts["stages"]))
-                print(f"{where:12} {name:32} {shown}", flush=True)
+                print(f"{where:12} {name:40} {shown}", flush=True)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 import platform
@@ -59,14 +60,17 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str:
-    """The commit of the checkout, with "+" where files of ``src`` differ from it; empty outside of a repository."""
-    root = RESULTS.parents[1]
+    """The commit of the headstart that is imported, with "+" where its files differ from it; empty if unknown."""
+    found = importlib.util.find_spec("headstart")
+    if found is None or found.origin is None:
+        return ""
+    folder = Path(found.origin).parent
 
     def git(*arguments: str) -> str:
-        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
         return done.stdout.strip()
 
-    return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "--", "src") else "")
+    return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "--", ".") else "")
 
 
 def threads() -> int | None:

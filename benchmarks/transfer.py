@@ -32,6 +32,7 @@ SIZES = {"hymenoptera": 128, "photo": 128, "cartoon": 128, "mnist": 64}
 SPLIT = {"val": 0.2, "test": 0.3}  # of PACS
 MNIST = {"rows": 1000, "val": 1000, "test": 2000}
 NO_FLIP = {"preset": "standard", "flip": 0.0}  # a mirrored digit is another sign
+NUMBERS = ("lr", "layer_decay", "head_multiple", "epochs", "batch_size", "label_smoothing", "views", "augment", "bn")
 SEEDS = (0, 1, 2, 3, 4)
 SETTINGS = {
     "backbone": assets.MOBILENET,
@@ -100,6 +101,7 @@ def stage_facts(stage: dict[str, Any]) -> dict[str, Any]:
         "epochs": stage["epochs"],
         "best_epoch": stage.get("best_epoch"),
         "updates": stage["updates"],
+        "settings": {key: stage["settings"][key] for key in NUMBERS if key in stage["settings"]},
         "decision": stage["verdict"]["decision"],
     }
 
