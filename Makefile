@@ -8,7 +8,7 @@ LOCK := uv pip compile pyproject.toml --all-extras --universal --python-version 
 
 export UV_COMPILE_BYTECODE := 1  # without it every import of torch compiles it again where .pyc files are not written
 
-.PHONY: help setup demo test test-real test-all check format lock clean
+.PHONY: help setup demo test test-real test-distributed test-all check format lock clean
 
 help:  ## show the chores
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -27,6 +27,9 @@ test: setup  ## the default tests, offline, under three minutes
 
 test-real: setup  ## the tests on real data beside the checkout
 	$(PYTHON) -m pytest -m "real and not slow"
+
+test-distributed: setup  ## the tests that start two processes
+	$(PYTHON) -m pytest -m distributed
 
 test-all: setup  ## every test that needs no network
 	$(PYTHON) -m pytest -m "not network"

@@ -17,8 +17,8 @@ Share = float | int | Literal["all"]
 class Gate:
     """When a stage replaces the model kept so far: judged on validation rows, pair by pair.
 
-    A stage is kept when it is better than the incumbent by more than ``min_gain`` and the paired interval says that
-    it is not worse; a tie keeps the cheaper, earlier model.
+    A stage is kept when it gains more than ``min_gain``; the paired interval says whether that is clear or within the
+    noise. A tie keeps the cheaper, earlier model.
     """
 
     metric: str = "auto"  # auto: the metric of the run
