@@ -1,4 +1,7 @@
-"""What stands beside every number: the machine, how busy it was, and a results file that survives interruptions."""
+"""What stands beside every number: the machine, how busy it was, and a results file that survives interruptions.
+
+python -m benchmarks.record a.json b.json benchmarks/results/transfer.json    # lay files of one benchmark together
+"""
 
 from __future__ import annotations
 
@@ -161,3 +164,22 @@ def measured(command: Sequence[str], *, log: Path, env: Mapping[str, str] | None
         "peak_rss_mb": round(usage.ru_maxrss / (1024 if sys.platform == "linux" else 1024**2), 1),
         "reference_ms": [round(before, 2), round(reference(), 2)],
     }
+
+
+def merge(paths: Sequence[Path], into: Path) -> None:
+    """Lay files of one benchmark together, such as those of sets that ran side by side; a later file's run wins.
+
+    Raises:
+        SystemExit: they were made with other settings.
+    """
+    for path in paths:
+        part = json.loads(path.read_text(encoding="utf-8"))
+        whole = Results(into, part["benchmark"], part["settings"])
+        for run in part["runs"]:
+            facts = {name: value for name, value in run.items() if name not in ("key", "machine")}
+            whole.add(run["key"], facts, where={"id": run["machine"], **part["machines"][run["machine"]]})
+
+
+if __name__ == "__main__":
+    *parts, whole = [Path(each) for each in sys.argv[1:]]
+    merge(parts, whole)

@@ -86,6 +86,20 @@ def test_results_go_on_where_they_stopped(benchmarks: Callable[[str], ModuleType
         record.Results(path, "toy", {"size": 16})
 
 
+def test_files_of_one_benchmark_are_laid_together(benchmarks: Callable[[str], ModuleType], tmp_path: Path) -> None:
+    record = benchmarks("record")
+    for name, seed in (("a", 0), ("b", 1), ("other", 2)):
+        record.Results(tmp_path / f"{name}.json", "toy", {"size": 8 + seed // 2}).add(
+            {"seed": seed}, {"accuracy": seed}
+        )
+    record.merge([tmp_path / "a.json", tmp_path / "b.json"], tmp_path / "whole.json")
+    whole = json.loads((tmp_path / "whole.json").read_text())
+    assert [run["accuracy"] for run in whole["runs"]] == [0, 1]
+    assert {run["machine"] for run in whole["runs"]} == set(whole["machines"])
+    with pytest.raises(SystemExit, match="other settings"):
+        record.merge([tmp_path / "other.json"], tmp_path / "whole.json")
+
+
 def test_a_failing_process_is_told_with_its_output(benchmarks: Callable[[str], ModuleType], tmp_path: Path) -> None:
     record = benchmarks("record")
     with pytest.raises(RuntimeError, match="out of luck"):
