@@ -11,6 +11,7 @@ import torch
 
 from headstart.core.errors import TrainingError
 from headstart.core.events import EpochDone, Notice
+from headstart.engine import blame
 from headstart.engine import loop as loops
 from headstart.engine.mixing import Mixer
 from headstart.measure.evaluation import Evaluation
@@ -156,9 +157,9 @@ def test_nan_stops_before_the_step_and_names_the_rows(loop, model):
     training.job.learner.model.bn = "eval"
     batch = copy.copy(update)
     rows = batch.rows[3]
-    with pytest.raises(TrainingError, match="not finite") as caught:
-        training._explain(batch, float("nan"))
-    assert f"picture {rows}" in str(caught.value)
+    found = blame.of(training.job.learner, batch, float("nan"), training.job.names, "stage 0")
+    assert "not finite" in str(found)
+    assert f"picture {rows}" in str(found)
     assert same(before, weights(training.job.learner.model))
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from headstart.core import manifest
 from headstart.core.errors import ArtefactError
 from headstart.core.events import Decision, Event
+from headstart.core.storage import placed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,7 +61,7 @@ class Run:
             self.write("decisions.json", [*decisions, {"time": time.time(), **asdict(event)}])
         line = json.dumps({"time": time.time(), **event.as_json()}, default=manifest.plain, ensure_ascii=False)
         self.path.mkdir(parents=True, exist_ok=True)
-        with open(self.path / "events.jsonl", "ab") as file:
+        with placed(self.path / "events.jsonl"), open(self.path / "events.jsonl", "ab") as file:
             file.write((line + "\n").encode("utf-8", "backslashreplace"))
 
     def clear_leftovers(self) -> None:

@@ -16,6 +16,8 @@ import torch
 
 from headstart.core import manifest
 from headstart.core.errors import ArtefactError, TrainingError
+from headstart.core.storage import free_bytes
+from headstart.models.weights import write as save_tensors
 
 KEPT = 2
 
@@ -48,11 +50,10 @@ class Checkpoints:
             self._clear_leftovers()
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)
-            free = shutil.disk_usage(self.folder).free if self.folder.exists() else 0
             size = sum(tensor.nbytes for tensor in tensors.values())
             raise TrainingError(
                 f"the checkpoint could not be written ({error.strerror or error}); it needs {size / 1e6:.1f} MB, "
-                f"{free / 1e6:.1f} MB are free",
+                f"{free_bytes(self.folder) / 1e6:.1f} MB are free",
                 where=str(place),
                 remedy="free some space and run the same command with --resume; earlier checkpoints are intact",
             ) from error
@@ -82,21 +83,6 @@ class Checkpoints:
     def _clear_leftovers(self) -> None:
         for left in self.folder.glob(".step-*.tmp-*"):
             shutil.rmtree(left, ignore_errors=True)
-
-
-def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Write tensors as safetensors, atomically; a non-finite float tensor is refused, whatever its name.
-
-    Raises:
-        TrainingError: a tensor holds NaN or infinity: nothing of it reaches the disk.
-    """
-    from safetensors.torch import save_file
-
-    bad = [name for name, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
-    if bad:
-        raise TrainingError(f"not written: {len(bad)} tensors are not finite, such as {bad[0]}", where=str(path))
-    plain = {name: value.detach().to("cpu").contiguous().clone() for name, value in tensors.items()}
-    manifest.write_atomically(path, lambda temporary: save_file(plain, temporary))
 
 
 def load_tensors(path: Path) -> dict[str, torch.Tensor]:

@@ -13,6 +13,7 @@ import torch
 
 from headstart.core import interruption
 from headstart.core.events import Event, Progress
+from headstart.engine import memory
 from headstart.engine.cache import FrontierCache, Tree, chunks
 from headstart.engine.runtime import Runtime
 from headstart.engine.streams import Examples, as_images
@@ -38,14 +39,17 @@ def fill(
 ) -> None:
     """Run ``compute`` over all rows of one view and keep what it gives; ranks share the work."""
     order = runtime.share_of(np.arange(len(examples)))
-    done = 0
-    with torch.no_grad():
-        for batch in examples.batches(order, batch_size=batch_size, augment=augment, key=key):
-            with runtime.autocast():
+
+    def attempt(size: int) -> None:
+        done = 0
+        for batch in examples.batches(order, batch_size=size, augment=augment, key=key):
+            with torch.no_grad(), runtime.autocast():
                 value = compute(as_images(batch.inputs, runtime.device))
             cache.put(view, batch.rows, value)
             done += len(batch.rows)
             emit(Progress(task, done, len(order), "rows", examples.split))
+
+    memory.halving(attempt, batch_size, on_halved=lambda size: emit(memory.told(size)), where=task)
     cache.synchronise(view, order, runtime)
 
 
@@ -61,18 +65,25 @@ def evaluate(
     """What the model answers on every row, from the pictures or from a frontier cache; placed by row index."""
     order = runtime.share_of(np.arange(len(examples)))
     local = torch.empty(len(order), len(model.classes))
-    done = 0
+    say = emit or (lambda event: None)
+    frontier = cache.frontier if cache else 0
     model.eval()
-    with torch.no_grad():
-        for inputs, rows in _inputs(examples, order, runtime, batch_size, cache):
-            with runtime.autocast():
-                logits = logits_from(model, inputs, len(rows), cache.frontier if cache else 0)
-            if runtime.world == 1:  # several ranks stop together, after an update
-                interruption.check()
+
+    def attempt(size: int) -> None:
+        done = 0
+        for inputs, rows in _inputs(examples, order, runtime, size, cache):
+            with torch.no_grad(), runtime.autocast():
+                logits = logits_from(model, inputs, len(rows), frontier)
             local[done : done + len(rows)] = logits.float().cpu()
             done += len(rows)
-            if emit is not None:
-                emit(Progress("evaluate", done, len(order), "rows", examples.split))
+            say(Progress("evaluate", done, len(order), "rows", examples.split))
+            if runtime.world == 1:  # several ranks stop together, after an update
+                interruption.check()
+
+    first = max(batch_size, 4096) if frontier == POOLED else batch_size
+    memory.halving(
+        attempt, first, on_halved=lambda size: say(memory.told(size)), where=f"evaluation on {examples.split}"
+    )
     logits = runtime.gather(order, local, len(examples))
     rows = np.arange(len(examples))
     return Evaluation(examples.split, rows, logits.numpy(), examples.rows.labels, tuple(model.classes))
@@ -82,7 +93,7 @@ def _inputs(
     examples: Examples, order: np.ndarray, runtime: Runtime, batch_size: int, cache: FrontierCache | None
 ) -> Iterator[tuple[Any, np.ndarray]]:
     if cache is not None:
-        for rows in chunks(order, 4096 if cache.frontier == POOLED else batch_size):
+        for rows in chunks(order, batch_size):
             yield cache.take(0, rows, runtime.device), rows
         return
     for batch in examples.batches(order, batch_size=batch_size):

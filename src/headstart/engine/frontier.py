@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from headstart.core.errors import TrainingError
 from headstart.core.events import Decision, Notice
 from headstart.engine import cache, features, keyed, streams
 from headstart.engine.cache import CacheDecision, FeatureStore, FrontierCache
@@ -71,6 +72,12 @@ class Frontiers:
         into = FrontierCache(POOLED, len(examples))
         self._fill(into, 0, examples, self._faster(examples), chosen, (self.seed, view), "features")
         found = into.take(0, np.arange(len(examples)))
+        broken = [examples.rows.names[row] for row in (~found.isfinite().all(dim=1)).nonzero().flatten().tolist()]
+        if broken:
+            what = f"the features of {len(broken)} rows are not finite: {', '.join(broken[:5])}"
+            raise TrainingError(
+                what, where=examples.split, remedy="precision=fp32, or another backbone; see these rows"
+            )
         if self.kept and self.runtime.is_main:
             self.kept.write(key, found)
         return found

@@ -17,7 +17,7 @@ from torch import nn
 from headstart.core import interruption
 from headstart.core.errors import TrainingError
 from headstart.core.events import EpochDone, Event, Notice, Progress
-from headstart.engine import groups, keyed, memory, optimisers, schedules
+from headstart.engine import blame, groups, keyed, memory, optimisers, schedules
 from headstart.engine.checkpoint import Checkpoints
 from headstart.engine.ema import EMA
 from headstart.engine.mixing import Mixer
@@ -158,17 +158,26 @@ class Loop:
         """One optimizer step on one effective batch; returns the mean loss."""
         job = self.job
         schedules.apply(self.optimizer, self.schedule, self.state.updates, self.total)
-        loss = self._gradients(update)
+        loss = self._gradients(update, self._halved)
         norm = optimisers.clip(job.learner.parameters(), job.settings.clip)
         if not math.isfinite(loss) or not torch.isfinite(norm):
-            self._explain(update, loss)
+            raise blame.of(job.learner, update, loss, job.names, self._where())
+        if not all(math.isfinite(group["lr"]) for group in self.optimizer.param_groups):
+            raise TrainingError("the learning rate is not finite", where=self._where(), remedy="look at lr and rates")
         self.optimizer.step()
         job.runtime.average(job.learner)
         if self.ema is not None:
             self.ema.update(job.learner)
         return loss
 
-    def _gradients(self, update: Update) -> float:
+    def _halved(self, micro: int) -> None:
+        """Smaller parts from this step on: said, and written down first, so that a resumed run does the same."""
+        self.state.micro_batch = micro
+        self.notices.append(memory.told(micro))
+        if self.job.runtime.world == 1:
+            self._save()
+
+    def _gradients(self, update: Update, on_halved: Callable[[int], None] = lambda micro: None) -> float:
         """Gradients of the mean loss, in as many parts as memory needs; returns that loss."""
         job, state = self.job, self.state
         job.learner.train()
@@ -179,7 +188,7 @@ class Loop:
             lambda micro: self._backward(update, micro),
             state.micro_batch,
             rewind=memory.rewinder(job.learner),
-            on_halved=lambda micro: self.notices.append(_halved(micro)),
+            on_halved=on_halved,
             where=f"stage {job.stage}",
         )
         return job.runtime.mean(loss)
@@ -198,24 +207,8 @@ class Loop:
             loss += float(value.detach())
         return loss
 
-    def _explain(self, update: Update, loss: float) -> None:
-        """Say which rows gave a loss that is not finite; the weights of the last good step are still in place."""
-        rows: list[int] = []
-        self.job.learner.eval()  # row by row: batch statistics of a single row do not exist
-        with torch.no_grad():
-            for part in update.parts(1):
-                value = self.job.learner(part.inputs, part.targets, 1.0, part.frontier)
-                if not torch.isfinite(value):
-                    rows.extend(int(row) for row in part.rows)
-        names = [self.job.names[row] if self.job.names else f"row {row}" for row in rows[:5]]
-        where = f"stage {self.job.stage}, epoch {self.state.epoch + 1}, update {self.state.updates + 1}"
-        blame = f"; rows with a loss that is not finite: {', '.join(names)}" if names else "; no single row explains it"
-        kind = "the loss" if not math.isfinite(loss) else "a gradient"
-        raise TrainingError(
-            f"{kind} is not finite (loss {loss}){blame}",
-            where=where,
-            remedy="lower lr, or precision=fp32, or look at these rows; nothing was stepped or saved with it",
-        )
+    def _where(self) -> str:
+        return f"stage {self.job.stage}, epoch {self.state.epoch + 1}, update {self.state.updates + 1}"
 
     def _judge(self) -> Evaluation:
         self.job.learner.eval()
@@ -228,6 +221,8 @@ class Loop:
         """Keep the weights of the best epoch, by the stage's metric or else the validation loss."""
         metric = "log_loss" if self.job.settings.metric == "auto" else self.job.settings.metric
         value = evaluation.metric(metric).value
+        if not math.isfinite(value):
+            raise TrainingError(f"the metric {metrics.name_of(metric)} is {value}", where=self._where())
         score = value if metrics.higher_is_better(metric) else -value
         improved = score > self.state.best_score
         if improved:
@@ -301,11 +296,6 @@ class Loop:
             self.ema.load_tensors(_part(tensors, "ema/"))
         self.state = State(**facts["state"])
         yield Notice("info", "resumed", f"resumed at epoch {self.state.epoch + 1}, update {self.state.updates + 1}")
-
-
-def _halved(micro: int) -> Notice:
-    message = f"memory was exhausted: micro-batches of {micro} rows from now on; the effective batch stays the same"
-    return Notice("warning", "memory", message)
 
 
 def trained_tensors(module: nn.Module) -> dict[str, torch.Tensor]:

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from headstart.core.errors import TrainingError
+from headstart.core.events import Notice
 
 Outcome = TypeVar("Outcome")
 
@@ -86,6 +87,12 @@ def halving(
         release()
         rewind()
         on_halved(micro)
+
+
+def told(micro: int) -> Notice:
+    """What the user is told of a smaller part."""
+    message = f"memory was exhausted: parts of {micro} rows from now on; what is computed stays the same"
+    return Notice("warning", "memory", message)
 
 
 def release() -> None:

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 import headstart
 from headstart.core import manifest
 from headstart.core.errors import ArtefactError, HeadstartError
+from headstart.core.storage import placed
 from headstart.data.modalities.image import ImageSpec
 from headstart.models import heads, resume, weights
 from headstart.models.backbone import Backbone, Origin
@@ -175,11 +176,8 @@ def state(model: Model) -> dict[str, Tensor]:
 
 
 def _write(model: Model, draft: Path, examples: Tensor | None, notes: str) -> None:
-    from safetensors.torch import save_file
-
     native = native_names(model)
-    save_file(state(model), draft / "model.safetensors", metadata={"format": "pt"})
-    (draft / "model.safetensors").chmod(0o644)  # safetensors makes it readable by its owner only
+    weights.write(draft / "model.safetensors", state(model), metadata={"format": "pt"})
     manifest.write_json(draft / "headstart.json", _facts(model, native))
     manifest.write_json(draft / "labels.json", {"classes": list(model.classes)})
     manifest.write_json(draft / "preprocess.json", {"modality": "image", "spec": model.backbone.spec.to_json()})
@@ -187,7 +185,8 @@ def _write(model: Model, draft: Path, examples: Tensor | None, notes: str) -> No
     with resume.evaluating(model), torch.no_grad():
         device = next(model.parameters()).device
         logits = model(inputs.to(device)).float().cpu()
-    np.savez_compressed(draft / "golden.npz", inputs=inputs.numpy(), logits=logits.numpy())
+    with placed(draft / "golden.npz"):
+        np.savez_compressed(draft / "golden.npz", inputs=inputs.numpy(), logits=logits.numpy())
     library = importlib.import_module(f"headstart.models.backbones.{model.backbone.architecture['library']}")
     opened_by = library.write_native(model, draft) if native and hasattr(library, "write_native") else ""
     manifest.write_text(draft / "README.md", card(model, opened_by, notes))

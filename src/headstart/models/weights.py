@@ -6,6 +6,8 @@ Shapes: S classes, D features.
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from headstart.core import manifest
-from headstart.core.errors import BackboneError
+from headstart.core.errors import BackboneError, TrainingError
 from headstart.models.backbone import SourceHead
 
 MAX_HEADER = 8 * 1024 * 1024  # bytes; a thousand layers need a tenth of it
@@ -34,6 +36,34 @@ def read(path: Path) -> dict[str, Tensor]:
     state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     check_finite(state, str(path))
     return state
+
+
+def write(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write tensors as safetensors, atomically.
+
+    Raises:
+        TrainingError: a tensor is not finite: nothing of it reaches the disk.
+        OSError: the disk is full or broken.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    bad = [name for name, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
+    if bad:
+        raise TrainingError(f"not written: {len(bad)} tensors are not finite, such as {bad[0]}", where=str(path))
+    plain = {name: value.detach().to("cpu").contiguous().clone() for name, value in tensors.items()}
+
+    def fill(temporary: Path) -> None:
+        try:
+            save_file(plain, temporary, metadata)
+        except SafetensorError as error:
+            number = re.search(r"\(os error (\d+)\)", str(error))
+            if number is None:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+        temporary.chmod(0o644)  # safetensors makes it readable by its owner only
+
+    manifest.write_atomically(path, fill)
 
 
 def check_finite(state: Mapping[str, Tensor], where: str) -> None:

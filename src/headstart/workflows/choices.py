@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from headstart.core.errors import ArtefactError
 from headstart.core.run import Run
 from headstart.data import canvases
 from headstart.stages.base import Stage, Training
@@ -45,7 +46,10 @@ def settle(
     """The choices of this run, measured now or taken from its folder; the runtime works by them from here on."""
     stored = run.read(FILE)
     if stored is not None:
-        choices = Choices(**stored)
+        try:
+            choices = Choices(str(stored["precision"]), int(stored["frontier_bytes"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtefactError("not the choices of a run", where=str(run.path / FILE)) from error
     else:
         limit = experiment.cache_budget
         free = int(canvases.free_bytes() * CACHE_SHARE) if limit is None else int(limit * 1e9)

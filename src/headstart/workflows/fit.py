@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from headstart.core import interruption
+from headstart.core import interruption, storage
 from headstart.core.errors import ConfigError, NothingAccepted
 from headstart.core.events import Decision, Event, Notice
 from headstart.core.run import Run
 from headstart.stages import auto, budget, plans
 from headstart.stages.base import Stage, Training
-from headstart.workflows import choices, finish, folds, materials
+from headstart.workflows import choices, finish, folds, materials, space
 from headstart.workflows.choices import Choices
 from headstart.workflows.materials import Decoded, phase
 from headstart.workflows.places import open_run, recorder, remember_contents
@@ -29,6 +29,7 @@ Emit = Callable[[Event], None]
 FEATURE_CACHE_BYTES = 2 * 10**9
 
 
+@storage.reported()
 @interruption.watched()
 def fit(
     experiment: Experiment,
@@ -87,6 +88,8 @@ def fit_rows(
     if runtime.is_main and experiment.baseline:
         finish.baselines(run, decoded, experiment.metric, emit)
     stages = choose_plan(experiment, model, decoded, emit)
+    if runtime.is_main:
+        space.insist(run, model, stages)
     chosen = choices.settle(run, runtime, model, decoded, stages, experiment, emit)
     course = _course(run, runtime, model, decoded, experiment, chosen, emit, started)
     if runtime.is_main and experiment.normalisation_check:

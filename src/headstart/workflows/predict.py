@@ -166,24 +166,28 @@ class Classifier:
 
         from headstart.data.loaders import batches
         from headstart.data.store import Store
+        from headstart.engine import memory
         from headstart.engine.streams import as_images
 
         spec = self.model.backbone.spec
         device = next(self.model.parameters()).device
         self.model.eval()
-        chunk = 16 * BATCH
+        chunk, size = 16 * BATCH, BATCH
+        say = on_event or (lambda event: None)
         for start in range(0, len(rows), chunk):
             part = rows.take(np.arange(start, min(start + chunk, len(rows))))
             store = Store.build(part, spec, modality=self.modality)
             problems = {start + row: f"{reason.message} [{reason.code}]" for row, reason in store.errors.items()}
             usable = np.array([row for row in range(len(part)) if row not in store.errors], dtype=np.int64)
-            outputs = []
-            for batch in batches(store, part.labels, spec, batch_size=BATCH, order=usable):
+
+            def attempt(size: int, store: Store = store, part: Rows = part, usable: np.ndarray = usable) -> list[Any]:
                 with torch.inference_mode():
-                    outputs.append(compute(as_images(batch.inputs, device)).float().cpu().numpy())
+                    parts = batches(store, part.labels, spec, batch_size=size, order=usable)
+                    return [compute(as_images(batch.inputs, device)).float().cpu().numpy() for batch in parts]
+
+            outputs, size = memory.halving(attempt, size, on_halved=lambda n: say(memory.told(n)), where="predict")
             values = np.concatenate(outputs) if outputs else np.zeros((0, len(self.classes)), np.float32)
-            if on_event is not None:
-                on_event(Progress("predict", start + len(part), len(rows), "rows"))
+            say(Progress("predict", start + len(part), len(rows), "rows"))
             yield usable + start, values, problems
 
     def __repr__(self) -> str:

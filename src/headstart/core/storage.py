@@ -1,0 +1,67 @@
+"""The disk: errors of it told with the place and the space that is left, and room for a run asked for beforehand."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from headstart.core.errors import ArtefactError
+
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG)
+
+
+@contextmanager
+def placed(path: Path) -> Iterator[None]:
+    """Give an error of the operating system the file it rose at, where it does not say so itself."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+
+
+@contextmanager
+def reported(what: str = "the run") -> Iterator[None]:
+    """Turn a failing disk into an error that says where, and how much is free.
+
+    Raises:
+        ArtefactError: a file could not be read or written; what was complete before it is untouched.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        place = Path(str(error.filename or "."))
+        raise ArtefactError(
+            f"the disk refused ({error.strerror}); {free_bytes(place):,} bytes are free there",
+            where=str(place),
+            remedy=f"free some space, or mend the disk; then the same command continues {what}",
+        ) from error
+
+
+def free_bytes(path: Path) -> int:
+    """What is free on the disk of ``path``, or of its nearest folder that exists."""
+    place = path.absolute()
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free
+
+
+def insist(path: Path, needed: int, what: str) -> None:
+    """Refuse before any work is done.
+
+    Raises:
+        ArtefactError: fewer than ``needed`` bytes are free on the disk of ``path``.
+    """
+    free = free_bytes(path)
+    if free < needed:
+        raise ArtefactError(
+            f"{what} needs {needed:,} bytes on this disk, and {free:,} bytes are free",
+            where=str(path),
+            remedy="free some space, or choose another output_dir",
+        )
