@@ -9,9 +9,9 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from headstart.core.errors import ConfigError
+from headstart.core.keyed import generator
 from headstart.data import augment
 from headstart.data.augment import PRESETS, AugmentPolicy, crop_box, policy
-from headstart.data.loaders import generator
 from headstart.data.modalities import image
 from headstart.data.modalities.image import ImageSpec
 from headstart.data.pictures import autoaugment
@@ -24,7 +24,7 @@ PLAIN = image.finish(CANVAS, SPEC)
 
 
 def views(how: Any, count: int = 60, canvas: np.ndarray = CANVAS, spec: ImageSpec = SPEC) -> list[np.ndarray]:
-    return [image.augment(canvas, spec, how, generator((row,))) for row in range(count)]
+    return [image.augment(canvas, spec, how, generator(row)) for row in range(count)]
 
 
 def test_policy_reads_names_settings_callables_and_none() -> None:
@@ -121,9 +121,9 @@ def test_the_crop_of_a_picture_is_torchvisions_resized_crop() -> None:
 
     how = AugmentPolicy(crop_scale=(0.2, 0.9))
     for row in range(10):
-        top, left, height, width = crop_box(*CANVAS.shape[:2], (0.2, 0.9), (3 / 4, 4 / 3), generator((row,)))
+        top, left, height, width = crop_box(*CANVAS.shape[:2], (0.2, 0.9), (3 / 4, 4 / 3), generator(row))
         expected = functional.resized_crop(Image.fromarray(CANVAS), top, left, height, width, [40, 40])
-        assert np.array_equal(image.augment(CANVAS, SPEC, how, generator((row,))), np.asarray(expected))
+        assert np.array_equal(image.augment(CANVAS, SPEC, how, generator(row)), np.asarray(expected))
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
@@ -182,8 +182,8 @@ def test_jitter_is_pillows_enhancers_and_hue_is_torchvisions() -> None:
         ours = np.asarray(augment.shifted_hue(picture, shift)).astype(int)
         assert np.abs(ours - np.asarray(functional.adjust_hue(picture, shift))).max() <= 8  # a step of PIL's hue
     for row in range(6):
-        view = image.augment(CANVAS, SPEC, AugmentPolicy(jitter=(0.5, 0, 0, 0)), generator((row,)))
-        factor = generator((row,)).uniform(0.5, 1.5)
+        view = image.augment(CANVAS, SPEC, AugmentPolicy(jitter=(0.5, 0, 0, 0)), generator(row))
+        factor = generator(row).uniform(0.5, 1.5)
         assert np.array_equal(view, np.asarray(ImageEnhance.Brightness(picture).enhance(factor)))
     grey = Image.fromarray(PLAIN[:, :, 0])
     assert augment.shifted_hue(grey, 0.3) is grey
@@ -193,8 +193,8 @@ def test_rotation_turns_about_the_middle_and_fills_with_the_mean_colour() -> Non
     how = AugmentPolicy(rotation=30)
     seen = []
     for row in range(30):
-        view = image.augment(CANVAS, SPEC, how, generator((row,)))
-        angle = generator((row,)).uniform(-30, 30)
+        view = image.augment(CANVAS, SPEC, how, generator(row))
+        angle = generator(row).uniform(-30, 30)
         mean = tuple(round(255 * m) for m in SPEC.mean)
         expected = Image.fromarray(PLAIN).rotate(-angle, Image.Resampling.BILINEAR, fillcolor=mean)
         difference = np.abs(view.astype(int) - np.asarray(expected)).mean()
@@ -209,10 +209,10 @@ def test_shift_zoom_and_shear_go_where_they_should() -> None:
     dot[18:23, 18:23] = 255
     spec = ImageSpec((41, 41), 41, mean=(0, 0, 0))
     for row in range(20):
-        rng = generator((row,))
+        rng = generator(row)
         rng.uniform(0, 0)  # the angle
         dx, dy = rng.uniform(-0.3, 0.3) * 41, rng.uniform(-0.3, 0.3) * 41
-        view = image.augment(dot, spec, AugmentPolicy(affine=(0.3, 0, 0)), generator((row,)))[:, :, 0].astype(float)
+        view = image.augment(dot, spec, AugmentPolicy(affine=(0.3, 0, 0)), generator(row))[:, :, 0].astype(float)
         y, x = (np.average(np.arange(41), weights=view.sum(axis=axis)) for axis in (1, 0))
         assert abs(x - 20 - dx) < 0.6
         assert abs(y - 20 - dy) < 0.6
@@ -247,7 +247,7 @@ def test_other_channel_counts_keep_their_bands_together(channels: int) -> None:
 
 def test_an_own_callable_may_return_any_picture() -> None:
     for result in (Image.new("RGB", (99, 77)), np.zeros((40, 40, 3)), np.zeros((10, 12), np.uint8)):
-        assert image.augment(CANVAS, SPEC, lambda _c, _r, result=result: result, generator((1,))).shape == (40, 40, 3)
+        assert image.augment(CANVAS, SPEC, lambda _c, _r, result=result: result, generator(1)).shape == (40, 40, 3)
 
 
 def test_small_canvases_and_grey_ones_work() -> None:

@@ -6,8 +6,8 @@ import torch
 from sklearn.utils.class_weight import compute_class_weight, compute_sample_weight
 from torch import nn
 
+from headstart.core import keyed
 from headstart.core.errors import ConfigError
-from headstart.engine import keyed
 from headstart.engine.balance import class_weights, row_weights
 from headstart.tasks.classify import loss
 

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from headstart.core import keyed
 from headstart.core.errors import ConfigError, TrainingError
-from headstart.engine import finder, keyed
+from headstart.engine import finder
 
 LABELS = torch.arange(3).repeat(60)
 INPUTS = torch.tensor([[0.0, 2.0], [2.0, 0.0], [-2.0, -1.0]])[LABELS] + torch.randn(

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 from torchvision.transforms import v2
 
+from headstart.core import keyed
 from headstart.core.errors import ConfigError
-from headstart.engine import keyed
 from headstart.engine.mixing import Draw, Mixer, apply, cut
 from headstart.tasks.classify import loss
 

@@ -5,7 +5,6 @@ Shapes: B rows of a batch, C channels, H height, W width.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import os
 from collections import deque
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from headstart.core import registry
+from headstart.core import keyed, registry
 from headstart.data.store import Store
 
 
@@ -25,12 +24,6 @@ class Batch(NamedTuple):
     rows: np.ndarray  # (B,) int64, indices into the store
     inputs: np.ndarray  # (B, C, H, W) uint8, not yet normalised
     labels: np.ndarray  # (B,) int64
-
-
-def generator(key: tuple[int, ...]) -> np.random.Generator:
-    """The generator that belongs to ``key``: a pure function of its numbers, independent of every other key."""
-    digest = hashlib.blake2b(",".join(str(int(part)) for part in key).encode(), digest_size=16).digest()
-    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
 
 
 def occurrences(order: np.ndarray) -> np.ndarray:
@@ -84,7 +77,8 @@ def batches(
         else:
             keys = [(*key, int(row), int(times)) for row, times in zip(rows, seen[begin:], strict=False)]
             values = [
-                modality.augment(store[row], spec, augment, generator(own)) for row, own in zip(rows, keys, strict=True)
+                modality.augment(store[row], spec, augment, keyed.generator(*own))
+                for row, own in zip(rows, keys, strict=True)
             ]
         return Batch(rows, modality.collate(values), labels[rows])
 

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 
 from headstart.core.errors import TrainingError
+from headstart.core import keyed
 from headstart.core.events import Decision, Notice
-from headstart.engine import cache, features, keyed, streams
+from headstart.engine import cache, features, streams
 from headstart.engine.cache import CacheDecision, FeatureStore, FrontierCache
 from headstart.engine.features import Emit
 from headstart.engine.runtime import Runtime

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from headstart.core import interruption
+from headstart.core import interruption, keyed
 from headstart.core.errors import TrainingError
 from headstart.core.events import EpochDone, Event, Notice, Progress
-from headstart.engine import blame, groups, keyed, memory, optimisers, schedules
+from headstart.engine import blame, groups, memory, optimisers, schedules
 from headstart.engine.checkpoint import Checkpoints
 from headstart.engine.ema import EMA
 from headstart.engine.mixing import Mixer

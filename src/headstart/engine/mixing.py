@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from headstart.core import keyed
 from headstart.core.errors import ConfigError
-from headstart.engine import keyed
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from torch.utils._pytree import tree_map
 
+from headstart.core import keyed
 from headstart.data import loaders
 from headstart.data.augment import AugmentPolicy, policy
 from headstart.data.splits import Rows
 from headstart.data.store import Store
-from headstart.engine import keyed, memory
+from headstart.engine import memory
 from headstart.engine.cache import FrontierCache
 from headstart.engine.runtime import Runtime
 

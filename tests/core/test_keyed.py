@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from headstart.engine import keyed
+from headstart.core import keyed
 
 
 def test_the_same_key_gives_the_same_draws_and_keeps_no_state():
