@@ -18,6 +18,7 @@ from headstart.core.errors import ConfigError, Problem
 from headstart.core.layers import Layers
 from headstart.core.settings import Keys, Written, text_of
 from headstart.data.settings import DataSettings, SplitSettings
+from headstart.measure import metrics
 from headstart.stages import plans
 from headstart.stages.base import STRICT, Gate, Stage, as_mapping
 
@@ -181,6 +182,7 @@ def _checked(layers: Layers) -> Experiment:
         else:
             nearest = "" if key in ELSEWHERE else registry.suggest(key, [*_known(()), *ALIASES, *SHORT])
             problems.append(Problem(f"unknown setting{nearest}", key, ELSEWHERE.get(key, "")))
+    problems += metrics.problems(values.get("metric", "accuracy"))
     problems += _problems_of_plan(values.get("plan", plans.DEFAULT), training)
     built = {**values, "training": training, "places": places, "notes": tuple(layers.notes.values())}
     try:
@@ -209,8 +211,7 @@ def _with_place(problem: Problem, places: Mapping[str, str]) -> Problem:
     keys = settings.keys_of(problem.where)
     while keys and text_of(keys) not in places:
         keys = keys[:-1]
-    place = places.get(text_of(keys), "")
-    return replace(problem, what=f"{problem.what} ({place})") if place else problem
+    return replace(problem, what=f"{problem.what} ({places[text_of(keys)]})") if text_of(keys) in places else problem
 
 
 def _yield_to_later(root: Written) -> None:
@@ -219,8 +220,8 @@ def _yield_to_later(root: Written) -> None:
     def rank(place: str) -> int:
         return 0 if place.startswith("plan ") else 1 if re.search(r":\d+$", place) else 2
 
-    entries = root.value["plan"].value if "plan" in root.value else []
-    for entry in entries if isinstance(entries, list) else []:
+    plan = root.value["plan"].value if "plan" in root.value else []
+    for entry in plan if isinstance(plan, list) else []:
         stages = entry.value.values() if isinstance(entry, Written) and isinstance(entry.value, dict) else []
         for said in (stage.value for stage in stages if isinstance(stage.value, dict)):
             for key in [key for key in said if key in root.value and key not in _FIELDS]:

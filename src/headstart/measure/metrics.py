@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from headstart.core.errors import ConfigError, Problem
+from headstart.core.registry import suggest
 from headstart.measure import calibration, intervals
 from headstart.measure.intervals import Difference, Measured
 
@@ -164,13 +165,18 @@ def check(name: str) -> str:
     Raises:
         ConfigError: there is no such metric.
     """
-    if name in NAMES:
-        return name
-    import difflib
+    found = problems(name)
+    if found:
+        raise ConfigError(problems=found)
+    return name
 
-    near = difflib.get_close_matches(name, NAMES, n=1)
-    remedy = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(NAMES)}; or give a function"
-    raise ConfigError(problems=[Problem(f"unknown metric '{name}'", "metric", remedy)])
+
+def problems(metric: str | OwnMetric) -> list[Problem]:
+    """What is wrong with a metric's name, with the nearest known one."""
+    if not isinstance(metric, str) or metric in NAMES:
+        return []
+    remedy = f"known: {', '.join(NAMES)}; or give a function"
+    return [Problem(f"unknown metric '{metric}'{suggest(metric, NAMES)}", "metric", remedy)]
 
 
 def measure(metric: str | OwnMetric, labels: np.ndarray, probabilities: np.ndarray, *, seed: int = 0) -> Measured:

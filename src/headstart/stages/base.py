@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
@@ -30,7 +30,8 @@ class Gate:
 class Stage:
     """Settings that all methods share."""
 
-    name: str | None = None  # shown in tables and folder names; the method's name where None
+    # shown in tables and folder names; the method's name where None
+    name: Annotated[str, Field(pattern=r"^[\w-][\w.-]{0,63}$")] | None = None
     gate: Gate = field(default_factory=Gate)
 
     @property
@@ -75,7 +76,8 @@ class Training(Stage):
     class_weights: Literal["none", "balanced"] | dict[str, float] = "none"
     sampler: Literal["shuffle", "balanced"] = "shuffle"
     augment: Any = "standard"  # a preset's name, a mapping of policy fields, or the user's callable
-    views: int | Literal["live"] = "live"  # cached augmented views of the training rows, or fresh ones every epoch
+    # cached augmented views of the training rows, or fresh ones every epoch
+    views: Annotated[int, Field(ge=1, le=64)] | Literal["live"] = "live"
     bn: Literal["eval", "frozen_eval", "train"] = "frozen_eval"
     patience: int | None = Field(default=None, ge=1)  # epochs without improvement before stopping
     metric: str = "auto"  # what early stopping and the best epoch look at; auto: the validation loss

@@ -35,7 +35,7 @@ from headstart.models.model import Model
 from headstart.stages import gates, solver
 from headstart.stages.base import Stage, Training, as_mapping
 from headstart.stages.gates import Verdict
-from headstart.stages.learner import Learner
+from headstart.stages.learner import POOLED, Learner
 from headstart.stages.methods import probe, scratch
 from headstart.tasks.classify import Loss
 from headstart.workflows import outcomes
@@ -49,8 +49,12 @@ class Incumbent:
     """The model kept so far."""
 
     index: int
-    title: str
+    stage: Stage
     evaluation: Evaluation
+
+    @property
+    def title(self) -> str:
+        return self.stage.title
 
 
 @dataclass
@@ -87,12 +91,13 @@ class Course:
         )
         result = outcomes.result(self.model, index, stage, outcome, verdict, self.metric, time.monotonic() - started)
         if verdict.decision == "keep":
-            self._keep(Incumbent(index, stage.title, outcome.evaluation), stage)
+            self._keep(Incumbent(index, stage, outcome.evaluation), stage)
         if self.runtime.is_main:
             self._write(folder, result, outcome.evaluation, verdict)
         self.runtime.wait()
         if verdict.decision != "keep":
             self.model.load_state_dict(before)
+            self._prepare(self.incumbent.stage if self.incumbent else stage)
         self._announce(result, verdict)
         return verdict
 
@@ -108,7 +113,7 @@ class Course:
     def _probe(self, index: int, stage: Stage) -> Outcome:
         """Solve the head on cached features; only the head changes."""
         assert isinstance(stage, probe.Settings)
-        self.model.thaw(0)
+        self._prepare(stage)
         self._start(index, stage, f"the head, solved on {stage.views} view{'s' * (stage.views > 1)} of cached features")
         if not isinstance(self.model.head, heads.Linear):
             return self._train_head(index, stage)
@@ -116,7 +121,8 @@ class Course:
         of_class = balance.class_weights(self.train.rows.labels, self.model.classes, stage.class_weights)
         weights = None if of_class is None else torch.tensor(of_class)[labels]
         train = torch.cat([self.frontiers.pooled(self.train, view, stage.augment) for view in range(stage.views)])
-        val = self.frontiers.pooled(self.val)
+        with self.runtime.exactly():
+            val = self.frontiers.pooled(self.val)
         path = solver.solve_path(
             train,
             labels,
@@ -142,7 +148,8 @@ class Course:
         settings = stage.as_training()
         views = [self.frontiers.pooled(self.train, view, stage.augment) for view in range(stage.views)]
         cached = FrontierCache.of(torch.stack(views))
-        val = FrontierCache.of(self.frontiers.pooled(self.val)[None])
+        with self.runtime.exactly():
+            val = FrontierCache.of(self.frontiers.pooled(self.val)[None])
         return self._fit(index, settings, cached, val, None)
 
     def _train(self, index: int, stage: Stage) -> Outcome:
@@ -150,12 +157,16 @@ class Course:
         assert isinstance(stage, Training)
         if isinstance(stage, scratch.Settings):
             reinitialise(self.model, self.seed)
-        self.model.bn = "train" if isinstance(stage, scratch.Settings) else stage.bn
-        self.model.thaw(getattr(stage, "blocks", "all"))
+        self._prepare(stage)
         thawed = len(self.model.backbone.blocks) - self.model.frozen_prefix
         self._start(index, stage, f"{thawed} of {len(self.model.backbone.blocks)} blocks and the head")
         frontier = self.frontiers.of_stage(index, stage, self.train, self.val)
         return self._fit(index, stage, frontier.train, frontier.val, frontier.decision)
+
+    def _prepare(self, stage: Stage) -> None:
+        """What trains in a stage, and what BatchNorm does meanwhile: all that a model knows of the stage it is in."""
+        self.model.bn = stage.bn if isinstance(stage, Training) else "frozen_eval"
+        self.model.thaw(getattr(stage, "blocks", "all") if isinstance(stage, Training) else 0)
 
     def _fit(
         self,
@@ -172,6 +183,9 @@ class Course:
         mixer = None
         if stage.mixup or stage.cutmix:
             mixer = Mixer(stage.mixup, stage.cutmix, stage.mix_probability, len(self.model.classes))
+
+        # The frontier of a run in bf16 is in bf16 too; the answers that count are those of the saved model.
+        exact = val if val is not None and (self.runtime.precision == "fp32" or val.frontier == POOLED) else None
 
         def validate() -> Evaluation:
             return features.evaluate(self.model, self.val, self.runtime, batch_size=stage.batch_size, cache=val)
@@ -203,7 +217,11 @@ class Course:
         self.runtime.insist_equal(self.model, f"stage {stage.title}")
         rates = {group["depth"]: group["base_lr"] for group in chosen}
         details = {"history": loop.state.history, "best_epoch": loop.state.best_epoch + 1}
-        return Outcome(validate(), rates, loop.state.updates, loop.state.epoch, decision, details)
+        with self.runtime.exactly():
+            evaluation = features.evaluate(
+                self.model, self.val, self.runtime, batch_size=stage.batch_size, cache=exact, emit=self.emit
+            )
+        return Outcome(evaluation, rates, loop.state.updates, loop.state.epoch, decision, details)
 
     def _find_rate(self, job: Job, file: Path) -> None:
         """Scale the rates of a job to what sweeps find; written down before first use, replayed on resume."""
@@ -274,9 +292,10 @@ class Course:
             )
         stored = result["verdict"]
         if stored["decision"] == "keep":
+            self._prepare(stage)
             tensors = load_tensors(folder / "state" / "model.safetensors")
             self.model.load_state_dict(tensors, strict=False)
-            self._keep(Incumbent(index, stage.title, Evaluation.load(folder / "predictions.npz")), stage)
+            self._keep(Incumbent(index, stage, Evaluation.load(folder / "predictions.npz")), stage)
         self.emit(Notice("info", "stage-kept", f"stage {stage.title} is complete; its result is taken as it is"))
         return Verdict(stored["decision"], stored["reason"], stored["metric"], None, stored["incumbent"])
 

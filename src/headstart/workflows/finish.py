@@ -53,7 +53,8 @@ def conclude(run: Run, course: Course, decoded: Decoded, started: float, emit: E
     if decoded.splits.test is not None:
         with phase(emit, "test"):
             rows = decoded.unsealed(run, course.runtime)
-            test = features.evaluate(course.model, rows, course.runtime, batch_size=32, emit=emit)
+            with course.runtime.exactly():
+                test = features.evaluate(course.model, rows, course.runtime, batch_size=32, emit=emit)
     if not course.runtime.is_main:
         return
     if test is not None:
@@ -68,8 +69,8 @@ def conclude(run: Run, course: Course, decoded: Decoded, started: float, emit: E
             "best": course.incumbent.title,
             "metric": metrics.name_of(course.metric),
             "metrics": {
-                "val": val.as_json(course.metric),
-                "test": None if test is None else test.as_json(course.metric),
+                "val": val.with_temperature(temperature).as_json(course.metric),
+                "test": None if test is None else test.with_temperature(temperature).as_json(course.metric),
             },
             "temperature": temperature,
             "calibration": {

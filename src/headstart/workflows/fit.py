@@ -12,7 +12,7 @@ from headstart.core.events import Decision, Event, Notice
 from headstart.core.run import Run
 from headstart.stages import auto, budget, plans
 from headstart.stages.base import Stage, Training
-from headstart.workflows import choices, finish, folds, materials, space
+from headstart.workflows import choices, finish, folds, materials, preflight, space
 from headstart.workflows.choices import Choices
 from headstart.workflows.materials import Decoded, phase
 from headstart.workflows.places import open_run, recorder, remember_contents
@@ -90,6 +90,7 @@ def fit_rows(
     stages = choose_plan(experiment, model, decoded, emit)
     if runtime.is_main:
         space.insist(run, model, stages)
+    preflight.check(stages, model, decoded.splits.train.labels)
     chosen = choices.settle(run, runtime, model, decoded, stages, experiment, emit)
     course = _course(run, runtime, model, decoded, experiment, chosen, emit, started)
     if runtime.is_main and experiment.normalisation_check:

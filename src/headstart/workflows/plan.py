@@ -17,7 +17,7 @@ from headstart.core.errors import Problem
 from headstart.core.events import Event
 from headstart.stages import auto, budget, plans
 from headstart.stages.base import Stage, Training
-from headstart.workflows import materials
+from headstart.workflows import materials, preflight
 
 if TYPE_CHECKING:
     import torch
@@ -106,6 +106,7 @@ def plan(experiment: Experiment, *, data: Any = None, on_event: Callable[[Event]
         stages = experiment.stages()
     if isinstance(experiment.plan, str) and "epochs" not in experiment.training:
         stages = budget.repaired(stages, rows)
+    preflight.check(stages, model, collection.rows.labels[division.index["train"]])
     whole = _forward_seconds(model, inputs, 0)
     laid = tuple(_stage(model, stage, inputs, whole, rows, val) for stage in stages)
     problems = () if experiment.force else tuple(budget.starved(stages, rows))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headstart.core.errors import ArtefactError, DataError, Problem
-from headstart.core.events import Event, Progress
+from headstart.core.events import Event, Notice, Progress
 from headstart.core.run import Run
 from headstart.data.splits import Rows
 from headstart.measure.evaluation import Evaluation
@@ -120,7 +120,9 @@ class Classifier:
         return Predictions(found)
 
     def evaluate(self, rows: Rows, classes: Sequence[str], split: str, on_event: Emit | None = None) -> Evaluation:
-        """Logits on labelled rows whose classes are among the model's (in any order).
+        """What ``predict`` answers on labelled rows whose classes are among the model's (in any order).
+
+        Rows that cannot be read are left out, with a warning that names them.
 
         Raises:
             DataError: a class that the model does not know, or rows that cannot be read; all are named.
@@ -141,8 +143,12 @@ class Classifier:
             unreadable += [Problem(text, rows.names[row]) for row, text in problems.items()]
         if not done.any():
             raise DataError("no row could be read", problems=unreadable)
+        if unreadable and on_event is not None:
+            left = "; ".join(f"{problem.where} {problem.what}" for problem in unreadable[:5])
+            on_event(Notice("warning", "unreadable", f"{len(unreadable)} of {len(rows)} rows are left out: {left}"))
         kept = np.flatnonzero(done)
-        return Evaluation(split, kept, logits[kept], own[rows.labels[kept]], self.classes)
+        answers = Evaluation(split, kept, logits[kept], own[rows.labels[kept]], self.classes)
+        return answers.with_temperature(self.model.temperature)
 
     def embed(self, source: Any, on_event: Emit | None = None) -> tuple[np.ndarray, tuple[str, ...]]:
         """Features (N, D) float32 that the head sees, with the names of the rows; unreadable rows are left out."""
@@ -238,7 +244,7 @@ def evaluate(path: str | Path | Run, data: Any = None, *, on_event: Emit | None 
                 "this run has no test rows", where=str(run.path), remedy="give labelled data with --data"
             )
         run.count_test_read()
-        return Evaluation.load(file)
+        return Evaluation.load(file).with_temperature(run.read("result.json")["temperature"])
     from headstart.data import sources
 
     rows, classes = sources.read_labelled(data)

@@ -24,7 +24,7 @@ class Settings(Stage):
     def as_training(self) -> Training:
         """Settings to train a head that has no closed form (mlp, cosine) on the cached features, by gradient steps."""
         return Training(
-            name=self.name,
+            name=self.title,
             gate=self.gate,
             epochs=100,
             lr=1e-3,

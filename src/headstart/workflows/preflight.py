@@ -1,0 +1,58 @@
+"""What can be known to be wrong before the first stage: settings that do not fit this model or these classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headstart.core.errors import ConfigError, HeadstartError, Problem
+from headstart.stages.base import Stage, Training
+
+if TYPE_CHECKING:
+    from headstart.models.model import Model
+
+
+def check(stages: Sequence[Stage], model: Model, labels: np.ndarray) -> None:
+    """Try every setting that depends on the backbone, the classes or a registry.
+
+    Raises:
+        ConfigError: all that cannot work, each with the stage it stands in.
+    """
+    problems: list[Problem] = []
+    for index, stage in enumerate(stages):
+        for setting, trial in _trials(stage, model, labels):
+            try:
+                trial()
+            except HeadstartError as error:
+                where = f"plan[{index}].{stage.title}.{setting}"
+                problems += [Problem(each.what, where, each.remedy) for each in error.problems]
+    if problems:
+        raise ConfigError("the plan does not fit the model or the data", problems=problems)
+
+
+def rates(stage: Training) -> dict[str, Any]:
+    """The settings of a stage that say which depth trains at which rate."""
+    return {name: getattr(stage, name) for name in ("lr", "head_multiple", "layer_decay", "rates")}
+
+
+def _trials(stage: Stage, model: Model, labels: np.ndarray) -> list[tuple[str, Callable[[], Any]]]:
+    """Settings by name, each with a call that fails where it cannot be used."""
+    from headstart.data.augment import policy
+    from headstart.engine import balance, groups
+    from headstart.measure import metrics
+
+    weights = getattr(stage, "class_weights", "none")
+    trials: list[tuple[str, Callable[[], Any]]] = [
+        ("augment", partial(policy, getattr(stage, "augment", None))),
+        ("class_weights", partial(balance.class_weights, labels, model.classes, weights)),
+    ]
+    for setting, metric in (("gate.metric", stage.gate.metric), ("metric", getattr(stage, "metric", "auto"))):
+        if metric != "auto":
+            trials.append((setting, partial(metrics.check, metric)))
+    if isinstance(stage, Training):
+        trials.append(("blocks", partial(model.thaw, getattr(stage, "blocks", "all"))))
+        trials.append(("rates", partial(groups.rates_by_depth, model.backbone.blocks, **rates(stage))))
+    return trials
