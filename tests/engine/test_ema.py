@@ -6,7 +6,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from headstart.core.errors import ArtefactError, ConfigError
-from headstart.engine.ema import EMA, finite, tracked
+from headstart.engine.ema import EMA, finite
 
 
 class Point(nn.Module):
@@ -68,10 +68,19 @@ def test_buffers_are_averaged_and_counters_copied():
     assert ema.averages["1.num_batches_tracked"] == 7
 
 
-def test_what_is_frozen_is_not_tracked():
-    model = network()
-    model[1].requires_grad_(False)
-    assert set(tracked(model)) == {"0.weight", "0.bias", "3.weight", "3.bias"}
+@pytest.mark.parametrize("bn", ["frozen_eval", "eval", "train"])
+def test_what_is_frozen_has_no_average_and_what_moves_has_one(model, bn):
+    """Statistics of frozen BatchNorm follow the data under the policy ``train``, and under no other."""
+    net = model()
+    net.bn = bn
+    net.thaw(1)
+    net.eval()
+    averages = set(EMA(net).averages)
+    assert not any(part.training for part in net.modules()), "asking has changed the modes"
+    trains = {name for name, parameter in net.named_parameters() if parameter.requires_grad}
+    assert {name for name in averages if name in dict(net.named_parameters())} == trains
+    assert ("backbone.module.stem.1.running_mean" in averages) == (bn == "train")
+    assert any("running_mean" in name for name in averages), "the thawed block has BatchNorm too"
 
 
 @pytest.mark.parametrize("place", ["0.weight", "1.running_var"])

@@ -77,9 +77,13 @@ def test_accumulation_equals_the_large_batch(loop, model, accumulate):
         assert torch.allclose(a.grad, b.grad, atol=1e-6)
 
 
-def test_the_best_epoch_is_restored(loop):
-    """Validation says that the second of four epochs was the best: its weights are what is left."""
-    training = loop(settings(epochs=4))
+@pytest.mark.parametrize("blocks", [1, "all"])
+@pytest.mark.parametrize("bn", ["frozen_eval", "train", "eval"])
+def test_the_best_epoch_is_restored(loop, model, bn, blocks):
+    """Validation says that the second of four epochs was the best: its weights and statistics are what is left."""
+    net = model()
+    net.bn = bn
+    training = loop(settings(epochs=4), net=net, blocks=blocks)
     sure = iter([1.0, 3.0, 2.0, 0.5])
     training.job.validate = lambda: Evaluation(
         "val", np.arange(3), np.eye(3) * next(sure), np.arange(3), ("a", "b", "c")
@@ -91,6 +95,29 @@ def test_the_best_epoch_is_restored(loop):
     assert [improved for improved, _ in seen] == [True, True, False, False]
     assert same(weights(training.job.learner.model), seen[1][1])
     assert not same(seen[1][1], seen[3][1])
+
+
+@pytest.mark.parametrize("ema", [None, 0.9])
+@pytest.mark.parametrize("bn", ["frozen_eval", "train", "eval"])
+def test_with_some_blocks_frozen_a_resumed_stage_ends_bit_for_bit_too(loop, model, tmp_path, monkeypatch, bn, ema):
+    """Statistics of frozen BatchNorm that move (``bn: train``) are saved, kept with the best epoch, and averaged."""
+
+    def net():
+        one = model()
+        one.bn = bn
+        return one
+
+    recipe = settings(epochs=3, ema=ema)
+    whole = loop(recipe, net=net(), blocks=1)
+    list(whole.run())
+    monkeypatch.setattr(loops, "CHECKPOINT_SECONDS", -1.0)
+    broken = loop(recipe, net=net(), blocks=1, folder=tmp_path)
+    for event in broken.run():
+        if getattr(event, "done", 0) == 6:
+            break
+    resumed = loop(recipe, net=net(), blocks=1, folder=tmp_path)
+    list(resumed.run())
+    assert same(weights(resumed.job.learner.model), weights(whole.job.learner.model))
 
 
 def test_patience_stops_and_says_so(loop):

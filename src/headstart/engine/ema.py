@@ -12,10 +12,11 @@ import torch
 from torch import nn
 
 from headstart.core.errors import ArtefactError, ConfigError
+from headstart.engine.moving import moving
 
 
 class EMA:
-    """Averages of the trainable parameters and of the buffers beside them (BatchNorm's running statistics).
+    """Averages of what can move in a module as it is now: see ``moving`` (BatchNorm's running statistics are in it).
 
     What is frozen equals its average and is not kept twice. Update t (from 1) averages with the decay
     min(``decay``, (1 + t) / (10 + t)), so that the random start is soon forgotten.
@@ -27,7 +28,7 @@ class EMA:
         self.decay = decay
         self.updates = 0
         self.skipped = 0
-        self.averages = {name: value.detach().clone() for name, value in tracked(module).items()}
+        self.averages = {name: value.detach().clone() for name, value in moving(module).items()}
 
     def decay_at(self, update: int) -> float:
         """Decay of the ``update``-th update, counted from 1."""
@@ -36,7 +37,7 @@ class EMA:
     @torch.no_grad()
     def update(self, module: nn.Module) -> bool:
         """Take the module's present values in; False (and nothing changes) where one of them is not finite."""
-        values = {name: value.detach() for name, value in tracked(module).items()}
+        values = {name: value.detach() for name, value in self._values(module).items()}
         floating = [name for name, value in values.items() if value.is_floating_point()]
         if not finite([values[name] for name in floating]):
             self.skipped += 1
@@ -52,19 +53,19 @@ class EMA:
     @torch.no_grad()
     def copy_to(self, module: nn.Module) -> None:
         """Write the averages into the module."""
-        for name, value in tracked(module).items():
+        for name, value in self._values(module).items():
             value.copy_(self.averages[name])
 
     @contextmanager
     def applied(self, module: nn.Module) -> Iterator[None]:
         """The module holds the averages inside (for evaluation, for saving), and its own values again afterwards."""
-        own = {name: value.detach().clone() for name, value in tracked(module).items()}
+        own = {name: value.detach().clone() for name, value in self._values(module).items()}
         self.copy_to(module)
         try:
             yield
         finally:
             with torch.no_grad():
-                for name, value in tracked(module).items():
+                for name, value in self._values(module).items():
                     value.copy_(own[name])
 
     def state_tensors(self) -> dict[str, torch.Tensor]:
@@ -85,13 +86,10 @@ class EMA:
             value.copy_(tensors[f"average/{name}"])
         self.updates, self.skipped = (int(count) for count in tensors["counters"])
 
-
-def tracked(module: nn.Module) -> dict[str, torch.Tensor]:
-    """Trainable parameters, and the buffers of the modules that own one of them, by name."""
-    names = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
-    owners = {name.rpartition(".")[0] for name in names}
-    buffers = {name: value for name, value in module.named_buffers() if name.rpartition(".")[0] in owners}
-    return {**names, **buffers}
+    def _values(self, module: nn.Module) -> dict[str, torch.Tensor]:
+        """The module's own tensors of which there is an average."""
+        own = module.state_dict(keep_vars=True)
+        return {name: own[name] for name in self.averages}
 
 
 def finite(tensors: list[torch.Tensor]) -> bool:

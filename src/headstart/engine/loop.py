@@ -21,6 +21,7 @@ from headstart.engine import blame, groups, memory, optimisers, schedules
 from headstart.engine.checkpoint import Checkpoints
 from headstart.engine.ema import EMA
 from headstart.engine.mixing import Mixer
+from headstart.engine.moving import moving
 from headstart.engine.runtime import Runtime
 from headstart.engine.streams import Stream, Update
 from headstart.measure import metrics
@@ -247,11 +248,11 @@ class Loop:
         return reason
 
     def _snapshot(self) -> dict[str, torch.Tensor]:
-        """What this stage changes: trainable parameters and the buffers beside them, averaged where there is an EMA."""
+        """Copies of what this stage changes, averaged where there is an EMA."""
         if self.ema is not None:
             with self.ema.applied(self.job.learner):
-                return trained_tensors(self.job.learner)
-        return trained_tensors(self.job.learner)
+                return _copies(self.job.learner)
+        return _copies(self.job.learner)
 
     def _put(self, tensors: dict[str, torch.Tensor]) -> None:
         own = dict(self.job.learner.state_dict(keep_vars=True))
@@ -265,7 +266,7 @@ class Loop:
             job.runtime.wait()
             return
         optimizer, settings = optimisers.state_tensors(self.optimizer)
-        tensors = {f"now/{name}": value for name, value in trained_tensors(job.learner).items()}
+        tensors = {f"now/{name}": value for name, value in _copies(job.learner).items()}
         tensors.update({f"best/{name}": value for name, value in self.best.items()})
         tensors.update({f"optimizer/{name}": value for name, value in optimizer.items()})
         if self.ema is not None:
@@ -298,16 +299,8 @@ class Loop:
         yield Notice("info", "resumed", f"resumed at epoch {self.state.epoch + 1}, update {self.state.updates + 1}")
 
 
-def trained_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
-    """Copies of the trainable parameters, and of the buffers of modules that are not frozen."""
-    found = {name: p.detach().clone() for name, p in module.named_parameters() if p.requires_grad}
-    persistent = set(module.state_dict())
-    for prefix, part in module.named_modules():
-        if any(p.requires_grad for p in part.parameters(recurse=False)):
-            for name, buffer in part.named_buffers(prefix, recurse=False):
-                if name in persistent:
-                    found[name] = buffer.detach().clone()
-    return found
+def _copies(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in moving(module).items()}
 
 
 def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
