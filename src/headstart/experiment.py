@@ -184,9 +184,9 @@ def _checked(layers: Layers) -> Experiment:
             problems.append(Problem(f"unknown setting{nearest}", key, ELSEWHERE.get(key, "")))
     problems += metrics.problems(values.get("metric", "accuracy"))
     problems += _problems_of_plan(values.get("plan", plans.DEFAULT), training)
-    built = {**values, "training": training, "places": places, "notes": tuple(layers.notes.values())}
+    values |= {"training": training, "places": places, "notes": tuple(layers.notes.values())}
     try:
-        experiment = TypeAdapter(Experiment).validate_python(built)
+        experiment = TypeAdapter(Experiment).validate_python(values)
     except ValidationError as error:
         problems += settings.problems_from(error.errors(), known=_known)
     if layers.problems or problems:
@@ -196,11 +196,9 @@ def _checked(layers: Layers) -> Experiment:
 
 
 def _problems_of_plan(plan: Any, training: Mapping[str, Any]) -> list[Problem]:
-    try:
-        if plan == "auto":  # any plan may be chosen: a setting has to fit one of them
-            plans.override([stage for stages in plans.PLANS.values() for stage in stages], training)
-        else:
-            plans.override(plans.parse(plan), training)
+    try:  # auto may choose any plan: a setting has to fit one of them
+        every = [stage for stages in plans.PLANS.values() for stage in stages]
+        plans.override(every if plan == "auto" else plans.parse(plan), training)
     except ConfigError as error:
         return list(error.problems)
     return []
