@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from headstart.core.errors import ConfigError
-from headstart.models import heads
+from headstart.models import backbone, fresh, heads
 from headstart.models.backbone import SourceHead
+from headstart.models.model import Model
 
 LABELS = ("tench", "hotdog, hot dog, red hot", "ant, emmet, pismire", "bee", "African elephant", "tabby, tabby cat")
 
@@ -91,8 +92,12 @@ def test_mistakes_are_named(arguments: dict[str, object], words: str) -> None:
     assert words in str(caught.value)
 
 
-def test_a_solved_classifier_becomes_a_head() -> None:
-    weight, bias, features = torch.randn(3, 4), torch.randn(3), torch.randn(2, 4)
-    head = heads.from_weights(weight, bias, dropout=0.1)
-    assert torch.allclose(head.eval()(features), features @ weight.T + bias, atol=1e-6)
-    assert head.dropout.p == 0.1
+@pytest.mark.parametrize("kind", heads.KINDS)
+def test_a_head_drawn_anew_is_the_one_its_seed_builds(kind: str) -> None:
+    head = heads.build(kind, 4, 3, hidden=5, seed=1)
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.fill_(7.0)
+    fresh.reinitialise(Model(backbone.load("builtin/tiny", image_size=32, pretrained=False), head, "abc"), 1)
+    wanted = heads.build(kind, 4, 3, hidden=5, seed=2).state_dict()
+    assert all(torch.equal(value, wanted[name]) for name, value in head.state_dict().items())

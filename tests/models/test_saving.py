@@ -57,6 +57,30 @@ def test_loading_needs_only_the_folder(name: str, tmp_path: Path, monkeypatch: p
     assert again.backbone.origin == model.backbone.origin
 
 
+def golden(folder: Path) -> np.ndarray:
+    with np.load(folder / "golden.npz") as stored:
+        return stored["logits"]
+
+
+def test_golden_logits_are_exact_whatever_training_was_fast_in(saved: Path, tmp_path: Path) -> None:
+    model = Model.load(saved)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        folder = model.save(tmp_path / "fast")
+    assert np.array_equal(golden(folder), golden(saved))
+    model.double().save(tmp_path / "double")
+    assert np.array_equal(golden(tmp_path / "double"), golden(saved))
+    assert next(model.parameters()).dtype == torch.float64, "the caller's model was changed"
+
+
+@pytest.mark.gpu
+def test_golden_logits_of_a_model_on_an_accelerator_are_those_of_the_cpu(tmp_path: Path) -> None:
+    model = model_of("builtin/tiny", tmp_path)
+    model.save(tmp_path / "here")
+    model.to("cuda").save(tmp_path / "there")
+    assert np.array_equal(golden(tmp_path / "there"), golden(tmp_path / "here"))
+    assert next(model.parameters()).is_cuda
+
+
 @pytest.mark.parametrize("kind", heads.KINDS)
 def test_every_head_is_saved(kind: str, tmp_path: Path) -> None:
     model = model_of("builtin/tiny", tmp_path, kind)

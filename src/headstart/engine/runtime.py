@@ -7,7 +7,6 @@ with one optimizer, and its loss is the forward of what is wrapped: anything els
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -17,6 +16,7 @@ import torch
 from torch import nn
 
 from headstart.core.errors import ConfigError, TrainingError
+from headstart.models import identity
 
 
 class Runtime:
@@ -132,8 +132,8 @@ class Runtime:
         """
         if self.world == 1:
             return
-        own = torch.frombuffer(bytearray(_fingerprint(module)), dtype=torch.uint8).to(self.device)
-        found = self._open().gather(own).view(self.world, -1)
+        raw = bytearray.fromhex(identity.digest(module.state_dict().items()))
+        found = self._open().gather(torch.frombuffer(raw, dtype=torch.uint8).to(self.device)).view(self.world, -1)
         apart = [rank for rank in range(self.world) if not torch.equal(found[rank], found[0])]
         if apart:
             raise TrainingError(
@@ -173,15 +173,6 @@ class Runtime:
             self._accelerator = Accelerator(cpu=cpu, mixed_precision="no", kwargs_handlers=[kept])
             self.device = self._accelerator.device
         return self._accelerator
-
-
-def _fingerprint(module: nn.Module) -> bytes:
-    """SHA-256 over names and bytes of all parameters and buffers."""
-    digest = hashlib.sha256()
-    for name, value in module.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.digest()
 
 
 def choose_device(name: str) -> torch.device:

@@ -5,7 +5,6 @@ Shapes: B rows, C channels, H height, W width, D features, S classes of the sour
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from headstart.core.errors import BackboneError
 from headstart.models import blocks as chains
-from headstart.models import resume
+from headstart.models import identity, resume
 
 
 @dataclass(frozen=True)
@@ -155,13 +154,8 @@ class Backbone(nn.Module):
         return tuple(name for name, _ in self.module.named_parameters() if not name.startswith(prefixes))
 
     def weights_hash(self) -> str:
-        """SHA-256 over every parameter and buffer of the network, by which features kept between runs are keyed."""
-        digest = hashlib.sha256()
-        for name, value in sorted(self.module.state_dict().items()):
-            plain = value.detach().to("cpu").contiguous()
-            digest.update(f"{name}|{plain.dtype}|{tuple(plain.shape)}|".encode())
-            digest.update(plain.reshape(-1).view(torch.uint8).numpy())
-        return digest.hexdigest()
+        """SHA-256 over every parameter and saved buffer of the network; ``identity.answers`` tells its forward."""
+        return identity.digest(sorted(self.module.state_dict().items()))
 
     def verify(self, inputs: Tensor) -> Verification:
         """Prove the blocks on one batch (B >= 2): each is called once, in order, and resuming from it is bit-equal.

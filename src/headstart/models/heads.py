@@ -120,20 +120,16 @@ class Cosine(Head):
         super().__init__()
         self.dropout = nn.Dropout(dropout)
         self.last = nn.Linear(feature_dim, num_classes, bias=False)
-        self.scale = nn.Parameter(torch.tensor(10.0))
+        self.scale = nn.Parameter(torch.empty(()))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """The scale as it starts; the directions are reset by their own layer."""
+        nn.init.constant_(self.scale, 10.0)
 
     def forward(self, features: Tensor) -> Tensor:
         directions = nn.functional.normalize(self.last.weight, dim=1)
         return self.scale * nn.functional.linear(nn.functional.normalize(self.dropout(features), dim=1), directions)
-
-
-def from_weights(weight: Tensor, bias: Tensor, *, dropout: float = 0.0) -> Linear:
-    """The linear head of a solved classifier: weight (K, D), bias (K,)."""
-    head = Linear(weight.shape[1], weight.shape[0], dropout)
-    with torch.no_grad():
-        head.last.weight.copy_(weight)
-        head.last.bias.copy_(bias)
-    return head
 
 
 def matches(classes: Sequence[str], labels: Sequence[str]) -> dict[str, int]:

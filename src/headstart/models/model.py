@@ -5,18 +5,17 @@ Shapes: B rows, C channels, H height, W width, D features, K classes.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from headstart.core.errors import ConfigError
+from headstart.models import identity
 from headstart.models.backbone import Backbone
 from headstart.models.heads import Head
 
@@ -128,16 +127,14 @@ class Model(nn.Module):
         Equal before and after a stage, or something frozen moved. BatchNorm statistics are left out where the policy
         lets them move ("train").
         """
-        digest = hashlib.sha256()
-        for name, parameter in self.named_parameters():
-            if not parameter.requires_grad:
-                _feed(digest, name, parameter)
+        frozen: list[tuple[str, Tensor]] = [
+            (name, parameter) for name, parameter in self.named_parameters() if not parameter.requires_grad
+        ]
         for name, part in self._frozen_modules():
             if self.bn == "train" and isinstance(part, _BatchNorm):
                 continue
-            for buffer_name, buffer in part.named_buffers(recurse=False):
-                _feed(digest, f"{name}.{buffer_name}", buffer)
-        return digest.hexdigest()
+            frozen += [(f"{name}.{buffer_name}", buffer) for buffer_name, buffer in part.named_buffers(recurse=False)]
+        return identity.digest(frozen)
 
     def save(self, folder: str | Path, **extra: Any) -> Path:
         """Write the model's folder (see ``saving.save``)."""
@@ -216,9 +213,3 @@ def _settle(backbone: Backbone) -> None:
 def _count(row: list[int], parameter: nn.Parameter) -> None:
     row[1] += parameter.numel()
     row[2] += parameter.numel() if parameter.requires_grad else 0
-
-
-def _feed(digest: Any, name: str, value: Tensor) -> None:
-    plain = value.detach().to("cpu").contiguous()
-    digest.update(f"{name}|{plain.dtype}|{tuple(plain.shape)}|".encode())
-    digest.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes())

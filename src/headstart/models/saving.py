@@ -10,6 +10,7 @@ Shapes: B rows, C channels, H height, W width, K classes.
 
 from __future__ import annotations
 
+import copy
 import importlib
 import os
 import re
@@ -28,7 +29,7 @@ from headstart.core import manifest
 from headstart.core.errors import ArtefactError, HeadstartError
 from headstart.core.storage import placed
 from headstart.data.modalities.image import ImageSpec
-from headstart.models import heads, resume, weights
+from headstart.models import heads, identity, resume, weights
 from headstart.models.backbone import Backbone, Origin
 from headstart.models.card import card
 from headstart.models.model import Model
@@ -181,15 +182,21 @@ def _write(model: Model, draft: Path, examples: Tensor | None, notes: str) -> No
     manifest.write_json(draft / "headstart.json", _facts(model, native))
     manifest.write_json(draft / "labels.json", {"classes": list(model.classes)})
     manifest.write_json(draft / "preprocess.json", {"modality": "image", "spec": model.backbone.spec.to_json()})
-    inputs = noise(model.backbone.spec) if examples is None else examples.cpu()
-    with resume.evaluating(model), torch.no_grad():
-        device = next(model.parameters()).device
-        logits = model(inputs.to(device)).float().cpu()
+    inputs = identity.noise(model.backbone.spec) if examples is None else examples.cpu()
+    logits = _reference(model, inputs)
     with placed(draft / "golden.npz"):
         np.savez_compressed(draft / "golden.npz", inputs=inputs.numpy(), logits=logits.numpy())
     library = importlib.import_module(f"headstart.models.backbones.{model.backbone.architecture['library']}")
     opened_by = library.write_native(model, draft) if native and hasattr(library, "write_native") else ""
     manifest.write_text(draft / "README.md", card(model, opened_by, notes))
+
+
+def _reference(model: Model, inputs: Tensor) -> Tensor:
+    """Logits (B, K) in fp32 on the CPU, as every later load computes them; the model stays where and as it is."""
+    plain = all((value.device.type, value.dtype) == ("cpu", torch.float32) for value in model.parameters())
+    exact = model if plain else copy.deepcopy(model).cpu().float()
+    with resume.evaluating(exact), torch.no_grad(), torch.autocast("cpu", enabled=False):
+        return exact(inputs).float()
 
 
 def _facts(model: Model, native: bool) -> dict[str, Any]:
@@ -277,10 +284,3 @@ def _check_golden(model: Model, folder: Path) -> None:
             where=str(folder),
             remedy="use the library versions that headstart.json names",
         )
-
-
-def noise(spec: ImageSpec, rows: int = 2) -> Tensor:
-    """The same soft random pictures each time, uint8 (B, C, H, W)."""
-    generator = torch.Generator().manual_seed(0)
-    coarse = torch.rand(rows, spec.channels, 8, 8, generator=generator)
-    return (nn.functional.interpolate(coarse, size=tuple(spec.size), mode="nearest") * 255).to(torch.uint8)
