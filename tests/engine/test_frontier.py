@@ -11,6 +11,8 @@ from headstart.engine import cache, features
 from headstart.engine.cache import FeatureStore, FrontierCache
 from headstart.engine.frontier import Frontiers
 from headstart.engine.runtime import Runtime
+from headstart.models import backbone, heads
+from headstart.models.model import Model
 from headstart.stages.base import Training
 from headstart.stages.learner import POOLED
 
@@ -132,6 +134,61 @@ def test_kept_features_never_serve_another_question(frontiers, examples, model, 
     said: list = []
     frontiers(net, kept=kept, said=said).pooled(other)
     assert not any(isinstance(event, Notice) for event in said)
+
+
+class Pooling(torch.nn.Module):
+    """One convolution, pooled in one of two ways: the weights do not tell which."""
+
+    def __init__(self, pool):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 8, 3)
+        self.pool = pool
+
+    def forward(self, inputs, scale=1.0):
+        return self.pool(self.conv(inputs), dim=(2, 3)) * scale
+
+
+def pooling(pool=torch.mean):
+    torch.manual_seed(0)
+    return Model(backbone.load(Pooling(pool), image_size=32), heads.build("linear", 8, 3), "abc")
+
+
+@pytest.mark.parametrize("change", ["", "forward", "call", "architecture", "torch", "decoder"])
+def test_features_are_kept_for_one_forward_by_one_version(frontiers, examples, tmp_path, monkeypatch, change):
+    from headstart.data.modalities import image
+
+    kept = FeatureStore(tmp_path, 10**9)
+    frontiers(pooling(), kept=kept).pooled(examples())
+    net = pooling(torch.amax if change == "forward" else torch.mean)
+    assert net.backbone.weights_hash() == pooling().backbone.weights_hash()
+    if change == "call":
+        net.backbone.call = {"scale": 1.0}
+    elif change == "architecture":
+        net.backbone.architecture["name"] = "another"
+    elif change == "torch":
+        monkeypatch.setattr(torch, "__version__", "9.9")
+    elif change == "decoder":
+        monkeypatch.setattr(image, "version", "another")
+    said: list = []
+    frontiers(net, kept=kept, said=said).pooled(examples())
+    assert any(isinstance(event, Notice) for event in said) == (change == "")
+
+
+def test_nothing_is_kept_of_a_function_of_the_users(frontiers, examples, model, tmp_path):
+    class Darker:
+        def __init__(self, by):
+            self.by = by
+
+        def __call__(self, canvas, _rng):
+            return canvas // self.by
+
+        def __repr__(self):
+            return "Darker()"
+
+    kept = FeatureStore(tmp_path, 10**9)
+    found = [frontiers(model(), kept=kept).pooled(examples(), 1, Darker(by)) for by in (1, 4)]
+    assert not torch.equal(*found)
+    assert not list(tmp_path.glob("*.safetensors"))
 
 
 def test_the_oldest_features_leave_when_the_store_is_full(tmp_path):

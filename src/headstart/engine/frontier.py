@@ -8,20 +8,21 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
 import torch
 
+from headstart.core import keyed, registry
 from headstart.core.errors import TrainingError
-from headstart.core import keyed
 from headstart.core.events import Decision, Notice
 from headstart.engine import cache, features, streams
 from headstart.engine.cache import CacheDecision, FeatureStore, FrontierCache
 from headstart.engine.features import Emit
 from headstart.engine.runtime import Runtime
 from headstart.engine.streams import Examples, augmentation
-from headstart.models import inference, resume
+from headstart.models import identity, inference, resume
 from headstart.models.backbone import Backbone
 from headstart.models.model import Model
 from headstart.stages.base import Training
@@ -54,8 +55,21 @@ class Frontiers:
 
     @cached_property
     def origin(self) -> str:
-        """SHA-256 of the backbone's weights as they are (see ``renew``); features of earlier runs are keyed by it."""
-        return self.model.backbone.weights_hash()
+        """What makes the backbone's features, as it is (see ``renew``); features of earlier runs are keyed by it.
+
+        Its weights, how it is called and by which libraries, and what it answers to one fixed batch: that tells a
+        changed forward too, such as another pooling of an own module under the same weights.
+        """
+        backbone = self.model.backbone
+        library = str(backbone.architecture.get("library"))
+        told = {
+            "weights": backbone.weights_hash(),
+            "architecture": backbone.architecture,
+            "call": backbone.call,
+            "versions": [torch.__version__, _version(library)],
+            "answers": identity.digest([("noise", identity.answers(backbone))]),
+        }
+        return json.dumps(told, sort_keys=True, default=str)
 
     def renew(self) -> None:
         """The backbone has other weights now: whatever was derived from those before is forgotten."""
@@ -65,8 +79,9 @@ class Frontiers:
     def pooled(self, examples: Examples, view: int = 0, augment: Any = None) -> torch.Tensor:
         """Pooled features (N, D) of one view; view 0 is the plain picture."""
         chosen = None if view == 0 else augmentation(augment)
+        kept = None if callable(chosen) else self.kept  # nobody can tell one function of the user's from another
         key = self._key(examples, chosen, view)
-        found = self.kept.read(key) if self.kept else None
+        found = kept.read(key) if kept else None
         if found is not None and len(found) == len(examples):
             self.emit(Notice("info", "features-kept", f"features of {examples.split} are kept from an earlier run"))
             return found
@@ -79,8 +94,8 @@ class Frontiers:
             raise TrainingError(
                 what, where=examples.split, remedy="precision=fp32, or another backbone; see these rows"
             )
-        if self.kept and self.runtime.is_main:
-            self.kept.write(key, found)
+        if kept and self.runtime.is_main:
+            kept.write(key, found)
         return found
 
     def _faster(self, examples: Examples) -> Backbone:
@@ -148,4 +163,13 @@ class Frontiers:
     def _key(self, examples: Examples, augment: Any, view: int) -> str:
         seen = "plain" if augment is None else repr((augment, view, self.seed))
         spec = json.dumps(examples.spec.to_json(), sort_keys=True)
-        return f"{keyed.digest(self.origin, spec, examples.fingerprint, self.runtime.precision, seen):032x}"
+        modality = registry.find("headstart.data.modalities", examples.store.modality)
+        rows = (modality.name, modality.version, spec, examples.fingerprint)
+        return f"{keyed.digest(self.origin, *rows, self.runtime.precision, seen):032x}"
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # built in, or the user's own
+        return ""

@@ -27,7 +27,7 @@ def digest(named: Iterable[tuple[str, Tensor]]) -> str:
     for name, value in named:
         plain = value.detach().to("cpu").contiguous()
         found.update(f"{name}|{plain.dtype}|{tuple(plain.shape)}|".encode())
-        found.update(plain.reshape(-1).view(torch.uint8).numpy())
+        found.update(plain.reshape(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()
 
 
