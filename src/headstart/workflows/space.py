@@ -37,8 +37,8 @@ def needed(model: Model, stages: Sequence[Stage]) -> int:
 
 def checkpoint(model: Model, stage: Training) -> int:
     """Bytes of one checkpoint: the weights now, the best, the moments of the optimizer, the average."""
-    from headstart.engine.loop import trained_tensors
+    from headstart.engine.moving import moving
 
     model.thaw(getattr(stage, "blocks", "all"))
-    size = sum(value.nbytes for value in trained_tensors(model).values())
+    size = sum(value.nbytes for value in moving(model).values())
     return size * (2 + (1 if stage.optimizer == "sgd" else 2) + (1 if stage.ema else 0))
