@@ -47,6 +47,7 @@ def main() -> None:
         accuracy,
         aug_transforms,
         imagenet_stats,
+        params,
         set_seed,
         vision_learner,
     )
@@ -73,7 +74,12 @@ def main() -> None:
         network.load_state_dict(load_file(chosen.weights))
         return nn.Sequential(network.features, nn.AdaptiveAvgPool2d(1))  # fastai cuts before the last pooling module
 
-    learner = vision_learner(loaders, architecture, pretrained=False, metrics=accuracy)
+    def thirds(model: nn.Sequential) -> list:
+        """Early body, late body, head, as fastai divides ResNets: by default an unknown body is one slow group."""
+        blocks = model[0][0]
+        return [params(blocks[:7]), params(blocks[7:]), params(model[1:])]
+
+    learner = vision_learner(loaders, architecture, pretrained=False, metrics=accuracy, splitter=thirds)
     ready = time.perf_counter() - STARTED
     learner.fine_tune(chosen.epochs, base_lr=chosen.lr, freeze_epochs=chosen.freeze_epochs)
     trained = time.perf_counter() - STARTED
