@@ -262,6 +262,17 @@ def test_preview_is_a_small_upright_jpeg() -> None:
     assert shown.size == (18, 24)
 
 
+@pytest.mark.parametrize(("bands", "seen"), [(1, [0, 0, 0]), (2, [0, 0, 0]), (3, [0, 1, 2]), (5, [0, 1, 2])])
+def test_preview_shows_what_bands_it_can(bands: int, seen: list[int]) -> None:
+    import torch
+
+    levels = np.array([250, 20, 130, 90, 60], np.uint8)
+    value = np.broadcast_to(levels[:bands], (30, 30, bands))
+    for item in (value, torch.from_numpy(value.transpose(2, 0, 1).copy())):
+        shown = np.asarray(opened(image.preview(item, 24)))
+        assert np.abs(shown.astype(int) - levels[seen]).max() <= 3
+
+
 def test_harmless_warnings_keep_a_jpeg_and_harmful_ones_refuse_it() -> None:
     data = corpus.encoded(corpus.picture())
     padded = data[:-2] + bytes(30) + data[-2:]  # bytes that nobody needs, before the end

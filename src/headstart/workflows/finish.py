@@ -62,7 +62,7 @@ def conclude(run: Run, course: Course, decoded: Decoded, started: float, emit: E
     final = test if test is not None else val
     with phase(emit, "save"):
         _save_model(run, course, decoded, temperature)
-        previews(run, final, decoded)
+        previews(run, final, decoded, emit)
     run.write(
         "result.json",
         {
@@ -100,7 +100,7 @@ def report(run: Run) -> None:
     page.write(run)
 
 
-def previews(run: Run, evaluation: Evaluation, decoded: Decoded) -> None:
+def previews(run: Run, evaluation: Evaluation, decoded: Decoded, emit: Emit) -> None:
     """Small copies of the rows with the largest loss and of the most confused, and what the network sees."""
     modality = registry.find("headstart.data.modalities", decoded.splits.modality)
     rows = list(evaluation.worst(WORST))
@@ -112,7 +112,11 @@ def previews(run: Run, evaluation: Evaluation, decoded: Decoded) -> None:
     folder.mkdir(exist_ok=True)
     items = decoded.splits.present()[evaluation.split].items
     for row in dict.fromkeys(int(row) for row in rows):
-        picture = modality.preview(items[row], 192)
+        try:
+            picture = modality.preview(items[row], 192)
+        except Exception as error:  # what cannot be shown must not cost a run its result: its file may be gone
+            emit(Notice("info", "preview", f"row {row} of {evaluation.split} cannot be shown ({error})"))
+            continue
         manifest.write_bytes(folder / f"{evaluation.split}-{row}.jpg", picture)
     train = decoded.examples("train")
     step = max(1, len(train) // SEEN)

@@ -134,8 +134,11 @@ def largest_canvas(spec: ImageSpec) -> int:
 
 
 def preview(item: Any, size: int) -> bytes:
-    """The picture as people know it, its longer side at most ``size``, as JPEG bytes."""
-    value, _ = decoding.decode(item, 3, size)
+    """The picture as people know it, its longer side at most ``size``, as JPEG bytes.
+
+    Of an array with more than four bands the first three are shown, of one with two the first.
+    """
+    value, _ = decoding.decode(decoding.visible(item), 3, size)
     height, width = value.shape[:2]
     scale = min(1.0, size / max(height, width))
     small = resize(value, (max(1, round(height * scale)), max(1, round(width * scale))), "bilinear")

@@ -88,6 +88,15 @@ def decode(item: Any, channels: int = 3, shorter_side: int | None = None) -> tup
         raise DecodeError(error.reason.code, error.reason.message, where=where) from error
 
 
+def visible(item: Any) -> Any:
+    """The item as it can be shown: of an array with more than four bands the first three, of one with two the first."""
+    if isinstance(item, str | os.PathLike | bytes | bytearray | memoryview | dict | Image.Image):
+        return item
+    value = _as_array(item)
+    bands = value.shape[2] if value.ndim == 3 else 1
+    return value if bands in (1, 3, 4) else value[:, :, : 1 if bands == 2 else 3]
+
+
 def fingerprint(item: Any) -> str:
     """SHA-256 of the item's content: of the file's bytes, or of shape, dtype and pixels of what is no file."""
     if isinstance(item, dict):
@@ -239,7 +248,7 @@ def _decode_value(item: Any, channels: int) -> tuple[np.ndarray, Facts]:
         value = oriented(from_pil(item, channels), orientation)
         mode, kind = item.mode, item.format or "PIL"
     else:
-        item = item.detach().cpu().numpy().transpose(1, 2, 0) if _is_planar_tensor(item) else np.asarray(item)
+        item = _as_array(item)
         if item.ndim not in (2, 3) or item.dtype.kind not in "buif" or item.size == 0:
             told = f"shape {item.shape}, type {item.dtype}"
             raise DecodeError("wrong-type", f"is no picture: an array (H, W[, C]) of numbers is needed ({told})")
@@ -247,6 +256,11 @@ def _decode_value(item: Any, channels: int) -> tuple[np.ndarray, Facts]:
         value, orientation, mode, kind = from_array(item, channels), 1, str(item.dtype), "array"
     height, width = value.shape[:2]
     return value, Facts(kind, mode, width, height, orientation, 1, np.asarray(item).nbytes, fingerprint(item))
+
+
+def _as_array(item: Any) -> np.ndarray:
+    """(H, W[, C]) of an array, or of a torch tensor (C, H, W)."""
+    return item.detach().cpu().numpy().transpose(1, 2, 0) if _is_planar_tensor(item) else np.asarray(item)
 
 
 def _is_planar_tensor(item: Any) -> bool:
