@@ -60,6 +60,15 @@ class Runtime:
         return contextlib.nullcontext()
 
     @contextlib.contextmanager
+    def exactly(self) -> Iterator[None]:
+        """fp32 inside: what is reported is what the saved model answers, not what training is fast in."""
+        usual, self.precision = self.precision, "fp32"
+        try:
+            yield
+        finally:
+            self.precision = usual
+
+    @contextlib.contextmanager
     def accumulating(self, wrapped: nn.Module, last: bool) -> Iterator[None]:
         """Gradients are exchanged once per update: on the last micro-batch."""
         if self._accelerator is None or last:
