@@ -74,7 +74,8 @@ def test_views_differ_and_are_drawn_once(frontiers, examples, model):
         (Training(augment="none"), "all", 10**9, "no block is frozen"),
         (Training(augment="standard"), 1, 10**9, "fresh augmented"),
         (Training(augment="none"), 1, 10, "exceeds the budget"),
-        (Training(augment="none", mixup=0.2), 1, 10**9, "fresh augmented"),
+        (Training(augment="none", mixup=0.2), 1, 10**9, "mixup blends the pictures"),
+        (Training(views=2, mixup=0.2, cutmix=1.0), 1, 10**9, "mixup and cutmix blend the pictures"),
     ],
 )
 def test_why_nothing_is_cached_is_said(frontiers, examples, model, settings, blocks, budget, reason):
@@ -85,6 +86,28 @@ def test_why_nothing_is_cached_is_said(frontiers, examples, model, settings, blo
     assert found.train is None
     decision = next(event for event in said if isinstance(event, Decision))
     assert (decision.choice, reason in decision.reason) == ("not used", True)
+
+
+def test_ranks_use_kept_features_together_or_compute_them_together(frontiers, examples, tmp_path):
+    """A rank that lacks them would wait for the others' share of the work for ever."""
+    kept, said = FeatureStore(tmp_path, 10**9), []
+    first = frontiers(kept=kept).pooled(examples())
+    again = frontiers(kept=kept, said=said)
+    asked = []
+    again.runtime.agree = lambda missing: asked.append(missing) or True  # another rank has none
+    assert torch.equal(again.pooled(examples()), first)
+    assert asked == [False]
+    assert not any(isinstance(event, Notice) for event in said), "taken, while another rank computes"
+
+
+def test_pooled_features_are_not_copied_out_of_the_cache():
+    kept = FrontierCache(POOLED, 3)
+    with pytest.raises(AssertionError, match="before it was filled"):
+        kept.features(0)
+    kept.put(0, np.arange(3), torch.rand(3, 2))
+    assert torch.equal(kept.features(0), kept.take(0, np.arange(3)))
+    kept.features(0).zero_()
+    assert not kept.take(0, np.arange(3)).any(), "a copy was given"
 
 
 def test_an_unfilled_cache_refuses_to_answer():

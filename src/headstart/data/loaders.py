@@ -49,6 +49,7 @@ def batches(
     key: tuple[int, ...] = (),
     prefetch: int = 2,
     start: int = 0,
+    times: np.ndarray | None = None,
 ) -> Iterator[Batch]:
     """The rows of ``order`` in batches of ``batch_size`` (the last may be smaller), in that order.
 
@@ -59,13 +60,15 @@ def batches(
             the row came before in ``order`` alone: batch size, prefetching, threads and ``start`` change no byte.
         prefetch: batches prepared ahead, each by a thread of its own as far as there are cores; 0 prepares on demand.
         start: batches to leave out, when an interrupted epoch goes on.
+        times: (N,) how often the row at each place came before, where ``order`` is one rank's share of an order that
+            was counted as a whole; None counts in ``order``.
 
     Raises:
         DataError: a row of ``order`` could not be read (take the usable rows of the audit).
     """
     modality = registry.find("headstart.data.modalities", store.modality)
     order, labels = np.asarray(order, dtype=np.int64), np.asarray(labels, dtype=np.int64)
-    seen = occurrences(order)
+    seen = occurrences(order) if times is None else times
     sizes = [batch_size] * -(-len(order) // batch_size) if isinstance(batch_size, int) else batch_size
     edges = np.minimum(np.cumsum([0, *sizes]), len(order)).tolist()
     ends = dict(itertools.pairwise(edges))

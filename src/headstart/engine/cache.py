@@ -7,7 +7,6 @@ and training starts at block k; ``POOLED`` stands for everything below the head.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,11 +35,10 @@ class CacheDecision:
 class FrontierCache:
     """Outputs of the frozen blocks, (V, N, …) a tensor of the tree; rows of one view are filled in any order."""
 
-    def __init__(self, frontier: int, rows: int, views: int = 1, *, on_disk: bool = False) -> None:
+    def __init__(self, frontier: int, rows: int, views: int = 1) -> None:
         self.frontier = frontier
         self.rows = rows
         self.views = views
-        self.on_disk = on_disk
         self._spec: TreeSpec | None = None
         self._leaves: list[torch.Tensor] = []
         self._per_row: list[bool] = []
@@ -85,6 +83,13 @@ class FrontierCache:
         assert self._spec is not None
         return tree_unflatten(leaves, self._spec)
 
+    def features(self, view: int) -> torch.Tensor:
+        """One view of pooled features (N, D), as they lie here: no copy is made."""
+        if not self._filled[view].all():
+            raise AssertionError("the frontier cache was read before it was filled")
+        (leaf,) = self._leaves
+        return leaf[view]
+
     def synchronise(self, view: int, rows: np.ndarray, runtime: Runtime) -> None:
         """Give every rank what the others computed for this view."""
         if runtime.world == 1:
@@ -101,22 +106,24 @@ class FrontierCache:
             self._per_row.append(per_row)
             if per_row:
                 shape = (self.views, self.rows, *leaf.shape[1:])
-                self._leaves.append(
-                    _on_disk(shape, leaf.dtype) if self.on_disk else torch.empty(shape, dtype=leaf.dtype)
-                )
+                self._leaves.append(torch.empty(shape, dtype=leaf.dtype))
             else:
                 self._leaves.append(leaf.detach().to("cpu") if torch.is_tensor(leaf) else leaf)
 
 
-def decide(frontier: int, blocks: int, row_bytes: int, rows: int, budget: int, *, deterministic: bool) -> CacheDecision:
+def decide(frontier: int, blocks: int, row_bytes: int, rows: int, budget: int, *, fresh: str = "") -> CacheDecision:
     """Whether to cache the frontier of a stage: there is one, its input repeats, and it fits the budget (bytes).
 
-    ``rows`` counts every view of the training rows, and the validation rows.
+    Args:
+        frontier: leading blocks that stay frozen, of ``blocks``.
+        row_bytes: what one row in one view takes (``tree_bytes``).
+        rows: every view of the training rows, and the validation rows.
+        fresh: why the input does not repeat (``streams.why_fresh``); empty where it does.
     """
     if frontier == 0:
         return CacheDecision(False, 0, 0, "no block is frozen, so there is nothing to cache")
-    if not deterministic:
-        return CacheDecision(False, frontier, 0, "every epoch sees fresh augmented pictures (views: live)")
+    if fresh:
+        return CacheDecision(False, frontier, 0, fresh)
     size = row_bytes * rows
     below = "all blocks" if frontier == blocks else f"{frontier} of {blocks} blocks"
     shape = f"{rows} pictures of {row_bytes / 1e3:.1f} kB: {size / 1e6:.0f} MB"
@@ -191,12 +198,6 @@ def _digest(features: torch.Tensor) -> torch.Tensor:
 
     raw = features.contiguous().view(torch.uint8).numpy()
     return torch.frombuffer(bytearray(hashlib.sha256(raw.data).digest()), dtype=torch.uint8)
-
-
-def _on_disk(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """An uninitialised tensor over a temporary file that vanishes with the process."""
-    with tempfile.NamedTemporaryFile(prefix="headstart-frontier-") as file:
-        return torch.from_file(file.name, shared=True, size=int(np.prod(shape)), dtype=dtype).view(shape)
 
 
 def _as_images(leaf: torch.Tensor) -> torch.Tensor:

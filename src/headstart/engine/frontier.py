@@ -6,7 +6,7 @@ Shapes: N rows, D features.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -21,7 +21,7 @@ from headstart.engine import cache, features, streams
 from headstart.engine.cache import CacheDecision, FeatureStore, FrontierCache
 from headstart.engine.features import Emit
 from headstart.engine.runtime import Runtime
-from headstart.engine.streams import Examples, augmentation
+from headstart.engine.streams import Examples, augmentation, why_fresh
 from headstart.models import identity, inference, resume
 from headstart.models.backbone import Backbone
 from headstart.models.model import Model
@@ -51,7 +51,7 @@ class Frontiers:
     seed: int
     budget: int  # bytes
     kept: FeatureStore | None = None
-    _fast: Backbone | None = None
+    _fast: dict[str, Backbone] = field(default_factory=dict)  # by precision
 
     @cached_property
     def origin(self) -> str:
@@ -73,7 +73,7 @@ class Frontiers:
 
     def renew(self) -> None:
         """The backbone has other weights now: whatever was derived from those before is forgotten."""
-        self._fast = None
+        self._fast.clear()
         self.__dict__.pop("origin", None)
 
     def pooled(self, examples: Examples, view: int = 0, augment: Any = None) -> torch.Tensor:
@@ -82,12 +82,15 @@ class Frontiers:
         kept = None if callable(chosen) else self.kept  # nobody can tell one function of the user's from another
         key = self._key(examples, chosen, view)
         found = kept.read(key) if kept else None
-        if found is not None and len(found) == len(examples):
+        if found is not None and len(found) != len(examples):
+            found = None
+        somewhere_missing = self.runtime.agree(found is None)  # then all compute: ranks share that work and wait
+        if found is not None and not somewhere_missing:
             self.emit(Notice("info", "features-kept", f"features of {examples.split} are kept from an earlier run"))
             return found
         into = FrontierCache(POOLED, len(examples))
         self._fill(into, 0, examples, self._faster(examples), chosen, (self.seed, view), "features")
-        found = into.take(0, np.arange(len(examples)))
+        found = into.features(0)
         broken = [examples.rows.names[row] for row in (~found.isfinite().all(dim=1)).nonzero().flatten().tolist()]
         if broken:
             what = f"the features of {len(broken)} rows are not finite: {', '.join(broken[:5])}"
@@ -100,27 +103,27 @@ class Frontiers:
 
     def _faster(self, examples: Examples) -> Backbone:
         """A copy of the backbone as it came, in the precision of the run, checked on a batch of the user's own rows."""
-        if self._fast is None:
+        precision = self.runtime.precision
+        if precision not in self._fast:
             few = np.linspace(0, len(examples) - 1, min(SAMPLE, len(examples))).astype(np.int64)
             batch = next(iter(examples.batches(few, batch_size=SAMPLE)))
             sample = streams.as_images(batch.inputs, self.runtime.device)
-            dtype = torch.bfloat16 if self.runtime.precision == "bf16" else torch.float32
-            self._fast, how = inference.optimised(self.model.backbone, sample, dtype=dtype)
+            dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+            self._fast[precision], how = inference.optimised(self.model.backbone, sample, dtype=dtype)
             self.emit(Decision("feature pass", str(how.dtype).removeprefix("torch."), how.reason))
-        return self._fast
+        return self._fast[precision]
 
     def of_stage(self, index: int, stage: Training, train: Examples, val: Examples) -> Frontier:
         """The frontier below the thawed blocks, for training and validation rows, where it can be cached."""
         frontier = self.model.frozen_prefix
         views = 1 if stage.views == "live" else stage.views
-        repeats = stage.views != "live" or augmentation(stage.augment) is None
         decision = cache.decide(
             frontier,
             len(self.model.backbone.blocks),
             self._row_bytes(train, frontier) if frontier else 0,
             len(train) * views + len(val),
             self.budget,
-            deterministic=repeats and not stage.mixup and not stage.cutmix,
+            fresh=why_fresh(stage),
         )
         self.emit(Decision("frontier cache", "used" if decision.used else "not used", decision.reason))
         if not decision.used:

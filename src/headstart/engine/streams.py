@@ -23,6 +23,7 @@ from headstart.data.store import Store
 from headstart.engine import memory
 from headstart.engine.cache import FrontierCache
 from headstart.engine.runtime import Runtime
+from headstart.stages.base import Training
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Examples:
         augment: Any = None,
         key: tuple[int, ...] = (),
         start: int = 0,
+        times: np.ndarray | None = None,
     ) -> Iterator[loaders.Batch]:
         """Batches of the rows of ``order``; see ``data.loaders.batches``."""
         return loaders.batches(
@@ -61,6 +63,7 @@ class Examples:
             augment=augment,
             key=key,
             start=start,
+            times=times,
         )
 
 
@@ -127,13 +130,17 @@ class LiveStream:
         self.per_epoch = len(order.sizes)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Update]:
-        shares = [self.runtime.share_of(batch) for batch in self.order.batches(epoch)]
+        batches = self.order.batches(epoch)
+        shares = [self.runtime.share_of(batch) for batch in batches]
+        # counted before sharing out: a row drawn twice gets two views, whichever ranks it falls to
+        times = np.split(loaders.occurrences(np.concatenate(batches)), np.cumsum(self.order.sizes)[:-1])
         loader = self.examples.batches(
             np.concatenate(shares),
             batch_size=[len(share) for share in shares],
             augment=self.augment,
             key=(self.order.seed, self.order.stage, epoch),
             start=start,
+            times=np.concatenate([self.runtime.share_of(each) for each in times]),
         )
         device = self.runtime.device
         for batch, total in zip(loader, self.order.sizes[start:], strict=True):
@@ -162,6 +169,17 @@ def augmentation(value: Any) -> Any:
     """The policy that a setting means, or None where every view of a row would be the same."""
     found = policy(value)
     return None if isinstance(found, AugmentPolicy) and not found.is_random else found
+
+
+def why_fresh(stage: Training) -> str:
+    """Why this stage needs pictures that no earlier epoch has seen; empty where its inputs repeat."""
+    mixing = [name for name in ("mixup", "cutmix") if getattr(stage, name)]
+    if mixing:
+        verb = "blend" if len(mixing) > 1 else "blends"
+        return f"{' and '.join(mixing)} {verb} the pictures themselves, anew in every update"
+    if stage.views == "live" and augmentation(stage.augment) is not None:
+        return "every epoch sees fresh augmented pictures (views: live)"
+    return ""
 
 
 def as_images(pictures: np.ndarray, device: torch.device) -> torch.Tensor:
