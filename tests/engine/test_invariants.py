@@ -27,6 +27,7 @@ from headstart.engine.loop import Loop
 from headstart.engine.runtime import Runtime
 from headstart.models.model import Model
 from headstart.stages.base import Stage, Training
+from headstart.stages.learner import Learner
 from headstart.workflows.course import Course
 
 METHODS = registry.names("headstart.stages.methods")
@@ -258,6 +259,16 @@ def test_what_is_left_is_a_plain_model(course, method, tmp_path):
     model.save(tmp_path / "model")
     with torch.no_grad():
         assert torch.equal(Model.load(tmp_path / "model").eval()(inputs), model(inputs))
+
+
+@pytest.mark.parametrize("method", TRAINED)
+def test_a_stage_ends_with_what_its_learner_finishes(course, method, monkeypatch):
+    finished = []
+    original = Learner.finish
+    monkeypatch.setattr(Learner, "finish", lambda self: finished.append(original(self)) or finished[-1])
+    one = course()
+    one.take(0, settings(method))
+    assert finished == [one.model]
 
 
 # --- planted faults ---------------------------------------------------------------------------------------------------

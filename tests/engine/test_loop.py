@@ -11,9 +11,10 @@ import torch
 
 from headstart.core.errors import TrainingError
 from headstart.core.events import EpochDone, Notice
-from headstart.engine import blame
+from headstart.engine import blame, streams
 from headstart.engine import loop as loops
 from headstart.engine.mixing import Mixer
+from headstart.engine.runtime import Runtime
 from headstart.measure.evaluation import Evaluation
 from headstart.stages.base import Training
 
@@ -235,6 +236,31 @@ def test_ema_evaluates_and_keeps_the_average(loop):
     averages = training.ema.averages
     kept = dict(training.job.learner.named_parameters())
     assert all(torch.equal(kept[name], averages[name]) for name in kept if name in averages)
+
+
+def test_a_row_drawn_on_two_ranks_is_seen_in_two_views(examples, monkeypatch):
+    """Two ranks together see what one process sees, view by view: repeats are counted before they are shared out."""
+    rows = examples(9)
+    weights = np.r_[8.0, np.ones(8)]  # the first row comes many times
+
+    def seen(world):
+        found = []
+        for rank in range(world):
+            monkeypatch.setenv("RANK", str(rank))
+            runtime = Runtime("cpu")
+            runtime.world = world
+            order = streams.Order(7, 0, rows.rows, 4, weights)
+            stream = streams.LiveStream(runtime, order, rows, streams.augmentation("standard"))
+            for update in stream.epoch(0):
+                found += [
+                    (int(row), value.numpy().tobytes()) for row, value in zip(update.rows, update.inputs, strict=True)
+                ]
+        return sorted(found)
+
+    alone, together = seen(1), seen(2)
+    assert alone == together
+    first = [value for row, value in together if row == 0]
+    assert len(first) == len(set(first)) > 2
 
 
 def test_every_row_comes_once_an_epoch_in_an_order_that_changes(loop):

@@ -13,9 +13,11 @@ from headstart.core import manifest
 from headstart.core.errors import ArtefactError, ConfigError, NothingAccepted, TrainingError
 from headstart.core.events import EpochDone, Notice, Progress, StageDone, StageStarted
 from headstart.core.run import Run
+from headstart.data.splits import Rows, Splits
 from headstart.engine import loop
 from headstart.measure.evaluation import Evaluation
 from headstart.stages import gates
+from headstart.workflows import places, preflight
 
 SHORT: dict[str, Any] = {"epochs": 2, "batch_size": 16, "gate": {"on_fail": "warn"}}
 CACHED: dict[str, Any] = {"thaw": {**SHORT, "name": "last", "blocks": 1, "views": 1, "augment": "none"}}
@@ -302,6 +304,47 @@ def test_the_time_limit_leaves_later_stages_out(fit, pictures):
     assert [stage["name"] for stage in run.stages()] == ["probe"]
     assert "time-up" in fit.kinds()
     assert run.model_folder.is_dir()
+
+
+@pytest.mark.parametrize("pause", [True, False])
+def test_the_time_limit_counts_what_earlier_sessions_took(fit, pictures, pause):
+    """The pause between sessions does not count; complete stages are taken however late it is."""
+    rows = pictures()
+    with pytest.raises(Interrupted):
+        fit(rows, PLAN, time_limit=1e5, listen=interrupt(StageDone, 2))
+    (events,) = fit.folder.glob("*/events.jsonl")
+    lines = [json.loads(line) for line in events.read_text(encoding="utf-8").splitlines()]
+    for line in lines if pause else lines[:1]:
+        line["time"] -= 3e5
+    events.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    run = fit(rows, PLAN, time_limit=1e5, resume=True)
+    assert [stage["name"] for stage in run.stages()] == ["probe", "last", "all"][: 3 if pause else 2]
+    assert run.read("result.json")["best"] == run.best()["name"]
+    assert [event.kind for event in fit.said(Notice)].count("stage-kept") == 2
+    assert ("time-up" in fit.kinds(), run.read("result.json")["seconds"] > 1e5) == (not pause, not pause)
+
+
+def test_seconds_are_counted_by_session(tmp_path):
+    run = Run(tmp_path)
+    told = [(100.0, "Phase", ""), (110.0, "EpochDone", ""), (500.0, "Notice", "continued"), (503.0, "Phase", "")]
+    lines = [json.dumps({"time": time, "event": event, "kind": kind}) for time, event, kind in told]
+    assert places.seconds_before(run) == 0.0
+    (tmp_path / "events.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    assert places.seconds_before(run) == 13.0
+
+
+def test_fewer_rows_than_processes_are_refused_up_front(fit, pictures, monkeypatch):
+    rows = [
+        Rows(list(x), np.zeros(len(y), np.int64), tuple(map(str, range(len(y))))) for x, y in (pictures(9), pictures(3))
+    ]
+    splits = Splits(*rows, ("a",), "image")
+    preflight.ranks(splits, 3)
+    with pytest.raises(ConfigError, match=r"4 processes .* val \(3\)"):
+        preflight.ranks(splits, 4)
+    asked = []
+    monkeypatch.setattr(preflight, "ranks", lambda found, world: asked.append((found.counts(), world)))
+    fit(pictures())
+    assert [world for _, world in asked] == [1]
 
 
 def test_a_frozen_buffer_that_moves_stops_the_run(fit, pictures, monkeypatch):

@@ -114,6 +114,8 @@ class Loop:
             if job.runtime.agree(due or interruption.noted()):
                 state.elapsed = before + time.monotonic() - started
                 self._save()
+                if interruption.noted():  # recorded: the time until here counts when the run goes on
+                    yield Notice("info", "interrupted", f"a checkpoint is written after update {state.updates}")
                 interruption.check()
                 last_saved = time.monotonic()
         try:

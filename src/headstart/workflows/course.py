@@ -120,7 +120,8 @@ class Course:
         labels = torch.as_tensor(self.train.rows.labels)
         of_class = balance.class_weights(self.train.rows.labels, self.model.classes, stage.class_weights)
         weights = None if of_class is None else torch.tensor(of_class)[labels]
-        train = torch.cat([self.frontiers.pooled(self.train, view, stage.augment) for view in range(stage.views)])
+        views = [self.frontiers.pooled(self.train, view, stage.augment) for view in range(stage.views)]
+        train = torch.cat(views) if len(views) > 1 else views[0]  # one view is large enough not to be copied
         with self.runtime.exactly():
             val = self.frontiers.pooled(self.val)
         path = solver.solve_path(
@@ -212,14 +213,15 @@ class Course:
         with interruption.deferred():  # a signal waits for the end of the step, and for its checkpoint
             for event in loop.run():
                 self.emit(event)
-        if self.model.frozen_hash() != frozen:
+        candidate = job.learner.finish()
+        if candidate.frozen_hash() != frozen:
             raise TrainingError("frozen weights or buffers have moved", where=f"stage {stage.title}")
-        self.runtime.insist_equal(self.model, f"stage {stage.title}")
+        self.runtime.insist_equal(candidate, f"stage {stage.title}")
         rates = {group["depth"]: group["base_lr"] for group in chosen}
         details = {"history": loop.state.history, "best_epoch": loop.state.best_epoch + 1}
         with self.runtime.exactly():
             evaluation = features.evaluate(
-                self.model, self.val, self.runtime, batch_size=stage.batch_size, cache=exact, emit=self.emit
+                candidate, self.val, self.runtime, batch_size=stage.batch_size, cache=exact, emit=self.emit
             )
         return Outcome(evaluation, rates, loop.state.updates, loop.state.epoch, decision, details)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from headstart.core import interruption, storage
-from headstart.core.errors import ConfigError, NothingAccepted
+from headstart.core.errors import ConfigError, HeadstartError, NothingAccepted
 from headstart.core.events import Decision, Event, Notice
 from headstart.core.run import Run
 from headstart.stages import auto, budget, plans
@@ -15,7 +16,7 @@ from headstart.stages.base import Stage, Training
 from headstart.workflows import choices, finish, folds, materials, preflight, space
 from headstart.workflows.choices import Choices
 from headstart.workflows.materials import Decoded, phase
-from headstart.workflows.places import open_run, recorder, remember_contents
+from headstart.workflows.places import open_run, recorder, remember_contents, seconds_before
 
 if TYPE_CHECKING:
     from headstart.data.reading.collection import Collection
@@ -70,17 +71,44 @@ def fit_rows(
 ) -> Run:
     """One run on rows that are collected already, and decoded where ``store`` holds them; see ``fit``."""
     started = time.monotonic()
-    run, continued = open_run(experiment, collection, resume, runtime)
+    said: list[Event] = []
+    with phase(said.append, "backbone"):  # first: a run is known by its network too
+        backbone = materials.backbone(experiment, said.append)
+    run, continued = open_run(experiment, collection, backbone, resume, runtime)
     emit = recorder(run, on_event)
+    try:
+        return _go(run, continued, experiment, collection, runtime, emit, store, started)
+    except HeadstartError:
+        if runtime.is_main and not continued and not (run.path / "stages").exists():
+            shutil.rmtree(run.path)  # made a moment ago, and nothing was learned in it
+        raise
+
+
+def _go(
+    run: Run,
+    continued: bool,
+    experiment: Experiment,
+    collection: Collection,
+    runtime: Runtime,
+    emit: Emit,
+    store: Store | None,
+    started: float,
+) -> Run:
+    """The recipe, in the order of its steps."""
     if continued and run.read("result.json") is not None:
         emit(Notice("info", "complete", f"this experiment is complete in {run.path}; nothing is left to do"))
         if runtime.is_main and not (run.path / "report.html").is_file():
             finish.report(run)
         _insist(run)
         return run
-    with phase(emit, "backbone"):
-        backbone = materials.backbone(experiment, emit)
+    if continued:
+        earlier = seconds_before(run)
+        emit(Notice("info", "continued", f"this run goes on; {earlier:.0f} s went into it before"))
+        started -= earlier
+    for event in said:
+        emit(event)
     decoded = materials.decode(collection, experiment, backbone.spec, emit, store)
+    preflight.ranks(decoded.splits, runtime.world)
     model = materials.assemble(experiment, backbone, decoded, runtime, emit)
     if runtime.is_main:
         materials.describe(run, experiment, decoded)
@@ -96,7 +124,7 @@ def fit_rows(
     if runtime.is_main and experiment.normalisation_check:
         materials.check_normalisation(model, decoded, emit)
     for index, stage in enumerate(stages):
-        if index and course.is_late():
+        if index and not run.is_done(index, stage.title) and course.is_late():
             left = ", ".join(each.title for each in stages[index:])
             emit(Notice("warning", "time-up", f"the time is used up; these stages were left out: {left}"))
             break

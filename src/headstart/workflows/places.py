@@ -7,7 +7,9 @@ import os
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from headstart.core import interruption, manifest
 from headstart.core.errors import ArtefactError
@@ -20,19 +22,26 @@ if TYPE_CHECKING:
     from headstart.data.reading.collection import Collection
     from headstart.engine.runtime import Runtime
     from headstart.experiment import Experiment
+    from headstart.models.backbone import Backbone
+
+SHOWN = 16  # answers to noise that identity.json holds
+ROUNDING = 1e-3  # of the largest answer
 
 
-def open_run(experiment: Experiment, collection: Collection, resume: bool, runtime: Runtime) -> tuple[Run, bool]:
-    """The run folder for this experiment on this data, and whether it is continued; every rank gets the same.
+def open_run(
+    experiment: Experiment, collection: Collection, backbone: Backbone, resume: bool, runtime: Runtime
+) -> tuple[Run, bool]:
+    """The run folder for this experiment on this data and network, and whether it is continued; equal on every rank.
 
     Raises:
-        ArtefactError: ``resume`` was asked for and no run of this experiment on this data exists.
+        ArtefactError: ``resume`` was asked for and no run of this experiment on this data and network exists.
     """
     found = ("", False)
     if runtime.is_main:
-        found = _choose(experiment, collection)
+        network = _network(backbone)
+        found = _choose(experiment, collection, network)
         if found[0] == "" and not resume:
-            found = (_create(experiment, collection), False)
+            found = (_create(experiment, collection, network), False)
         for left in Path(experiment.output_dir).glob(f".{run_name(experiment, collection)}.tmp-*"):
             manifest.remove(left)  # of a run that was killed before it had a folder
         if found[1]:
@@ -40,9 +49,9 @@ def open_run(experiment: Experiment, collection: Collection, resume: bool, runti
     path, continued = runtime.tell(found[0]), runtime.agree(found[1])
     if not path:
         raise ArtefactError(
-            "there is no run of this experiment on this data to resume",
+            "there is no run of this experiment on this data and these weights to resume",
             where=str(Path(experiment.output_dir) / run_name(experiment, collection)),
-            remedy="give the same data and settings as the interrupted run (experiment.yaml in its folder holds them)",
+            remedy="give the data, the weights and the settings (experiment.yaml in its folder) of the interrupted run",
         )
     return Run(path), continued
 
@@ -70,6 +79,19 @@ def recorder(run: Run, on_event: Callable[[Event], None] | None) -> Callable[[Ev
     return emit
 
 
+def seconds_before(run: Run) -> float:
+    """Seconds that earlier sessions of this run took, as far as its events tell; the pauses between do not count.
+
+    A session begins with the first event, and with every notice ``continued``; it ends with its last event.
+    """
+    spans: list[list[float]] = []
+    for event in run.events():
+        if not spans or event.get("kind") == "continued":
+            spans.append([event["time"], event["time"]])
+        spans[-1][1] = event["time"]
+    return sum(max(0.0, end - begin) for begin, end in spans)
+
+
 def remember_contents(run: Run, pairs: Iterable[tuple[str, str]]) -> None:
     """Write down the rows' names and digests: a run is continued only on equal contents, not on equal names alone."""
     run.write("identity.json", {**run.read("identity.json", default={}), "contents": _contents(pairs)})
@@ -81,10 +103,10 @@ def _contents(pairs: Iterable[tuple[str, str]]) -> str:
     return hashlib.sha256(repr(told).encode("utf-8", "backslashreplace")).hexdigest()
 
 
-def _same_inputs(run: Run, experiment: Experiment, collection: Collection) -> bool:
-    """Whether a run was made on these rows and this module: by names and labels first, then by what the rows hold."""
+def _same_inputs(run: Run, collection: Collection, network: dict[str, Any]) -> bool:
+    """Whether a run was made on these rows and this network: by names and labels first, then by what the rows hold."""
     known = run.read("identity.json", default={})
-    if known.get("data") != _names(collection) or known.get("backbone") != _own_backbone(experiment):
+    if known.get("data") != _names(collection) or not _same_network(known.get("backbone"), network):
         return False
     if "contents" not in known:  # interrupted before anything was decoded
         return True
@@ -92,21 +114,28 @@ def _same_inputs(run: Run, experiment: Experiment, collection: Collection) -> bo
     return known["contents"] == _contents(zip(rows.names, store.identities(rows, collection.modality), strict=True))
 
 
-def _own_backbone(experiment: Experiment) -> str | None:
-    """SHA-256 over the weights of a module that was handed over as an object: its settings tell only its class."""
-    if experiment.backbone is None or isinstance(experiment.backbone, str):
-        return None
-    digest = hashlib.sha256()
-    for name, value in experiment.backbone.state_dict().items():
-        digest.update(name.encode() + value.detach().cpu().float().numpy().tobytes())
-    return digest.hexdigest()
+def _network(backbone: Backbone) -> dict[str, Any]:
+    """What a network is, whatever its name: the digest of its weights, and some of what it answers to fixed noise."""
+    from headstart.models import identity
+
+    answers = identity.answers(backbone).flatten().nan_to_num().numpy()
+    shown = answers[np.linspace(0, len(answers) - 1, SHOWN).astype(np.int64)]
+    return {"weights": backbone.weights_hash(), "answers": [float(value) for value in shown]}
+
+
+def _same_network(known: Any, own: dict[str, Any]) -> bool:
+    """Equal weights, and answers equal but for rounding: another number of threads moves the last bits."""
+    if not isinstance(known, dict) or known.get("weights") != own["weights"]:
+        return False
+    before, now = np.asarray(known.get("answers"), dtype=np.float64), np.asarray(own["answers"])
+    return before.shape == now.shape and bool(np.abs(before - now).max() <= ROUNDING * np.abs(now).max())
 
 
 def _names(collection: Collection) -> str:
     return fingerprint({"all": collection.rows}, collection.classes)
 
 
-def _choose(experiment: Experiment, collection: Collection) -> tuple[str, bool]:
+def _choose(experiment: Experiment, collection: Collection, network: dict[str, Any]) -> tuple[str, bool]:
     folder, name = Path(experiment.output_dir), run_name(experiment, collection)
     text = experiment.to_yaml()
     numbered = [path for path in folder.glob(f"{name}-*") if path.name.rpartition("-")[2].isdigit()]
@@ -115,19 +144,19 @@ def _choose(experiment: Experiment, collection: Collection) -> tuple[str, bool]:
         if (
             file.is_file()
             and file.read_text(encoding="utf-8") == text
-            and _same_inputs(Run(path), experiment, collection)
+            and _same_inputs(Run(path), collection, network)
         ):
             return str(path), True
     return "", False
 
 
-def _create(experiment: Experiment, collection: Collection) -> str:
+def _create(experiment: Experiment, collection: Collection, network: dict[str, Any]) -> str:
     path = Path(experiment.output_dir) / run_name(experiment, collection)
     first, number = path, 2
     while path.exists():
         path, number = first.with_name(f"{first.name}-{number}"), number + 1
     draft = first.with_name(f".{first.name}.tmp-{os.getpid()}")  # the folder of a run is never there without its files
-    Run(draft).write("identity.json", {"data": _names(collection), "backbone": _own_backbone(experiment)})
+    Run(draft).write("identity.json", {"data": _names(collection), "backbone": network})
     manifest.write_text(draft / "experiment.yaml", experiment.to_yaml())
     os.rename(draft, path)
     return str(path)

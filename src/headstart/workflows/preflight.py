@@ -12,6 +12,7 @@ from headstart.core.errors import ConfigError, HeadstartError, Problem
 from headstart.stages.base import Stage, Training
 
 if TYPE_CHECKING:
+    from headstart.data.splits import Splits
     from headstart.models.model import Model
 
 
@@ -31,6 +32,22 @@ def check(stages: Sequence[Stage], model: Model, labels: np.ndarray) -> None:
                 problems += [Problem(each.what, where, each.remedy) for each in error.problems]
     if problems:
         raise ConfigError("the plan does not fit the model or the data", problems=problems)
+
+
+def ranks(splits: Splits, world: int) -> None:
+    """Every process needs a row of every split that it shares: without one it would never answer the others.
+
+    Raises:
+        ConfigError: a split has fewer rows than there are processes; the same on all of them.
+    """
+    shared = {name: len(rows) for name, rows in splits.present().items() if name != "target"}
+    few = [f"{name} ({count})" for name, count in shared.items() if count < world]
+    if few:
+        raise ConfigError(
+            f"{world} processes cannot share fewer rows than that: {', '.join(few)}",
+            where="data",
+            remedy=f"start at most {min(shared.values())} processes, or give these splits more rows",
+        )
 
 
 def rates(stage: Training) -> dict[str, Any]:
