@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from headstart.data.store import Store
     from headstart.engine.runtime import Runtime
     from headstart.experiment import Experiment
+    from headstart.models.backbone import Backbone
     from headstart.models.model import Model
     from headstart.workflows.course import Course
 
@@ -77,7 +78,7 @@ def fit_rows(
     run, continued = open_run(experiment, collection, backbone, resume, runtime)
     emit = recorder(run, on_event)
     try:
-        return _go(run, continued, experiment, collection, runtime, emit, store, started)
+        return _go(run, continued, experiment, collection, backbone, said, runtime, emit, store, started)
     except HeadstartError:
         if runtime.is_main and not continued and not (run.path / "stages").exists():
             shutil.rmtree(run.path)  # made a moment ago, and nothing was learned in it
@@ -89,6 +90,8 @@ def _go(
     continued: bool,
     experiment: Experiment,
     collection: Collection,
+    backbone: Backbone,
+    said: list[Event],
     runtime: Runtime,
     emit: Emit,
     store: Store | None,

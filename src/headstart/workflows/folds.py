@@ -55,12 +55,16 @@ def cross_validate(
     if collection.given.any():
         what = f"folds divide all rows anew, but {collection.source} comes with splits of its own"
         raise ConfigError(what, where="data.split.folds", remedy="give all rows in one place, or leave folds out")
-    run, continued = open_run(experiment, collection, resume, runtime)
+    said: list[Event] = []
+    backbone = materials.backbone(experiment, said.append)
+    run, continued = open_run(experiment, collection, backbone, resume, runtime)
     emit = recorder(run, on_event)
     if continued and run.read("folds.json") is not None:
         emit(Notice("info", "complete", f"this experiment is complete in {run.path}; nothing is left to do"))
         return _insist(run)
-    store = materials.decode_rows(collection, experiment, materials.backbone(experiment, emit).spec, emit)
+    for event in said:
+        emit(event)
+    store = materials.decode_rows(collection, experiment, backbone.spec, emit)
     if runtime.is_main:
         remember_contents(run, zip(collection.rows.names, store.digests, strict=True))
     count = int(experiment.data.split.folds or 0)
@@ -112,7 +116,8 @@ def _summary(
     parts = []
     for each, rows in zip(runs, held, strict=True):
         readable = np.array([row for row in rows if row not in store.errors], dtype=np.int64)
-        answers = Evaluation.load(each.path / "predictions-test.npz", expected=np.arange(len(readable)))
+        stored = Evaluation.load(each.path / "predictions-test.npz", expected=np.arange(len(readable)))
+        answers = stored.with_temperature(each.read("result.json")["temperature"])
         parts.append((readable[answers.rows], answers.logits))
     tested = np.concatenate([rows for rows, _ in parts])
     pooled = Evaluation.gather("folds", parts, collection.rows.labels, collection.classes, tested)

@@ -141,11 +141,7 @@ def _choose(experiment: Experiment, collection: Collection, network: dict[str, A
     numbered = [path for path in folder.glob(f"{name}-*") if path.name.rpartition("-")[2].isdigit()]
     for path in [folder / name, *sorted(numbered, key=lambda path: int(path.name.rpartition("-")[2]))]:
         file = path / "experiment.yaml"
-        if (
-            file.is_file()
-            and file.read_text(encoding="utf-8") == text
-            and _same_inputs(Run(path), collection, network)
-        ):
+        if file.is_file() and file.read_text(encoding="utf-8") == text and _same_inputs(Run(path), collection, network):
             return str(path), True
     return "", False
 

@@ -1,0 +1,91 @@
+"""Where a run lives: it is known by its rows and by its network, whatever the network's file or name is."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from headstart.core.errors import ArtefactError
+from headstart.models import backbone
+from headstart.models.model import Model
+
+
+class Pooling(torch.nn.Module):
+    """One convolution, pooled in one of two ways: the weights do not tell which."""
+
+    pool = staticmethod(torch.mean)
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = torch.nn.Conv2d(3, 8, 3)
+
+    def forward(self, inputs):
+        return self.pool(self.conv(inputs), dim=(2, 3))
+
+
+def moved(file, by):
+    """The weights of ``file``, all a little further, under the same name."""
+    save_file(
+        {name: value + by if value.is_floating_point() else value for name, value in load_file(file).items()}, file
+    )
+
+
+@pytest.fixture
+def own_weights(tmp_path):
+    file = tmp_path / "own.safetensors"
+    body = backbone.load("builtin/tiny", pretrained=False, image_size=32)
+    save_file(body.module.state_dict(), file)
+    return file
+
+
+def test_other_weights_under_the_same_name_are_another_run(fit, pictures, own_weights):
+    rows = pictures(30)
+    first = fit(rows, weights=str(own_weights))
+    assert fit(rows, weights=str(own_weights)).path == first.path
+    moved(own_weights, 0.01)
+    second = fit(rows, weights=str(own_weights))
+    assert (first.path.name, second.path.name) == ("run", "run-2")
+    moved(own_weights, 0.01)
+    with pytest.raises(ArtefactError, match="these weights"):
+        fit(rows, weights=str(own_weights), resume=True)
+    assert not (fit.folder / "run-3").exists()
+
+
+def test_a_retrained_local_backbone_is_another_run(fit, pictures):
+    rows = pictures(30)
+    folder = fit(rows, name="before").model_folder
+    again = {"backbone": str(folder), "image_size": None}
+    names = [fit(rows, **again).path.name, fit(rows, **again).path.name]
+    model = Model.load(folder)
+    with torch.no_grad():
+        next(model.backbone.module.parameters()).add_(0.01)
+    model.save(folder)
+    assert [*names, fit(rows, **again).path.name] == ["run", "run", "run-2"]
+
+
+@pytest.mark.parametrize("given", ["object", "dotted"])
+def test_an_own_module_with_another_forward_is_another_run(fit, pictures, monkeypatch, given):
+    rows = pictures(30)
+    module = Pooling if given == "object" else f"{__name__}.Pooling"
+
+    def folder():
+        return fit(rows, backbone=module() if given == "object" else module).path.name
+
+    names = [folder(), folder()]
+    monkeypatch.setattr(Pooling, "pool", staticmethod(torch.amax))
+    assert [*names, folder()] == ["run", "run", "run-2"]
+
+
+def test_another_number_of_threads_is_the_same_network(monkeypatch):
+    from headstart.workflows import places
+
+    body = backbone.load("builtin/tiny", pretrained=False, image_size=32)
+    known = places._network(body)
+    near = {**known, "answers": [value * (1 + 1e-6) for value in known["answers"]]}
+    assert places._same_network(near, known)
+    assert not places._same_network({**known, "answers": [value * 1.1 for value in known["answers"]]}, known)
+    assert not places._same_network({**known, "weights": "other"}, known)
+    assert not places._same_network(None, known)
+    assert not places._same_network({"weights": known["weights"]}, known)
