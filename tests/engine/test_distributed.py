@@ -67,6 +67,8 @@ def faulty(self, batch):
     return loss
 
 
+if fault == "own cache":
+    os.environ["HEADSTART_CACHE"] = str(notes / f"cache-{rank}")
 Course.take, loop.Loop._update = noting, faulty
 if fault in ("interrupt", "resume"):
     loop.CHECKPOINT_SECONDS = -1.0
@@ -96,7 +98,7 @@ class Outcome:
 
     def __init__(self, done: subprocess.CompletedProcess[str], runs: Path, notes: Path) -> None:
         self.code, self.text = done.returncode, done.stdout + done.stderr
-        self.run = Run(runs / "photos")
+        self.run, self.notes = Run(runs / "photos"), notes
         files = sorted(notes.glob("rank-*.json"))
         self.ranks: list[dict[str, Any]] = [json.loads(file.read_text(encoding="utf-8")) for file in files]
 
@@ -112,10 +114,12 @@ def launch(toy_photos, tmp_path) -> Launch:
     photos = toy_photos(3, size=32, splits={"train": 15, "val": 7, "test": 5})
     (tmp_path / "driver.py").write_text(DRIVER, encoding="utf-8")
 
-    def start(processes: int, *arguments: str, into: str = "runs", fault: str = "", plan: str = PLAN) -> Outcome:
+    def start(
+        processes: int, *arguments: str, into: str = "runs", fault: str = "", plan: str = PLAN, data: Path = photos
+    ) -> Outcome:
         (tmp_path / "plan.yaml").write_text(plan, encoding="utf-8")
         notes = tmp_path / f"notes-{into}-{fault}"
-        notes.mkdir()
+        notes.mkdir(exist_ok=True)
         runs = tmp_path / into
         own = {
             "NOTES": str(notes),
@@ -126,7 +130,7 @@ def launch(toy_photos, tmp_path) -> Launch:
         }
         torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
         command = [sys.executable, *(torchrun if processes > 1 else []), str(tmp_path / "driver.py")]
-        command += ["fit", str(photos), "--config", str(tmp_path / "plan.yaml"), "--output-dir", str(runs), *arguments]
+        command += ["fit", str(data), "--config", str(tmp_path / "plan.yaml"), "--output-dir", str(runs), *arguments]
         environment = {**os.environ, **own}
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=280)
         return Outcome(done, runs, notes)
@@ -180,6 +184,25 @@ def test_a_killed_run_of_two_processes_resumes_bit_for_bit(launch):
     assert "resumed" in {event.get("kind") for event in resumed.run.events()}
     a, b = whole.weights(), resumed.weights()
     assert all((a[name] == b[name]).all() for name in a)
+
+
+def test_features_that_one_process_keeps_are_computed_by_both(launch):
+    """Every process has a cache of its own here; only the first writes features into it."""
+    plan = PLAN[: PLAN.index("  - thaw: {name: last")]
+    first = launch(2, "--name", "photos", plan=plan, fault="own cache")
+    assert first.code == 0, first.text
+    assert list((first.notes / "cache-0").rglob("*.safetensors"))
+    assert not list((first.notes / "cache-1").rglob("*.safetensors"))
+    second = launch(2, "--seed", "43", "--name", "again", plan=plan, fault="own cache")
+    assert second.code == 0, second.text
+    assert second.ranks[0]["states"] == second.ranks[1]["states"]
+
+
+def test_fewer_rows_than_processes_are_refused_by_all(launch, toy_photos, tmp_path):
+    few = toy_photos(2, size=32, splits={"train": 5, "val": 1, "test": 5}, folder=tmp_path / "few")
+    done = launch(3, data=few)
+    assert done.code != 0
+    assert "3 processes cannot share fewer rows than that: val (2)" in done.text
 
 
 def test_batchnorm_that_learns_its_statistics_has_the_same_on_all_ranks(launch):
