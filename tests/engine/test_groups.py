@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from headstart.core.errors import ConfigError, TrainingError
-from headstart.engine.groups import check, geometric, groups, rates_by_depth
+from headstart.engine.groups import check, groups, rates_by_depth
 
 BLOCKS = ("layer1.0", "layer1.1", "layer2.0", "layer2.1")
 
@@ -111,28 +111,12 @@ def test_rates_by_name_must_fit_the_blocks():
     assert "no block is called 'layer'" in said
 
 
-def test_a_list_of_rates_is_exact_or_spread():
-    assert rates_by_depth(4, lr=1.0, rates=[1, 2, 3, 4, 5, 6]) == [1, 2, 3, 4, 5, 6]
-    assert rates_by_depth(4, lr=1.0, rates=[2, 3, 4, 5, 6]) == [2, 2, 3, 4, 5, 6]
-    assert rates_by_depth(4, lr=1.0, rates=[1, 2, 3]) == [1, 1, 1, 2, 2, 3]
-    for wrong in ([1.0], [1.0] * 7):
-        with pytest.raises(ConfigError, match="rates for 4 blocks"):
-            rates_by_depth(4, lr=1.0, rates=wrong)
-
-
-@pytest.mark.parametrize("settings", [{"lr": 0.0}, {"lr": 1.0, "rates": [0.0, 1.0]}, {"lr": 1.0, "layer_decay": -1.0}])
+@pytest.mark.parametrize(
+    "settings", [{"lr": 0.0}, {"lr": 1.0, "rates": {"0": 0.0, "1": 1.0}}, {"lr": 1.0, "layer_decay": -1.0}]
+)
 def test_rates_must_be_positive(settings):
     with pytest.raises(ConfigError, match="positive"):
         rates_by_depth(4, **settings)
-
-
-def test_geometric_is_fastais_slice():
-    """fastai's even_mults: step = (stop / start) ** (1 / (n - 1)), rates = start * step ** i."""
-    step = (1e-3 / 1e-5) ** (1 / 4)
-    assert geometric(1e-5, 1e-3, 5) == pytest.approx([1e-5 * step**index for index in range(5)])
-    assert geometric(1e-5, 1e-3, 1) == [1e-3]
-    by_decay = rates_by_depth(4, lr=1e-3, layer_decay=1 / step)[:-1]
-    assert geometric(1e-5, 1e-3, 5) == pytest.approx(by_decay)
 
 
 def test_rates_and_decay_equal_timms_on_a_vit():

@@ -1,6 +1,5 @@
-"""Precision is chosen by the clock, here a clock of our own, and can be replayed from what was recorded."""
+"""Precision is chosen by the clock, here a clock of our own."""
 
-import json
 import math
 
 import pytest
@@ -8,7 +7,7 @@ import torch
 from torch import nn
 
 from headstart.core.errors import ConfigError
-from headstart.engine.precision import CANDIDATES, Precision, choose, replay
+from headstart.engine.precision import CANDIDATES, Precision, choose
 
 
 def machine(seconds, fails=(), losses=None):
@@ -86,13 +85,6 @@ def test_one_candidate_is_not_timed():
     choice, decision = choose(step, candidates=[Precision()], clock=clock)
     assert (str(choice), len(taken)) == ("fp32", 1)
     assert decision.facts["seconds"] == {}
-
-
-def test_a_recorded_choice_is_replayed():
-    step, clock, _ = machine(table(1.0, 0.8, 0.7, 0.3))
-    choice, decision = choose(step, clock=clock)
-    facts = json.loads(json.dumps(decision.as_json()))["facts"]
-    assert replay(facts) == choice
 
 
 def test_a_real_step_in_every_candidate():

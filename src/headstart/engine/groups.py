@@ -15,7 +15,7 @@ from torch import nn
 from headstart.core.errors import ConfigError, Problem, TrainingError
 from headstart.core.registry import suggest
 
-Rates = Sequence[float] | Mapping[str, float]
+Rates = Mapping[str, float]
 
 
 def groups(
@@ -85,45 +85,18 @@ def rates_by_depth(
     gets ``head_lr``, or lr * head_multiple. (BEiT and timm's ``param_groups_layer_decay`` call the head's rate lr and
     begin one factor lower: theirs are these rates at lr * layer_decay and a head multiple of 1 / layer_decay.)
 
-    ``rates`` as a list: B + 2 numbers are stem, blocks, head. Fewer are spread as fastai spreads a list over its layer
-    groups: the last is the head's, the others go to equal runs of blocks from the input on (the stem joins the first).
-    ``rates`` as a mapping: by block name or its dotted beginning ("layer1" covers "layer1.0"), "stem" and "head";
+    ``rates`` are by block name or its dotted beginning ("layer1" covers "layer1.0"), "stem" and "head";
     every block must be covered; a stem that is not named takes the first block's rate, a head the rule above.
 
     Raises:
-        ConfigError: a rate is not positive, too many or too few are given, or a name is unknown or missing.
+        ConfigError: a rate is not positive, or a name is unknown or missing.
     """
     count, names = _counted(blocks)
     head = head_lr if head_lr is not None else lr * head_multiple
     _check_rates({"lr": lr, "head_lr": head, "layer_decay": layer_decay})
     if rates is None:
         return [lr * layer_decay ** (count - depth) for depth in range(count + 1)] + [head]
-    if isinstance(rates, Mapping):
-        return _by_name(names, rates, head)
-    given = [float(rate) for rate in rates]
-    _check_rates({f"rates[{index}]": rate for index, rate in enumerate(given)})
-    if len(given) == count + 2:
-        return given
-    if not 2 <= len(given) <= count + 1:
-        raise ConfigError(
-            f"{len(given)} rates for {count} blocks",
-            where="rates",
-            remedy=f"give {count + 2} (stem, blocks, head), or 2 to {count + 1} that are spread over the blocks",
-        )
-    body = given[:-1]
-    spread = [body[index * len(body) // count] for index in range(count)]
-    return [spread[0], *spread, given[-1]]
-
-
-def geometric(low: float, high: float, count: int) -> list[float]:
-    """``count`` rates from ``low`` to ``high`` by equal factors: what fastai makes of ``slice(low, high)``.
-
-    Equal to a layer decay of (low / high) ** (1 / (count - 1)).
-    """
-    _check_rates({"low": low, "high": high})
-    if count == 1:
-        return [high]
-    return [low * (high / low) ** (index / (count - 1)) for index in range(count)]
+    return _by_name(names, rates, head)
 
 
 def check(named_parameters: Iterable[tuple[str, nn.Parameter]], groups: Sequence[Mapping[str, Any]]) -> None:

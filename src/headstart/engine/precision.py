@@ -1,4 +1,4 @@
-"""Precision and memory layout, chosen by measurement on this machine and written down so that they can be replayed.
+"""Precision and memory layout, chosen by measurement on this machine.
 
 bf16 is no gift: a CPU without bf16 instructions runs it several times slower than fp32. So one training step is timed
 in each candidate, and a richer one is taken only where it is ``WORTH`` times faster than the simpler one it replaces.
@@ -68,7 +68,7 @@ def choose(
         wanted: "auto", or "fp32" or "bf16": only candidates of that name are timed then.
 
     Returns:
-        The choice, and the decision to record: ``replay`` reads it.
+        The choice, and the decision to show.
 
     Raises:
         ConfigError: ``wanted`` is unknown, or does not run here.
@@ -97,11 +97,6 @@ def choose(
             seconds[candidate] = min(seconds[candidate], clock() - begun)
     choice = _simplest_worth(seconds)
     return choice, Decision("precision", str(choice), _reason(choice, seconds, wanted), _facts(choice, seconds, failed))
-
-
-def replay(facts: dict[str, Any]) -> Precision:
-    """The precision that a recorded decision chose: a resumed run measures nothing."""
-    return Precision(str(facts["name"]), bool(facts["channels_last"]))
 
 
 def _simplest_worth(seconds: dict[Precision, float]) -> Precision:

@@ -59,11 +59,6 @@ class Path:
         """The values of ``metric`` (R,): log-loss (lower is better) or accuracy (higher is better)."""
         return self.log_losses if self.metric == "log_loss" else self.accuracies
 
-    @property
-    def at_edge(self) -> bool:
-        """Whether the chosen strength is the weakest or strongest tried: a wider path might do better."""
-        return self.chosen in (0, len(self.strengths) - 1)
-
     def linear(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Weight (K, D) and bias (K,) of one strength, for features as they were given."""
         return self.frame.fold(self.coefs[index], self.intercepts[index])

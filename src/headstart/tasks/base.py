@@ -19,7 +19,3 @@ class RowLoss(Protocol):
     def __call__(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Sum over rows of the loss of ``outputs`` (B, K); scalar."""
         ...
-
-    def at_zero(self, targets: torch.Tensor, outputs: int) -> float:
-        """Mean loss that theory gives for K = ``outputs`` zeros: what training must start from."""
-        ...

@@ -71,17 +71,6 @@ class Loss(nn.Module):
             outputs.float(), targets, label_smoothing=self.label_smoothing, class_weights=self.class_weights, total=1.0
         )
 
-    def at_zero(self, targets: torch.Tensor, outputs: int) -> float:
-        """Mean loss of K = ``outputs`` logits of zero. Every class has -log p = ln K, so it is ln K times the mean of
-        w_k y'_ik: ln K without weights, and with weights over all training rows where nothing is smoothed.
-        """
-        weights = self.class_weights
-        if weights is None:
-            return math.log(outputs)
-        own = weights[targets] if targets.ndim == 1 else targets.to(weights.dtype) @ weights
-        smoothing = self.label_smoothing
-        return math.log(outputs) * float((1 - smoothing) * own.mean() + smoothing * weights.mean())
-
 
 def _check(logits: torch.Tensor, targets: torch.Tensor, class_weights: torch.Tensor | None) -> None:
     rows, classes = logits.shape
