@@ -93,6 +93,19 @@ def reference(repeats: int = 7) -> float:
     return 1000 * statistics.median(seconds)
 
 
+def disturbed(run: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the host was busy around a run: its reference product took ``DISTURBED`` times the quickest of ``runs``.
+
+    Only runs on the same machine with as many threads are compared; a file of busy runs alone cannot tell.
+    """
+
+    def alike(other: Mapping[str, Any]) -> bool:
+        return other["machine"] == run["machine"] and other.get("threads") == run.get("threads")
+
+    quickest = min(min(other["reference_ms"]) for other in runs if alike(other))
+    return max(run["reference_ms"]) > DISTURBED * quickest
+
+
 class Results:
     """One JSON file: {"benchmark", "settings", "machines", "runs"}; it is written anew after every run.
 

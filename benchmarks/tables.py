@@ -98,7 +98,13 @@ def transfer_table(results: dict[str, Any]) -> str:
     sizes = ", ".join(f"{title} {transfer.SIZES[name]} px" for name, title in SETS.items())
     over = f"Mean and 95 % interval (Student's t) over {seeds} seed{'s' * (seeds != 1)}"
     spent = "median seconds of a whole process: start, decoding, training, report"
-    return f"{text}\n{over}; {spent}. {sizes}. {machines(results)}\n"
+    return f"{text}\n{over}; {spent}. {sizes}. {busy(results['runs'])} {machines(results)}\n"
+
+
+def busy(runs: Sequence[dict[str, Any]]) -> str:
+    """How many of the times are to be read with care."""
+    count = sum(record.disturbed(run, runs) for run in runs)
+    return f"The host was busy with other work during {count} of {len(runs)} runs, which lengthened their seconds."
 
 
 def gain_table(results: dict[str, Any]) -> str:
@@ -161,7 +167,8 @@ def probe_table(results: dict[str, Any]) -> str:
             accuracy = share(statistics.fmean(judged(run) for run in runs))
             memory = f"{statistics.median(run['peak_rss_mb'] for run in runs):,.0f} MB"
             rows.append([name, side, spread, accuracy, memory])
-    return markdown(["set", "command", "seconds", "accuracy", "peak memory"], rows) + f"\n{machines(results)}\n"
+    text = markdown(["set", "command", "seconds", "accuracy", "peak memory"], rows)
+    return f"{text}\n{busy(results['runs'])} {machines(results)}\n"
 
 
 def machines(results: dict[str, Any]) -> str:
