@@ -201,13 +201,13 @@ def test_the_rate_finder_scales_all_rates_and_leaves_no_trace(fit, pictures, sho
     rows, recipe = pictures(40, hard=0.3), {"blocks": 2, "lr": 1e-4, "layer_decay": 0.5, "head_multiple": 1.0}
     plain = fit(rows, thaw(**recipe))
     found = fit(rows, thaw(**recipe, find_lr=True))
-    decision = next(event for event in fit.said(Decision) if event.topic == "lr of thaw")
+    decision = next(event for event in fit.said(Decision) if event.topic == "lr of thaw-2")
     before, after = (run.stages()[0]["layers"] for run in (plain, found))
     scales = {round(b["lr"] / a["lr"], 6) for a, b in zip(before, after, strict=True) if a["lr"]}
     assert len(scales) == 1
     assert scales.pop() == pytest.approx(decision.facts["lr"] / 1e-4, rel=1e-4)
     assert decision.facts["low"] <= decision.facts["lr"] <= decision.facts["high"]
-    assert [row for row in found.read("decisions.json") if row["topic"] == "lr of thaw"]
+    assert [row for row in found.read("decisions.json") if row["topic"] == "lr of thaw-2"]
     original = finder.sweep
 
     def sweeping_in_vain(*arguments: Any, **own: Any) -> Any:
@@ -242,6 +242,6 @@ def test_where_no_rate_helps_the_given_one_is_kept_and_it_is_said(fit, pictures,
 
     monkeypatch.setattr(finder, "_suggest", lambda sweep: None)  # the loss falls in no sweep
     fit(pictures(30), thaw(find_lr=True))
-    decision = next(event for event in fit.said(Decision) if event.topic == "lr of thaw")
+    decision = next(event for event in fit.said(Decision) if event.topic == "lr of thaw-1")
     assert (decision.choice, decision.facts) == ("1.00e-04", {})
     assert "kept as it was" in decision.reason

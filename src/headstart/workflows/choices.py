@@ -6,11 +6,17 @@ what is trained.
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
+import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from headstart.core import keyed, manifest
 from headstart.core.errors import ArtefactError
+from headstart.core.events import Decision
 from headstart.core.run import Run
 from headstart.data import canvases
 from headstart.stages.base import Stage, Training
@@ -53,12 +59,44 @@ def settle(
     else:
         limit = experiment.cache_budget
         free = int(canvases.free_bytes() * CACHE_SHARE) if limit is None else int(limit * 1e9)
-        name = _precision(runtime, model, decoded, stages, experiment, emit)
+        name = _remembered(runtime, model, decoded, stages, experiment, emit)
         choices = Choices(runtime.tell(name), int(runtime.tell(str(free))))  # every rank takes the first one's
         if runtime.is_main:
             run.write(FILE, asdict(choices))
     runtime.precision = choices.precision
     return choices
+
+
+def _remembered(
+    runtime: Runtime, model: Model, decoded: Decoded, stages: Sequence[Stage], experiment: Experiment, emit: Emit
+) -> str:
+    """The precision that this machine chose for this network once: a noisy moment must not give another model.
+
+    Kept in the cache folder by processor, threads, torch, architecture, input and kind of work; removing
+    ``precision.json`` there has it measured anew.
+    """
+    import torch
+
+    if experiment.precision != "auto":
+        return _precision(runtime, model, decoded, stages, experiment, emit)
+    backbone = model.backbone
+    facts = (platform.processor() or platform.machine(), str(os.cpu_count()), str(torch.get_num_threads()))
+    work = "train" if any(isinstance(stage, Training) for stage in stages) else "features"
+    built = json.dumps([backbone.architecture, backbone.spec.input_shape, str(runtime.device), work], default=str)
+    key = f"{keyed.digest(*facts, str(torch.__version__), built):032x}"
+    file = canvases.default_folder() / "precision.json"
+    try:
+        known = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        known = {}
+    if known.get(key) in ("fp32", "bf16"):
+        emit(Decision("precision", known[key], "measured by an earlier run on this machine"))
+        return str(known[key])
+    name = _precision(runtime, model, decoded, stages, experiment, emit)
+    if runtime.is_main:
+        with contextlib.suppress(OSError):
+            manifest.write_json(file, {**known, key: name})
+    return name
 
 
 def _precision(

@@ -19,3 +19,7 @@ class Settings(Training):
 
     blocks: Share = "all"
     bn: Literal["eval", "frozen_eval", "train"] = "eval"
+
+    @property
+    def title(self) -> str:
+        return self.name or f"thaw-{self.blocks}"
