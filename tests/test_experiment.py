@@ -109,7 +109,7 @@ def test_the_file_is_read_and_the_line_wins(tmp_path: Path) -> None:
         load(file)
     file = write(tmp_path, "data: photos/\nseed: 1\nlr: 1e-3\nplan: full\n")
     experiment = load(file, ["lr=3e-4", "data.split.val=0.2"], origin="command line", seed=7, device=None)
-    assert (experiment.data.source, experiment.data.split.val, experiment.data.split.test) == ("photos/", 0.2, 0.15)
+    assert (experiment.data.source, experiment.data.split.val, experiment.data.split.test) == ("photos/", 0.2, None)
     assert (experiment.seed, experiment.training, experiment.device) == (7, {"lr": 3e-4}, "auto")
     assert [stage.lr for stage in experiment.stages()] == [3e-4]  # type: ignore[attr-defined]
     why = {row.key: row.why for row in experiment.explain()}

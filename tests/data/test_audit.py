@@ -201,3 +201,24 @@ def test_real_photographs_have_no_leak(shared_data: Any) -> None:
         splits[split] = Rows([str(path) for path in paths], labels, tuple(path.name for path in paths))
     found = checked(Splits(splits["train"], splits["val"], ("ants", "bees"), "image"))
     assert not [finding for finding in found.findings if finding.severity == "error" or "duplicates" in finding.kind]
+
+
+def test_the_partner_of_a_conflict_and_the_split_without_a_class_are_named() -> None:
+    train, val = CLEAN.train, CLEAN.val
+    items = [*val.items[:4], train.items[0], *val.items[5:]]  # val row 4 is train row 0 under another label
+    found = checked(replace(CLEAN, val=Rows(items, val.labels, val.names)))
+    conflict = next(f for f in found.findings if f.kind == "conflicting-labels" and f.split == "val")
+    assert "val val/4.png (bee) = train train/0.png (ant)" in conflict.message
+    leak = next(f for f in found.findings if f.kind == "exact-duplicates-across")
+    assert (leak.severity, leak.split, leak.names) == ("warning", "train+val", ("val/4.png",))
+    gone = checked(with_labels("test", np.arange(12) % 2))
+    assert any(f.message.startswith("test has no rows of: cow") for f in gone.findings)
+
+
+def test_what_becomes_of_floats_is_told() -> None:
+    floats = [np.asarray(photo(n), np.float32) / 255 for n in range(36)]
+    found = checked(replace(CLEAN, train=Rows(floats, CLEAN.train.labels, CLEAN.train.names)))
+    text = next(f.message for f in found.findings if f.kind == "odd-mode")
+    assert "floats are taken as 0..1 where none is above 1" in text
+    assert "alpha" not in text
+    assert "31 more (a run's data.json names them)" in text

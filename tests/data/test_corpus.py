@@ -172,3 +172,10 @@ def test_the_cap_is_read_from_the_header_not_from_the_pixels() -> None:
             decoding.decode(bomb)
     finally:
         decoding.MAX_PIXELS = original
+
+
+def test_the_cap_leaves_room_for_large_cameras_and_says_what_to_do() -> None:
+    decoding._demand_size(9000, 6000)
+    decoding._demand_size(10000, 10000)
+    with pytest.raises(DecodeError, match=r"12000x12000 is 144 million pixels, the limit is 100 million: shrink it"):
+        decoding.decode(corpus.png_bomb(12000, 12000))

@@ -337,3 +337,9 @@ sys.exit(", ".join(heavy & set(sys.modules)) or None)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(("bands", "channels", "said"), [(4, 3, True), (4, 4, False), (3, 3, False)])
+def test_arrays_of_four_bands_taken_as_rgba_are_told(bands: int, channels: int, said: bool) -> None:
+    found = collect((np.zeros((6, 32, 32, bands), np.uint8), [0, 1] * 3), channels=channels)
+    assert any("taken as RGBA" in note and "channels=4" in note for note in found.notes) == said

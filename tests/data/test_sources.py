@@ -41,10 +41,16 @@ class TestDrawnSplits:
         few = sources.read(arrays(300), DataSettings(), seed=0)  # 45 rows
         assert few.test is None
         assert len(few.val) == 45
-        said = (
-            f"there is no test split (it would hold 45 rows; {MIN_TEST_ROWS} are needed): scores are those of the val"
-        )
+        said = f"there is no test split (15% would be 45 rows, fewer than {MIN_TEST_ROWS}; data.split.test="
         assert any(said in note and "optimistic" in note for note in few.notes)
+
+    @pytest.mark.parametrize(("share", "rows"), [(0.4, 32), (0.15, 12)])
+    def test_a_test_share_that_was_asked_for_is_drawn(self, share: float, rows: int) -> None:
+        splits = sources.read(arrays(80), DataSettings(split=SplitSettings(test=share)), seed=0)
+        assert len(splits.present()["test"]) == rows
+        assert f"the test split has only {rows} rows: read its intervals, not the numbers alone" in splits.notes
+        with pytest.raises(ValueError, match=r"val \+ test = 1.05 leaves no rows"):
+            SplitSettings(val=0.9)
 
     def test_no_test_share_and_no_val_share(self) -> None:
         splits = sources.read(arrays(1000), DataSettings(split=SplitSettings(test=0)), seed=0)
@@ -134,6 +140,14 @@ class TestGroups:
         photos = empty_photos(tmp_path, self.names())
         with pytest.raises(ConfigError, match=told):
             sources.collect(photos, DataSettings(split=SplitSettings(group_by=pattern)))
+
+    @pytest.mark.parametrize(
+        ("pattern", "told"), [(r"(.+)", "grouped nothing: each of"), (r"(animal)", "into one group")]
+    )
+    def test_a_pattern_that_groups_nothing_or_everything_is_told(self, tmp_path: Path, pattern: str, told: str) -> None:
+        photos = empty_photos(tmp_path, self.names())
+        found = sources.collect(photos, DataSettings(split=SplitSettings(group_by=pattern)))
+        assert any(told in note for note in found.notes)
 
     def test_groups_that_straddle_given_splits_are_an_error(self, tmp_path: Path) -> None:
         names = [f"{split}/{name}/a{i}_{split}.jpg" for split in ("train", "val") for name in "xy" for i in range(3)]

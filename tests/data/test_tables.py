@@ -186,7 +186,7 @@ def test_table(name: str, folder: Path) -> None:
         assert [text for text in case.notes if text not in "\n".join(found.notes)] == []
         assert all(os.path.isabs(item) and os.path.isfile(item) for item in found.rows.items)
         if not case.notes and "spaces" not in name:
-            assert not [note for note in found.notes if "one class" not in note]
+            assert not [note for note in found.notes if "one class" not in note and "columns taken" not in note]
     assert path.read_bytes() == content
     assert csv.field_size_limit() == limit
 
@@ -316,3 +316,11 @@ def test_damaged_tables_give_rows_or_one_kind_of_error(folder: Path) -> None:
         except DataError:
             outcomes["refused"] += 1
     assert min(outcomes.values()) > 20, outcomes
+
+
+def test_guessed_columns_are_told_and_named_ones_are_not(folder: Path) -> None:
+    (folder / "table.csv").write_text("path,label,quality\n0.jpg,cat,1\n1.jpg,dog,2\n")
+    told = "columns taken by their names or kinds: input 'path', label 'label' (data.input_column=… chooses another)"
+    assert told in sources.collect(folder / "table.csv", DataSettings()).notes
+    named = DataSettings(input_column="path", label_column="label")
+    assert not any("columns taken" in note for note in sources.collect(folder / "table.csv", named).notes)

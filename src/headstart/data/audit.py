@@ -122,7 +122,7 @@ def _classes(views: list[View], classes: tuple[str, ...]) -> list[Finding]:
     for view in views[1:]:
         gone = [name for name, count in zip(classes, counts[view.split], strict=True) if count == 0]
         if gone and view.split != "target":
-            text = f"no rows of: {listed(gone)}; nothing is measured about them there"
+            text = f"{view.split} has no rows of: {listed(gone)}; nothing is measured about them there"
             findings.append(Finding("class-missing", "warning", view.split, (), tuple(gone), text, "add rows of them"))
     findings += _imbalance(counts["train"], classes)
     return findings

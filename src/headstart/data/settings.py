@@ -9,25 +9,30 @@ from pydantic.dataclasses import dataclass
 
 _STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 Share = Annotated[float, Field(ge=0, lt=1)]
+DEFAULT_TEST = 0.15  # of the rows, where that is enough of them to tell something
 
 
 @dataclass(frozen=True, config=_STRICT)
 class SplitSettings:
     """Shares of the rows for the splits that the user did not give; with ``folds``, each fold is the test split once.
 
+    ``test`` is honoured where it is given, 0 for none; without it, 0.15 of the rows become the test split where that is
+    50 at least, and none is drawn otherwise (said in a note).
+
     ``group_by`` keeps rows together: a column of the table, or a regular expression with one group that is searched in
     the file name (in the path relative to the data when the pattern contains a slash), such as ``(\\w+)_\\d+``.
     """
 
     val: Share = 0.15
-    test: Share = 0.15
+    test: Share | None = None
     group_by: str | None = None
     folds: Annotated[int, Field(ge=2, le=100)] | None = None  # cross-validation: the plan runs once a fold
 
     @model_validator(mode="after")
     def _leaves_rows_to_train(self) -> SplitSettings:
-        if self.val + self.test >= 1:
-            raise ValueError(f"val + test = {self.val + self.test:g} leaves no rows to train on")
+        taken = self.val + (DEFAULT_TEST if self.test is None else self.test)
+        if taken >= 1:
+            raise ValueError(f"val + test = {taken:g} leaves no rows to train on")
         return self
 
 

@@ -121,10 +121,7 @@ def _find(source: Any, modality: str, settings: DataSettings, offline: bool) -> 
     written = os.fspath(source)
     path = os.path.expanduser(written)
     if os.path.exists(path):
-        found = _find_path(path, modality, settings, written)
-        if isinstance(source, str) and hub.looks_like_id(source):
-            found.notes.insert(0, f"'{source}' exists here and was read; the Hub's is {hub.PREFIX}{source}")
-        return found
+        return _find_path(path, modality, settings, written)
     if isinstance(source, str) and hub.looks_like_id(source) and not os.path.isdir(os.path.dirname(path)):
         return hub.read_hub(source, modality, settings, offline=offline)
     raise unlabelled.unknown_path(written)  # photos/pest beside photos/pets is a slip, not an id

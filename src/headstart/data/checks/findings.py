@@ -51,6 +51,6 @@ class View:
 
 
 def listed(names: Sequence[str]) -> str:
-    """The first few names, and how many more there are."""
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    """The first few names, how many more there are, and where to find them."""
+    more = f" and {len(names) - SHOWN} more (a run's data.json names them)" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more

@@ -28,7 +28,8 @@ def looks(view: View) -> list[Finding]:
     if modes:
         rows = [row for row, facts in seen.items() if facts.mode not in USUAL_MODES]
         told = ", ".join(f"{count} {mode}" for mode, count in modes.most_common())
-        text = f"unusual pixel modes ({told}), converted: alpha over white, 16 bit to 8: {{names}}"
+        ways = "; ".join(dict.fromkeys(_conversion(mode) for mode in modes))
+        text = f"unusual pixel modes ({told}), converted to 8 bit ({ways}): {{names}}"
         findings.append(view.finding("odd-mode", "info", rows, text))
     turned = [row for row, facts in seen.items() if facts.orientation != 1]
     if turned:
@@ -40,6 +41,17 @@ def looks(view: View) -> list[Finding]:
         text = f"{len(moving)} hold several frames or pages, of which the first is used: {{names}}"
         findings.append(view.finding("several-frames", "warning", moving, text, "save the frame that is meant"))
     return findings + _shapes(view, seen)
+
+
+def _conversion(mode: str) -> str:
+    """What becomes of pixels of a mode (see ``pictures.pixels``)."""
+    if mode.startswith("float") or mode == "F":
+        return "floats are taken as 0..1 where none is above 1, else as 0..255"
+    if mode in ("RGBA", "LA", "PA", "P"):
+        return "palettes become colours, alpha is laid over white"
+    if mode.startswith(("I", "int", "uint")):
+        return "numbers above 255 are taken as 16 bit and divided by 257"
+    return "false and true become black and white" if mode in ("1", "bool") else "colours become RGB"
 
 
 def _shapes(view: View, seen: dict[int, Facts]) -> list[Finding]:

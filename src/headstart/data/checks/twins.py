@@ -71,6 +71,13 @@ def _conflicts(twins: Duplicates, place: list[Place], classes: tuple[str, ...]) 
     return findings + _conflicting("near", "conflicting-labels-near", "info", near, place, classes)
 
 
+def _named(place: Place, classes: tuple[str, ...]) -> str:
+    """A row with its split and label: train a.png (cat)."""
+    view, row = place
+    label = int(view.rows.labels[row])
+    return f"{view.split} {view.rows.names[row]} ({classes[label] if label != UNLABELLED else 'no label'})"
+
+
 def _conflicting(
     kind: str,
     name: str,
@@ -86,8 +93,9 @@ def _conflicting(
             continue
         for row, label in labels.items():
             view, own = place[row]
-            label_name = classes[label] if label != UNLABELLED else "no label"
-            by_split.setdefault(view.split, {})[own] = f"{view.rows.names[own]} ({label_name})"
+            other = next(twin for twin, its in labels.items() if its not in (label, UNLABELLED))
+            told = f"{_named(place[row], classes)} = {_named(place[other], classes)}"
+            by_split.setdefault(view.split, {})[own] = told
     views = {view.split: view for view, _ in place}
     findings = []
     for split, told in by_split.items():

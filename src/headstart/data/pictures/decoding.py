@@ -26,7 +26,7 @@ from headstart.data.pictures.pixels import from_array, from_pil, oriented
 
 # Raise the first number whenever the pixels that come out of any file change: cached canvases are then made anew.
 VERSION = f"1 pillow {PIL.__version__} simplejpeg {simplejpeg.__version__}"
-MAX_PIXELS = 50_000_000
+MAX_PIXELS = 100_000_000  # a picture of 9000x6000 passes; 300 MB as RGB, while it is decoded
 MAX_CHUNKS = 100_000  # of a PNG; each costs time whatever its size
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 # A file's first bytes -> its format; names outside FORMATS are known kinds that are refused.
@@ -213,7 +213,8 @@ def _demand_whole(kind: str, data: bytes) -> None:
 def _demand_size(width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
         size = f"{width}x{height} is {width * height / 1e6:.0f} million pixels"
-        raise DecodeError("too-many-pixels", f"is too large ({size}, the limit is {MAX_PIXELS / 1e6:.0f})")
+        limit = f"the limit is {MAX_PIXELS / 1e6:.0f} million: shrink it"
+        raise DecodeError("too-many-pixels", f"is too large ({size}, {limit})")
 
 
 def _frames(image: Image.Image, kind: str) -> int:

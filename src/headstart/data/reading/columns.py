@@ -16,7 +16,7 @@ import numpy as np
 from headstart.core.errors import DataError, Problem
 from headstart.core.registry import suggest
 from headstart.data.reading.collection import SPLITS, Found, listing, printable, split_name
-from headstart.data.reading.folders import path_groups
+from headstart.data.reading.folders import grouping_note, path_groups
 from headstart.data.reading.labels import as_labels
 from headstart.data.reading.tables import Table
 from headstart.data.splits import LazyItems
@@ -51,6 +51,7 @@ def from_columns(table: Table, modality: str, settings: DataSettings, *, labelle
     if labelled and len(table.columns) == 2 and (inputs is None) != (labels_in is None):
         inputs, labels_in = _other_of_two(table, inputs, labels_in, settings, problems, notes)
     split_in = _choose(table, "split", settings.split_column, SPLIT_NAMES, problems, notes, needed=False)
+    notes += _taken(inputs, labels_in, split_in, settings)
     group_by = settings.split.group_by if labelled else None
     group_in = _group_column(table, group_by, problems)
     if inputs is None or (labelled and labels_in is None):
@@ -76,6 +77,20 @@ def from_columns(table: Table, modality: str, settings: DataSettings, *, labelle
         found.groups = _groups(table, group_in, notes)
     pattern = group_by if group_by is not None and "(" in group_by and group_in is None else None
     return _with_paths(found, table, settings, pattern, labelled)
+
+
+def _taken(inputs: str | None, labels: str | None, splits: str | None, settings: DataSettings) -> list[str]:
+    """Which columns were guessed, in one sentence; none where the user named them."""
+    found = {
+        "input": (inputs, settings.input_column),
+        "label": (labels, settings.label_column),
+        "split": (splits, settings.split_column),
+    }
+    guessed = {role: column for role, (column, named) in found.items() if column is not None and named is None}
+    if not guessed:
+        return []
+    told = ", ".join(f"{role} '{column}'" for role, column in guessed.items())
+    return [f"columns taken by their names or kinds: {told} (data.{next(iter(guessed))}_column=… chooses another)"]
 
 
 def familiar(name: str) -> str:
@@ -182,7 +197,7 @@ def _groups(table: Table, column: str, notes: list[str]) -> list[str]:
     if empty:
         places = listing(table.place(row) for row in empty)
         notes.append(f"column '{column}' is empty in {len(empty):,} rows, each is a group of its own: {places}")
-    notes.append(f"group_by {column}: {len(set(groups)):,} groups of {len(groups):,} rows")
+    notes.append(grouping_note(column, groups))
     return groups
 
 

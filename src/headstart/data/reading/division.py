@@ -15,6 +15,7 @@ import numpy as np
 from headstart.core.errors import ConfigError, DataError, Problem
 from headstart.data.reading import splitting
 from headstart.data.reading.collection import SPLITS, Collection, class_problems, listing
+from headstart.data.settings import DEFAULT_TEST
 from headstart.data.splits import Rows, Splits
 
 if TYPE_CHECKING:
@@ -37,8 +38,9 @@ def divide(
 ) -> Division:
     """Draw the splits that the user did not give, from the training rows.
 
-    A test split is drawn when it holds ``MIN_TEST_ROWS`` rows at least; otherwise the notes say that scores are
-    optimistic. Rows of one group, of one file and with one id in ``duplicates`` (N,) never straddle what is drawn.
+    A test share that was asked for is drawn, however small. The default share is drawn when it holds ``MIN_TEST_ROWS``
+    rows at least; otherwise the notes say that scores are optimistic. Rows of one group, of one file and with one id in
+    ``duplicates`` (N,) never straddle what is drawn.
 
     Raises:
         DataError: a class is missing in training, groups straddle given splits, or no rows can be spared.
@@ -105,14 +107,19 @@ def _shares(pool: int, fixed: Mapping[str, np.ndarray], settings: DataSettings) 
             )
         shares["val"] = settings.split.val
     if "test" not in fixed:
-        rows = round(settings.split.test * pool)
-        if rows >= MIN_TEST_ROWS:
-            shares["test"] = settings.split.test
+        asked = settings.split.test
+        share = DEFAULT_TEST if asked is None else asked
+        rows = round(share * pool)
+        if share > 0 and (asked is not None or rows >= MIN_TEST_ROWS):
+            shares["test"] = share
         else:
-            reason = "data.split.test is 0" if settings.split.test == 0 else f"it would hold {rows} rows"
+            small = (
+                f"{share:.0%} would be {rows} rows, fewer than {MIN_TEST_ROWS}; data.split.test=… draws it all the same"
+            )
+            reason = "data.split.test is 0" if asked == 0 else small
             notes.append(
-                f"there is no test split ({reason}; {MIN_TEST_ROWS} are needed): scores are those of the val rows that "
-                "stages were chosen on, which is optimistic"
+                f"there is no test split ({reason}): scores are those of the val rows that stages were chosen on, "
+                "which is optimistic"
             )
     return shares, notes
 
@@ -150,6 +157,8 @@ def _drawn_notes(
     parts = " and ".join(f"{len(rows):,} {split}" for split, rows in drawn.items() if split != "train")
     way = "stratified by class" + ("" if groups is None else ", groups and duplicates kept together")
     notes = [f"{parts} rows were drawn from {pool:,} ({way}, seed {seed})"]
+    if 0 < len(drawn.get("test", ())) < MIN_TEST_ROWS:
+        notes.append(f"the test split has only {len(drawn['test'])} rows: read its intervals, not the numbers alone")
     for split, rows in drawn.items():
         counts = np.bincount(collection.rows.labels[rows], minlength=len(collection.classes))
         if split != "train" and not counts.all():

@@ -137,8 +137,19 @@ def path_groups(names: Sequence[str], pattern: str, notes: list[str]) -> list[st
         f"alone:{name}" if match is None or match[1] is None else f"group:{match[1]}"
         for name, match in zip(names, matches, strict=True)
     ]
-    notes.append(f"group_by {pattern}: {len(set(groups)):,} groups of {len(groups):,} rows")
+    notes.append(grouping_note(pattern, groups))
     return groups
+
+
+def grouping_note(wanted: str, groups: Sequence[str]) -> str:
+    """What a grouping did, and whether that can be what was meant."""
+    count = len(set(groups))
+    if count == len(groups):
+        return f"group_by {wanted} grouped nothing: each of the {count:,} rows is a group of its own"
+    told = f"group_by {wanted}: {count:,} groups of {len(groups):,} rows"
+    return (
+        told if count > 1 else f"group_by {wanted} puts all {len(groups):,} rows into one group: no split can be drawn"
+    )
 
 
 def _kind(entry: os.DirEntry[str], modality: str) -> str:

@@ -279,6 +279,10 @@ def _from_pairs(
     class_names: tuple[str, ...] | None = None,
 ) -> Found:
     table = _table({"image": items, "label": labels}, source, notes)
+    first = items[0] if isinstance(items, (np.ndarray, list)) and len(items) else None
+    if isinstance(first, np.ndarray) and first.ndim == 3 and first.shape[2] == 4 and settings.channels == 3:
+        told = "arrays of four bands were taken as RGBA and laid over white"
+        table.notes.append(f"{told}; where the fourth band is no alpha, say channels=4 (data.channels)")
     if class_names is not None:
         table.class_names = {"label": class_names}
     chosen = dataclasses.replace(settings, input_column="image", label_column="label", split_column=None)
