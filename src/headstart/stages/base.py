@@ -57,7 +57,8 @@ class Training(Stage):
     epochs: int = Field(default=5, ge=1, le=10_000)
     lr: float = Field(default=1e-4, gt=0.0, le=10.0)
     find_lr: bool = False  # sweep rising rates first; all rates of the stage are scaled to what the sweep finds
-    head_multiple: float = Field(default=10.0, gt=0.0)
+    # None: 10 where the head is new, 1 where an earlier stage has trained it
+    head_multiple: Annotated[float, Field(gt=0.0)] | None = None
     layer_decay: float = Field(default=0.75, gt=0.0, le=1.0)
     rates: dict[str, float] | None = None
     batch_size: int = Field(default=32, ge=1)
@@ -82,6 +83,12 @@ class Training(Stage):
     patience: int | None = Field(default=None, ge=1)  # epochs without improvement before stopping
     metric: str = "auto"  # what early stopping and the best epoch look at; auto: the validation loss
     time_limit: float | None = Field(default=None, gt=0.0)  # seconds for this stage
+
+    @property
+    def by_depth(self) -> dict[str, Any]:
+        """What says how fast each depth trains, as ``engine.groups`` takes it."""
+        head = self.lr * (1.0 if self.head_multiple is None else self.head_multiple)
+        return {"lr": self.lr, "head_lr": head, "layer_decay": self.layer_decay, "rates": self.rates}
 
     def updates_per_epoch(self, rows: int) -> int:
         """Optimizer steps in one pass over ``rows`` training rows; the uneven last batch counts."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -11,14 +11,14 @@ from pydantic import TypeAdapter, ValidationError
 from headstart.core import registry
 from headstart.core.errors import ConfigError, Problem
 from headstart.core.settings import Keys, keys_of, problems_from
-from headstart.stages.base import Gate, Stage
+from headstart.stages.base import Gate, Stage, Training
 from headstart.stages.methods import probe, scratch, thaw
 
 METHODS = "headstart.stages.methods"
+NEW_HEAD = 10.0  # how many times faster than the last block a head moves that nothing has trained yet
 
-# After a probe: its head is at its optimum, so it moves no faster than the blocks; small batches for more updates.
+# After a probe: small batches for more updates.
 _HANDED_OVER: dict[str, Any] = {
-    "head_multiple": 1.0,
     "batch_size": 16,
     "label_smoothing": 0.1,
     "augment": "light",
@@ -99,6 +99,16 @@ def override(stages: Sequence[Stage], settings: Mapping[str, Any], *, where: str
     if problems:
         raise ConfigError("the settings cannot be used", problems=problems)
     return tuple(changed)
+
+
+def settled(stages: Sequence[Stage]) -> tuple[Stage, ...]:
+    """The same stages with what depends on their place in the plan filled in: how fast the head moves."""
+    return tuple(
+        replace(stage, head_multiple=1.0 if index else NEW_HEAD)
+        if isinstance(stage, Training) and stage.head_multiple is None
+        else stage
+        for index, stage in enumerate(stages)
+    )
 
 
 def settings_of(stage: Stage) -> dict[str, Any]:

@@ -261,11 +261,8 @@ class Course:
             [(f"model.{name}", parameter) for name, parameter in self.model.named_parameters()],
             {f"model.{name}": depth for name, depth in self.model.depths().items() if depth <= len(backbone.blocks)},
             backbone.blocks,
-            lr=stage.lr,
-            head_multiple=stage.head_multiple,
-            layer_decay=stage.layer_decay,
-            rates=stage.rates,
             weight_decay=stage.weight_decay,
+            **stage.by_depth,
         )
 
     def _write(self, folder: Path, result: dict[str, Any], evaluation: Evaluation, verdict: Verdict) -> None:

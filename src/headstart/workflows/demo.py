@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from headstart.core import storage
 from headstart.core.events import Event
 from headstart.core.run import Run
 
@@ -16,7 +17,7 @@ PER_CLASS, SIZE = 80, 96
 # The backbone that ships has random weights, so its blocks need higher rates than the plans for pretrained ones.
 PLAN = [
     {"probe": {}},
-    {"thaw": {"name": "thaw-half", "blocks": 2, "epochs": 12, "lr": 3e-3, "head_multiple": 1.0, "views": 4}},
+    {"thaw": {"name": "thaw-half", "blocks": 2, "epochs": 12, "lr": 3e-3, "views": 4}},
     {
         "thaw": {
             "name": "thaw-all",
@@ -24,7 +25,6 @@ PLAN = [
             "epochs": 15,
             "lr": 3e-3,
             "layer_decay": 1.0,
-            "head_multiple": 1.0,
             "augment": "flip",
         }
     },
@@ -40,6 +40,7 @@ def demo(output_dir: Path, *, on_event: Callable[[Event], None] | None = None) -
     from headstart.experiment import load
     from headstart.workflows.fit import fit
 
+    storage.insist_writable(output_dir, "--output-dir")
     folder = pictures(output_dir / "demo-pictures")
     experiment = load(
         data=str(folder), backbone="builtin/tiny", output_dir=str(output_dir), name="demo", offline=True, plan=PLAN

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headstart.core import interruption, storage
@@ -52,6 +53,7 @@ def fit(
         NothingAccepted: no stage beat the baseline that needs no backbone; the run folder is complete all the same.
         Interrupted: SIGINT or SIGTERM came; a checkpoint is written, and the same call goes on from there.
     """
+    storage.insist_writable(Path(experiment.output_dir), "--output-dir")
     collection = materials.collect(experiment, data)
     runtime = materials.runtime(experiment)
     try:
@@ -165,7 +167,7 @@ def choose_plan(experiment: Experiment, model: Model, decoded: Decoded, emit: Em
     problems = budget.starved(stages, rows)
     if problems and not experiment.force:
         raise ConfigError("this recipe is starved of updates", problems=problems)
-    return tuple(stages)
+    return plans.settled(stages)
 
 
 def _course(

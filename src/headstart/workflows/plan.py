@@ -106,6 +106,7 @@ def plan(experiment: Experiment, *, data: Any = None, on_event: Callable[[Event]
         stages = experiment.stages()
     if isinstance(experiment.plan, str) and "epochs" not in experiment.training:
         stages = budget.repaired(stages, rows)
+    stages = plans.settled(stages)
     preflight.check(stages, model, collection.rows.labels[division.index["train"]])
     whole = _forward_seconds(model, inputs, 0)
     laid = tuple(_stage(model, stage, inputs, whole, rows, val) for stage in stages)
@@ -156,13 +157,7 @@ def _stage(model: Model, stage: Stage, inputs: torch.Tensor, whole: float, rows:
         seconds = passes * (whole + 2 * above) + val * stage.epochs * whole
     from headstart.engine.groups import rates_by_depth
 
-    rates = rates_by_depth(
-        model.backbone.blocks,
-        lr=stage.lr,
-        head_multiple=stage.head_multiple,
-        layer_decay=stage.layer_decay,
-        rates=stage.rates,
-    )
+    rates = rates_by_depth(model.backbone.blocks, **stage.by_depth)
     trains = "everything" if frontier == 0 else f"last {blocks - frontier} of {blocks} blocks, head"
     return _row(
         model, stage, trains, stage.epochs, stage.updates(rows), cached, seconds, dict(enumerate(rates)), inputs

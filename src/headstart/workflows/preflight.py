@@ -50,11 +50,6 @@ def ranks(splits: Splits, world: int) -> None:
         )
 
 
-def rates(stage: Training) -> dict[str, Any]:
-    """The settings of a stage that say which depth trains at which rate."""
-    return {name: getattr(stage, name) for name in ("lr", "head_multiple", "layer_decay", "rates")}
-
-
 def _trials(stage: Stage, model: Model, labels: np.ndarray) -> list[tuple[str, Callable[[], Any]]]:
     """Settings by name, each with a call that fails where it cannot be used."""
     from headstart.data.augment import policy
@@ -71,5 +66,5 @@ def _trials(stage: Stage, model: Model, labels: np.ndarray) -> list[tuple[str, C
             trials.append((setting, partial(metrics.check, metric)))
     if isinstance(stage, Training):
         trials.append(("blocks", partial(model.thaw, getattr(stage, "blocks", "all"))))
-        trials.append(("rates", partial(groups.rates_by_depth, model.backbone.blocks, **rates(stage))))
+        trials.append(("rates", partial(groups.rates_by_depth, model.backbone.blocks, **stage.by_depth)))
     return trials
