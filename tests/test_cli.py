@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import subprocess
@@ -12,9 +13,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from headstart import cli, predictions
-from headstart.core.errors import ConfigError, DataError, NothingAccepted
+from headstart.core.errors import ArtefactError, ConfigError, DataError, NothingAccepted
+from headstart.measure.evaluation import Evaluation
 
 HEAVY = {"torch", "torchvision", "timm", "transformers", "sklearn", "pandas", "datasets", "numpy", "pydantic", "PIL"}
 
@@ -210,7 +213,112 @@ def test_features_are_arrays_without_pickle(tmp_path: Path) -> None:
 
 def test_an_unknown_kind_of_file_is_refused_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"\.csv or \.jsonl"):
-        predictions.check_suffix(tmp_path / "out.xlsx")
+        predictions.check(tmp_path / "out.xlsx", predictions.TEXTS)
     with pytest.raises(ConfigError, match=r"\.npz"):
         predictions.write_features(tmp_path / "out.csv", np.ones((1, 1)), ("a",))
     assert cli.run(["predict", str(tmp_path), "x.jpg", "--output", "out.xlsx"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (["fit", "photos", "--output-dir", "{}"], "--output-dir"),
+        (["demo", "--output-dir", "{}/deeper"], "--output-dir"),
+        (["predict", "run", "x.jpg", "-o", "{}/out.csv"], "--output"),
+        (["predict", "run", "x.jpg", "-o", "folder.csv"], "--output"),
+        (["embed", "run", "x.jpg", "-o", "{}/out.npz"], "--output"),
+        (["evaluate", "run", "-o", "{}/out.jsonl"], "--output"),
+    ],
+)
+def test_a_place_that_cannot_be_written_to_is_refused_before_any_work(
+    arguments: list[str],
+    option: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a file").write_text("mine", encoding="utf-8")
+    (tmp_path / "folder.csv").mkdir()
+    assert cli.run([word.format("a file") for word in arguments]) == 1
+    told = capsys.readouterr().err
+    assert f"choose another place with {option}" in told
+    assert "should not happen" not in told
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a file", "folder.csv"]
+
+
+def test_a_full_disk_is_no_bug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, write: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(predictions.manifest, "write_atomically", full)
+    with pytest.raises(ArtefactError, match=r"out\.csv: cannot write here \(No space left on device\)"):
+        predictions.write(tmp_path / "out.csv", ROWS, 1)
+
+
+def test_an_error_of_the_machine_is_told_with_its_place(
+    failing: SimpleNamespace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing.error = PermissionError(errno.EACCES, "Permission denied", "runs/x.json")
+    assert cli.run(["fit", "photos"]) == 1
+    assert capsys.readouterr().err == "error: runs/x.json: Permission denied\n"
+
+
+def test_only_one_data_source_can_be_given(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["fit", "photos/", "more/"]) == 1
+    assert "only one data source can be given" in capsys.readouterr().err
+
+
+def test_what_was_not_read_does_not_count_as_predicted() -> None:
+    assert predictions.summary(ROWS, Path("o.csv")) == (
+        "3 predictions in o.csv, 1 file could not be read (named in the file)"
+    )
+    assert predictions.summary(ROWS[:2], Path("o.csv")) == "2 predictions in o.csv"
+
+
+@pytest.mark.parametrize(
+    ("asked", "classes", "whole", "labels"),
+    [
+        (None, 3, False, 1),
+        (None, 3, True, 3),
+        (None, 20, True, 20),
+        (None, 21, True, 1),
+        (2, 3, True, 2),
+        (9, 3, False, 3),
+    ],
+)
+def test_how_many_labels_a_file(asked: int | None, classes: int, whole: bool, labels: int) -> None:
+    assert predictions.labels_a_file(asked, classes, whole=whole) == labels
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_answers_are_written_with_the_names_of_their_files(tmp_path: Path, suffix: str) -> None:
+    logits = np.array([[4.0, 0.0], [3.0, 0.0]], np.float32)
+    answers = Evaluation("test", np.array([0, 2]), logits, np.array([0, 1]), ("ant", "=bee"), ("a.jpg", "no", "=c.jpg"))
+    predictions.write_answers(tmp_path / f"out{suffix}", answers)
+    assert list(answers.frame()["name"]) == ["a.jpg", "=c.jpg"]
+    lines = (tmp_path / f"out{suffix}").read_text(encoding="utf-8").splitlines()
+    if suffix == ".csv":
+        assert lines[0] == "file,label,predicted,confidence,correct,loss"
+        assert lines[2].startswith("'=c.jpg,'=bee,ant,0.952574,false,3.0485")
+    else:
+        found = json.loads(lines[1])
+        assert (found["file"], found["label"], found["predicted"]) == ("=c.jpg", "=bee", "ant")
+        assert found["correct"] is False
+
+
+def test_an_audit_tells_what_reading_the_data_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("ant", "bee", "Bee"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for index in range(8):
+            Image.fromarray(rng.integers(0, 255, (24, 24, 3), np.uint8)).save(tmp_path / f"photos/{name}/{index}.png")
+    cli.run(["audit", str(tmp_path / "photos")])
+    told = capsys.readouterr().out
+    assert "'Bee'" in told
+    assert "'bee'" in told
+
+
+def test_a_backbone_that_is_not_there_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["models", "builtin/tinny"]) == 1
+    assert "no backbone is called 'builtin/tinny', did you mean 'builtin/tiny'?" in capsys.readouterr().err

@@ -18,7 +18,8 @@ from headstart.terminal import Terminal
 @pytest.fixture
 def called(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """What the workflows were called with."""
-    box = SimpleNamespace()
+    box = SimpleNamespace(shown=[])
+    monkeypatch.setattr("headstart.results.show", lambda run, console: box.shown.append(run))
     for name in ("fit", "audit", "plan"):
         importlib.import_module(f"headstart.workflows.{name}")
 
@@ -37,6 +38,7 @@ def test_a_place_becomes_a_setting(called: SimpleNamespace, tmp_path: Path) -> N
     assert experiment.training == {"lr": 3e-4, "label_smoothing": 0.1}
     assert called.given["data"] is None
     assert isinstance(called.given["on_event"], Terminal), "progress is shown unless events are wanted elsewhere"
+    assert called.shown == ["fit"], "and what was found, as on the command line"
     assert headstart.fit(tmp_path) == "fit"
     assert called.experiment.data.source == str(tmp_path)
 
@@ -45,6 +47,7 @@ def test_data_as_values_are_handed_on_untouched(called: SimpleNamespace) -> None
     rows = (np.zeros((4, 8, 8, 3), np.uint8), np.array([0, 1, 0, 1]))
     events: list[Any] = []
     assert headstart.fit(rows, on_event=events.append, resume=True) == "fit"
+    assert called.shown == [], "who listens to the events shows what was found"
     assert called.given["data"] is rows
     assert called.given["resume"] is True
     assert called.given["on_event"] == events.append

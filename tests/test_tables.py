@@ -74,6 +74,9 @@ def test_predictions_show_labels_and_problems() -> None:
     told = shown(tables.predictions(rows, 2))
     assert told.splitlines()[2].split() == ["a.jpg", "ant", "75.0", "%", "bee", "25.0", "%"]
     assert "cannot be read [truncated]" in told
+    broken, header = told.splitlines()[3], told.splitlines()[0]
+    assert broken.index("cannot") == header.index("problem"), "problems stand beside the labels, not among them"
+    assert "problem" not in shown(tables.predictions(rows[:1], 2))
 
 
 @pytest.mark.parametrize("width", [80, 120])

@@ -70,7 +70,7 @@ def test_a_log_has_no_control_codes_and_one_line_an_epoch() -> None:
     assert "\r" not in told
     lines = told.splitlines()
     assert [line for line in lines if line.strip().startswith("epoch")] == [
-        "    epoch 1/3  train loss 0.5000  val loss 0.4000  accuracy 91.0 %  lr 3.0e-04  1.2 s *",
+        "    epoch 1/3  train loss 0.5000  val loss 0.4000  accuracy 91.0 %  lr 3.0e-04  1.2 s  best so far",
         "    epoch 2/3  train loss 0.5000  val loss 0.4000  accuracy 92.0 %  lr 3.0e-04  1.2 s",
         "    epoch 3/3  train loss 0.5000  val loss 0.4000  accuracy 93.0 %  lr 3.0e-04  1.2 s",
     ]
@@ -214,6 +214,13 @@ def test_the_table_says_what_to_distrust(tmp_path: Path) -> None:
     assert "selected on these rows, optimistic" in text(console)
     assert "no stage beat the baseline 'majority'" in text(console)
     assert "\ntest" not in text(console)
+    assert "headstart predict" not in text(console), "what was not accepted is not recommended"
+
+
+def test_the_next_line_can_be_pasted_into_a_shell(tmp_path: Path) -> None:
+    console = plain(200)
+    tables.results(finished(tmp_path / "my runs"), console)
+    assert f"headstart predict '{tmp_path}/my runs/photos' new/" in text(console)
 
 
 def test_a_run_without_any_stage_yet_can_be_shown(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def fit(
         data: a folder, a table, a Hub id, a DataFrame, ``(X, y)`` arrays, a list of pairs, a dataset; or an Experiment.
         config: a YAML file with settings; those given here win.
         resume: continue the interrupted run of the same experiment.
-        on_event: called with every event; None shows progress in the terminal.
+        on_event: called with every event; None shows progress and what was found in the terminal.
         settings: everything that the file may hold, by the same names.
 
     Raises:
@@ -50,10 +50,11 @@ def fit(
     experiment, rows = _experiment(data, config, settings)
     if on_event is not None:
         return run(experiment, data=rows, on_event=on_event, resume=resume)
+    from headstart import results
     from headstart.terminal import Terminal
 
     with Terminal(metric=experiment.metric if isinstance(experiment.metric, str) else "") as terminal:
-        return run(experiment, data=rows, on_event=terminal, resume=resume)
+        return results.told(terminal.console, lambda: run(experiment, data=rows, on_event=terminal, resume=resume))
 
 
 def load(run: str | Path | Run, *, device: str = "cpu", allow_module: Any = False) -> Classifier:

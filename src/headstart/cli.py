@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headstart.options import Backbone, Config, Device, Offline, Output, Plan, RunFolder, Seed, Sources, Weights, Words
+from headstart import options
 
 if TYPE_CHECKING:
     from headstart.experiment import Experiment
@@ -53,16 +53,16 @@ def _options(version: Version = False) -> None:
 
 @app.command()
 def fit(
-    words: Words = None,
-    config: Config = None,
-    backbone: Backbone = None,
-    weights: Weights = None,
-    plan: Plan = None,
+    words: options.Words = None,
+    config: options.Config = None,
+    backbone: options.Backbone = None,
+    weights: options.Weights = None,
+    plan: options.Plan = None,
     name: Annotated[str | None, typer.Option(help="Name of the run; that of the data unless told.")] = None,
     output_dir: Annotated[str | None, typer.Option(help="Where runs go; runs/ unless told.")] = None,
-    seed: Seed = None,
-    device: Device = None,
-    offline: Offline = False,
+    seed: options.Seed = None,
+    device: options.Device = None,
+    offline: options.Offline = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the interrupted run of these settings.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Show every setting and its origin; run nothing.")] = False,
 ) -> None:
@@ -70,9 +70,7 @@ def fit(
     flags = {"weights": weights, "name": name, "output_dir": output_dir, "seed": seed, "device": device}
     experiment = _experiment(words, config, backbone=backbone, plan=plan, offline=offline, **flags)
     from headstart import results, tables
-    from headstart.core.errors import NothingAccepted
     from headstart.core.interruption import Interrupted
-    from headstart.core.run import Run
 
     with _terminal(experiment) as terminal:
         if explain:
@@ -81,50 +79,50 @@ def fit(
         from headstart.workflows.fit import fit as run_fit
 
         try:
-            run = run_fit(experiment, on_event=terminal, resume=resume)
-        except NothingAccepted as error:
-            results.show(Run(error.problems[0].where), terminal.console)
-            raise
+            results.told(terminal.console, lambda: run_fit(experiment, on_event=terminal, resume=resume))
         except Interrupted as error:
             raise typer.Exit(error.exit_code) from error
-    results.show(run, terminal.console)
 
 
 @app.command()
 def predict(
-    run: RunFolder,
-    source: Sources,
-    output: Output = None,
-    top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, help="How many labels a file.")] = 1,
-    device: Device = None,
+    run: options.RunFolder,
+    source: options.Sources,
+    output: options.Output = None,
+    top_k: options.TopK = None,
+    device: options.Device = None,
 ) -> None:
     """Label new files: a table, or --output predictions.csv or .jsonl."""
     from headstart import predictions, tables
 
     if output:
-        predictions.check_suffix(output)
+        predictions.check(output, predictions.TEXTS)
     with _terminal() as terminal:
         from headstart.workflows.predict import load
 
         model = load(run, device=device or "cpu")
-        found = model.predict(source[0] if len(source) == 1 else source, top_k=top_k, on_event=terminal)
+        top = predictions.labels_a_file(top_k, len(model.classes), whole=output is not None)
+        found = model.predict(source[0] if len(source) == 1 else source, top_k=top, on_event=terminal)
     if output:
-        predictions.write(output, found, min(top_k, len(model.classes)))
-        terminal.console.print(f"{len(found)} predictions in {output}", markup=False)
+        predictions.write(output, found, top)
+        terminal.console.print(predictions.summary(found, output), markup=False)
     else:
-        terminal.console.print(tables.predictions(found, min(top_k, len(model.classes))))
+        terminal.console.print(tables.predictions(found, top))
     if not any(row.scores for row in found):
         raise typer.Exit(1)
 
 
 @app.command()
 def evaluate(
-    run: RunFolder,
+    run: options.RunFolder,
     data: Annotated[str | None, typer.Option(help="Labelled data; the run's own test rows unless told.")] = None,
+    output: options.Answers = None,
 ) -> None:
     """Measure a run's model, each number with its 95 % interval."""
-    from headstart import tables
+    from headstart import predictions, tables
 
+    if output:
+        predictions.check(output, predictions.TEXTS)
     with _terminal() as terminal:
         from headstart.workflows.predict import evaluate as evaluate_run
 
@@ -132,10 +130,13 @@ def evaluate(
     terminal.console.print(tables.evaluation(found.metrics(), data or "test rows of the run"))
     terminal.console.print()
     terminal.console.print(tables.classes(found.per_class()))
+    if output:
+        predictions.write_answers(output, found)
+        terminal.console.print(f"\n{len(found)} answers in {output}", markup=False)
 
 
 @app.command()
-def report(run: RunFolder) -> None:
+def report(run: options.RunFolder) -> None:
     """Write the run's report.html again, from what the folder holds."""
     from headstart.core.run import Run
 
@@ -147,7 +148,7 @@ def report(run: RunFolder) -> None:
 
 
 @app.command()
-def audit(words: Words = None, config: Config = None, offline: Offline = False) -> None:
+def audit(words: options.Words = None, config: options.Config = None, offline: options.Offline = False) -> None:
     """Look for what is wrong with the data; nothing is changed. Exit code 2 where no training should start."""
     experiment = _experiment(words, config, offline=offline)
     from headstart import tables
@@ -164,13 +165,13 @@ def audit(words: Words = None, config: Config = None, offline: Offline = False) 
 
 @app.command()
 def plan(
-    words: Words = None,
-    config: Config = None,
-    backbone: Backbone = None,
-    weights: Weights = None,
-    plan: Plan = None,
-    device: Device = None,
-    offline: Offline = False,
+    words: options.Words = None,
+    config: options.Config = None,
+    backbone: options.Backbone = None,
+    weights: options.Weights = None,
+    plan: options.Plan = None,
+    device: options.Device = None,
+    offline: options.Offline = False,
 ) -> None:
     """Show what fit would do: stages, blocks, rates, updates, time and memory. Exit code 2 where it would refuse."""
     flags = {"weights": weights, "device": device}
@@ -188,8 +189,8 @@ def plan(
 
 @app.command()
 def embed(
-    run: RunFolder,
-    source: Sources,
+    run: options.RunFolder,
+    source: options.Sources,
     output: Annotated[Path, typer.Option("--output", "-o", help="A .npz file: features and names.")] = Path(
         "features.npz"
     ),
@@ -197,6 +198,7 @@ def embed(
     """Write the features that the head sees, one row a file."""
     from headstart import predictions
 
+    predictions.check(output, predictions.ARRAYS)
     with _terminal() as terminal:
         from headstart.workflows.predict import embed as embed_with
 
@@ -211,12 +213,12 @@ def models(
 ) -> None:
     """List backbones by name."""
     from headstart import tables, terminal
-    from headstart.models.catalogue import catalogue
+    from headstart.models.catalogue import catalogue, missing
 
     found = catalogue(pattern)
-    tables.models(found, terminal.console())
     if not found:
-        raise typer.Exit(1)
+        raise missing(pattern)
+    tables.models(found, terminal.console())
 
 
 @app.command()
@@ -276,6 +278,9 @@ def run(arguments: list[str], *, traceback: bool = False) -> int:
             return 1
         if traceback:
             raise
+        if isinstance(error, OSError) and error.filename:  # the machine's, not ours
+            typer.echo(f"error: {error.filename}: {error.strerror}", err=True)
+            return 1
         typer.echo(f"error: {type(error).__name__}: {error}", err=True)
         typer.echo("this should not happen; the same command with --traceback shows where", err=True)
         return 1
@@ -308,7 +313,6 @@ def _terminal(experiment: Experiment | None = None) -> Terminal:
 
     metric = getattr(experiment, "metric", "accuracy")
     terminal = Terminal(metric=metric if isinstance(metric, str) else "")
-    terminal.console.quiet = os.environ.get("RANK", "0") != "0"  # under torchrun one process speaks
     for note in experiment.notes if experiment else ():
         terminal(Notice("info", "alias", note))
     return terminal

@@ -160,7 +160,8 @@ def load(
             item = settings.wrap(settings.value(right.strip()), origin, lists=True)
             given.append((settings.keys_of(key.strip()), item))
         else:
-            layers.problems.append(Problem(f"'{text}' is not key=value", origin, "for example: lr=3e-4"))
+            second = ", and only one data source can be given" if flags.get("data") else ""
+            layers.problems.append(Problem(f"'{text}' is not key=value{second}", origin, "for example: lr=3e-4"))
     for key, item in flags.items():
         if item is not None:
             given.append(((key,), settings.wrap(item, origin, lists=key == "plan")))

@@ -17,4 +17,16 @@ Plan = Annotated[str | None, typer.Option(help="probe, gradual, full, scratch, a
 Seed = Annotated[int | None, typer.Option(help="Of everything random; 42 unless told.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, mps.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Use only what is on this machine.")]
+TopK = Annotated[
+    int | None,
+    typer.Option(
+        "--top-k",
+        "-k",
+        min=1,
+        help="How many labels a file, with probabilities: 1 unless told; with --output all where at most 20.",
+    ),
+]
+Answers = Annotated[
+    Path | None, typer.Option("--output", "-o", help="Also write the answer for every row: a .csv or .jsonl file.")
+]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file instead of the terminal.")]

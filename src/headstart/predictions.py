@@ -1,21 +1,24 @@
-"""Predictions and features as files: CSV that a spreadsheet may open safely, JSON lines, and .npz."""
+"""Predictions, answers and features as files: CSV that a spreadsheet may open safely, JSON lines, and .npz."""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from headstart.core import manifest
-from headstart.core.errors import ConfigError
+from headstart.core import manifest, storage
+from headstart.core.errors import ArtefactError, ConfigError
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from headstart.measure.evaluation import Evaluation
     from headstart.workflows.predict import Prediction
 
+ALL_OF = 20  # classes: up to so many, a file holds the probability of each
+TEXTS, ARRAYS = (".csv", ".jsonl"), (".npz",)
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
@@ -24,25 +27,52 @@ def write(path: Path, rows: Sequence[Prediction], top: int) -> None:
 
     Raises:
         ConfigError: the name ends in neither .csv nor .jsonl.
+        ArtefactError: the file cannot be written.
     """
-    fill = _WRITERS[check_suffix(path)]
-
-    def save(temporary: Path) -> None:
-        # A file name need not be Unicode: what cannot be written is written as its code.
-        with open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-            fill(file, rows, top)
-
-    manifest.write_atomically(path, save)
+    check(path, TEXTS)
+    fill = _csv if path.suffix.lower() == ".csv" else _jsonl
+    _save_text(path, lambda file: fill(file, rows, top))
 
 
-def check_suffix(path: Path) -> str:
-    """The kind of file, before any work is done for it."""
-    suffix = path.suffix.lower()
-    if suffix not in _WRITERS:
-        raise ConfigError(
-            f"cannot write '{path.suffix}' files", where="--output", remedy="end the name in .csv or .jsonl"
-        )
-    return suffix
+def write_answers(path: Path, answers: Evaluation) -> None:
+    """Write one line for every labelled row: file (or its row), label, predicted, confidence, correct, loss.
+
+    Raises:
+        ConfigError: the name ends in neither .csv nor .jsonl.
+        ArtefactError: the file cannot be written.
+    """
+    check(path, TEXTS)
+    fill = _answers_csv if path.suffix.lower() == ".csv" else _answers_jsonl
+    _save_text(path, lambda file: fill(file, _answers(answers)))
+
+
+def labels_a_file(asked: int | None, classes: int, *, whole: bool) -> int:
+    """How many labels a row is given: as many as asked; else one, or all of few in a file (``whole``)."""
+    if asked is None:
+        return classes if whole and classes <= ALL_OF else 1
+    return min(asked, classes)
+
+
+def summary(rows: Sequence[Prediction], path: Path) -> str:
+    """``12 predictions in new.csv, 4 files could not be read (named in the file)``."""
+    failed = sum(bool(row.problem) for row in rows)
+    left = f", {failed} file{'s' * (failed > 1)} could not be read (named in the file)" if failed else ""
+    return f"{len(rows) - failed} predictions in {path}{left}"
+
+
+def check(path: Path, kinds: Sequence[str]) -> None:
+    """Whether a file may be written at ``path``, before any work is done for it.
+
+    Raises:
+        ConfigError: its name ends in none of ``kinds``.
+        ArtefactError: the place cannot be written to.
+    """
+    if path.suffix.lower() not in kinds:
+        remedy = f"end the name in {' or '.join(kinds)}"
+        raise ConfigError(f"cannot write '{path.suffix}' files", where="--output", remedy=remedy)
+    if path.is_dir():
+        raise ArtefactError("this is a folder", where=str(path), remedy="choose another place with --output")
+    storage.insist_writable(path.parent, "--output")
 
 
 def safe_cell(text: str) -> str:
@@ -55,17 +85,33 @@ def write_features(path: Path, features: np.ndarray, names: Sequence[str]) -> No
 
     Raises:
         ConfigError: the name does not end in .npz.
+        ArtefactError: the file cannot be written.
     """
     import numpy as np
 
-    if path.suffix.lower() != ".npz":
-        raise ConfigError(f"cannot write '{path.suffix}' files", where="--output", remedy="end the name in .npz")
+    check(path, ARRAYS)
 
     def save(temporary: Path) -> None:
         with open(temporary, "wb") as file:
             np.savez(file, features=features, names=np.array(names, dtype=np.str_))
 
-    manifest.write_atomically(path, save)
+    _save(path, save)
+
+
+def _save_text(path: Path, fill: Callable[[TextIO], None]) -> None:
+    def save(temporary: Path) -> None:
+        # A file name need not be Unicode: what cannot be written is written as its code.
+        with open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+            fill(file)
+
+    _save(path, save)
+
+
+def _save(path: Path, save: Callable[[Path], None]) -> None:
+    try:
+        manifest.write_atomically(path, save)
+    except OSError as error:
+        raise storage.unwritable(path, error, "--output") from error
 
 
 def _csv(file: TextIO, rows: Sequence[Prediction], top: int) -> None:
@@ -92,4 +138,27 @@ def _jsonl(file: TextIO, rows: Sequence[Prediction], top: int) -> None:
         file.write(json.dumps(value, ensure_ascii=False) + "\n")
 
 
-_WRITERS: dict[str, Callable[[TextIO, Sequence[Prediction], int], None]] = {".csv": _csv, ".jsonl": _jsonl}
+def _answers(answers: Evaluation) -> Iterator[dict[str, Any]]:
+    confidence = answers.probabilities.max(axis=1)
+    for place, row in enumerate(answers.rows.tolist()):
+        yield {
+            "file": f"row {row}" if answers.names is None else answers.names[row],
+            "label": answers.classes[answers.labels[place]],
+            "predicted": answers.classes[answers.predicted[place]],
+            "confidence": float(confidence[place]),
+            "correct": bool(answers.correct[place]),
+            "loss": float(answers.losses[place]),
+        }
+
+
+def _answers_csv(file: TextIO, rows: Iterable[dict[str, Any]]) -> None:
+    out = csv.writer(file, lineterminator="\n")
+    out.writerow(["file", "label", "predicted", "confidence", "correct", "loss"])
+    for row in rows:
+        texts = (safe_cell(row[key]) for key in ("file", "label", "predicted"))
+        out.writerow([*texts, f"{row['confidence']:.6f}", str(row["correct"]).lower(), f"{row['loss']:.6f}"])
+
+
+def _answers_jsonl(file: TextIO, rows: Iterable[dict[str, Any]]) -> None:
+    for row in rows:
+        file.write(json.dumps(row, ensure_ascii=False) + "\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ SEVERITIES = {"error": "bad", "warning": "warn", "info": "quiet", "ok": "good"}
 def results(run: Run, console: Console) -> None:
     """What a run found: baselines and stages with intervals and verdicts, the test result, the time, the paths."""
     result = run.read("result.json", default={})
-    stages, baselines = run.stages(), _baselines(run)
+    stages, baselines = run.stages(), list(run.read("baseline/result.json", default=[]))
     metric = next((stage["verdict"]["metric"] for stage in stages), "accuracy")
     console.print()
     console.print(stage_table(baselines, stages, result.get("best"), metric, console))
@@ -197,20 +198,22 @@ def classes(scores: Iterable[Any], limit: int = 40) -> Table:
     return table
 
 
-def predictions(rows: Iterable[Any], top: int) -> Table:
-    """File, label and probability; more columns for ``top`` > 1."""
+def predictions(rows: Sequence[Any], top: int) -> Table:
+    """File, label and probability; more columns for ``top`` > 1, and one for problems where there are any."""
     table = _table()
     table.add_column("file", overflow="fold")
     for rank in range(top):
         table.add_column("label" if rank == 0 else f"label {rank + 1}", overflow="fold")
         table.add_column("", justify="right", no_wrap=True)
+    if any(row.problem for row in rows):
+        table.add_column("problem", overflow="fold")
     for row in rows:
-        cells: list[RenderableType] = [Text(clean(row.name))]
-        if row.problem:
-            cells.append(Text(clean(row.problem), style="warn"))
+        cells = [Text(clean(row.name))]
         for rank, (label, probability) in enumerate(row.scores[:top]):
             cells.append(Text(clean(label), style="bold" if rank == 0 else "quiet"))
             cells.append(Text(f"{100 * probability:.1f} %", style="" if rank == 0 else "quiet"))
+        if row.problem:
+            cells += [Text()] * (1 + 2 * top - len(cells)) + [Text(clean(row.problem), style="warn")]
         table.add_row(*cells)
     return table
 
@@ -234,10 +237,6 @@ def models(entries: Sequence[Any], console: Console, limit: int = 40) -> None:
 
 def _table() -> Table:
     return Table(box=box.SIMPLE_HEAD, header_style="quiet", pad_edge=False, show_edge=False, expand=False)
-
-
-def _baselines(run: Run) -> list[dict[str, Any]]:
-    return list(run.read("baseline/result.json", default=[]))
 
 
 def _baseline_cells(entry: Mapping[str, Any]) -> tuple[Text, Text, float, Text]:
@@ -314,5 +313,5 @@ def _conclusion(run: Run, result: Mapping[str, Any], metric: str) -> Iterator[tu
         yield "model", Text(clean(run.model_folder))
     if (run.path / "report.html").is_file():
         yield "report", Text(clean(run.path / "report.html"))
-    if run.model_folder.is_dir():
-        yield "next", Text(f"headstart predict {clean(run.path)} new/", style="accent")
+    if run.model_folder.is_dir() and not result.get("beaten_by"):
+        yield "next", Text(f"headstart predict {clean(shlex.quote(str(run.path)))} new/", style="accent")

@@ -90,6 +90,8 @@ class Terminal:
         self, to: Console | None = None, *, metric: str = "accuracy", clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.console = to or console()
+        if to is None:  # under torchrun one process speaks
+            self.console.quiet = os.environ.get("RANK", "0") != "0"
         self.metric = metric
         self._clock = clock
         self._live = self._progress() if self.console.is_terminal else None
@@ -160,7 +162,7 @@ class Terminal:
         if self._live:
             self._last = f"loss {event.val_loss:.3f} · {shown}" if shown else f"loss {event.val_loss:.3f}"
             return
-        best = " *" if event.improved else ""
+        best = "  best so far" if event.improved else ""
         self.say(
             Text(
                 f"    epoch {event.epoch}/{event.epochs}  train loss {event.train_loss:.4f}"

@@ -374,6 +374,16 @@ def test_wrong_names_say_what_is_near(name: str, words: str) -> None:
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize(("name", "near"), [("torchvison/resnet18", "torchvision/resnet18"), ("tim/x", "timm/x")])
+def test_a_slip_in_the_library_is_no_owner_on_the_hub(name: str, near: str) -> None:
+    with pytest.raises(Unreachable) as caught:
+        backbones.load(name, offline=True)
+    assert caught.value.problems[0].remedy.startswith(f"did you mean '{near}'?")
+    with pytest.raises(Unreachable) as caught:
+        backbones.load("google/vit-base-patch16-224", offline=True)
+    assert "did you mean" not in str(caught.value)
+
+
 @pytest.mark.parametrize("name", ["torchvision/resnet18", "timm/resnet18.a1_in1k", "google/vit-base-patch16-224"])
 @pytest.mark.parametrize("offline", [True, False])
 def test_weights_that_cannot_be_had(name: str, offline: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

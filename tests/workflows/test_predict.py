@@ -10,9 +10,11 @@ from PIL import Image
 
 import headstart
 from headstart.core.errors import ArtefactError, DataError
+from headstart.core.events import Notice
 from headstart.core.run import Run
 from headstart.measure.evaluation import Evaluation
 from headstart.measure.metrics import softmax
+from headstart.workflows import predict as workflow
 
 THAW: dict[str, Any] = {"thaw": {"epochs": 2, "batch_size": 16, "blocks": 1, "gate": {"on_fail": "warn"}}}
 
@@ -39,6 +41,8 @@ def test_evaluating_the_same_rows_gives_the_same_logits(run, pictures):
     again = headstart.evaluate(run, pictures(15, 2))
     assert np.allclose(stored.logits, again.logits, atol=1e-5)
     assert np.array_equal(stored.labels, again.labels)
+    assert list(stored.frame()["name"]) == run.read("rows.json")["test"]
+    assert len(again.frame()["name"]) == 15
 
 
 def test_classes_may_come_in_another_order_or_be_missing(run, pictures):
@@ -49,10 +53,16 @@ def test_classes_may_come_in_another_order_or_be_missing(run, pictures):
     assert found.metric("accuracy").value == 1.0
 
 
-def test_classes_that_the_model_does_not_know_are_named(run, pictures):
+def test_classes_that_the_model_does_not_know_are_named(run, pictures, tmp_path):
     inputs, labels = pictures(6)
     with pytest.raises(DataError, match="blue"):
         headstart.evaluate(run, (inputs, np.where(labels == "red", "blue", labels)))
+    for name in ("dark", "blue"):
+        (tmp_path / "other" / name).mkdir(parents=True)
+        Image.fromarray(inputs[0]).save(tmp_path / "other" / name / "x.png")
+    with pytest.raises(DataError) as caught:
+        headstart.evaluate(run, str(tmp_path / "other"))
+    assert caught.value.problems[0].where == str(tmp_path / "other")
 
 
 def test_embeddings_are_what_the_head_sees(run, pictures):
@@ -75,7 +85,9 @@ def test_a_folder_of_files_with_a_bad_one_among_them(run, pictures, tmp_path):
     assert "[" in found[2].problem
     frame = found.frame()
     assert list(frame["label"]) == ["dark", "red", "", "dark"]
-    features, names = headstart.embed(run, tmp_path)
+    said = []
+    features, names = workflow.embed(run, tmp_path, on_event=said.append)
+    assert [event.message for event in said if isinstance(event, Notice) and "2.png" in event.message]
     assert (len(features), [name[-5:] for name in names]) == (3, ["0.png", "1.png", "3.png"])
 
 
@@ -105,8 +117,16 @@ def test_a_model_folder_alone_is_enough(run, tmp_path, pictures):
 
 
 def test_what_is_missing_is_said(fit, pictures, tmp_path):
-    with pytest.raises(ArtefactError, match="no model"):
-        headstart.load(tmp_path / "nothing")
+    (tmp_path / "photos").mkdir()
+    for name in ("nothing", "photos"):
+        with pytest.raises(ArtefactError, match="no model here"):
+            headstart.load(tmp_path / name)
+    (tmp_path / "photos" / "experiment.yaml").write_text("")
+    with pytest.raises(ArtefactError, match="did not finish"):
+        headstart.load(tmp_path / "photos")
+    (tmp_path / "photos" / "folds.json").write_text("{}")
+    with pytest.raises(ArtefactError, match="fold-1"):
+        headstart.load(tmp_path / "photos")
     run = fit(pictures(30))
     with pytest.raises(ArtefactError, match="no test rows"):
         headstart.evaluate(run)

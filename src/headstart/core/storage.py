@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,6 +44,30 @@ def reported(what: str = "the run") -> Iterator[None]:
             where=str(place),
             remedy=f"free some space, or mend the disk; then the same command continues {what}",
         ) from error
+
+
+def insist_writable(folder: Path, option: str) -> None:
+    """Refuse a place that cannot be written to, before any work is done for it; nothing is left there.
+
+    Raises:
+        ArtefactError: ``folder`` cannot be made, or no file can be made in it; ``option`` chooses another.
+    """
+    place = folder.absolute()
+    try:
+        while not os.path.lexists(place):
+            place = place.parent
+        with tempfile.NamedTemporaryFile(dir=place, prefix=".headstart-") as file:
+            file.write(b"x")
+            file.flush()
+    except OSError as error:
+        raise unwritable(folder, error, option) from error
+
+
+def unwritable(path: Path, error: OSError, option: str) -> ArtefactError:
+    """What is said of a place that refuses to be written to."""
+    return ArtefactError(
+        f"cannot write here ({error.strerror or error})", where=str(path), remedy=f"choose another place with {option}"
+    )
 
 
 def free_bytes(path: Path) -> int:

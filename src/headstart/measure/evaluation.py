@@ -51,6 +51,7 @@ class Evaluation:
     logits: np.ndarray  # (N, K) float32
     labels: np.ndarray  # (N,) int64
     classes: tuple[str, ...]
+    names: tuple[str, ...] | None = None  # of all rows of the split, for people; not saved
 
     def __post_init__(self) -> None:
         for name, kind in (("rows", np.int64), ("logits", np.float32), ("labels", np.int64)):
@@ -256,6 +257,7 @@ class Evaluation:
         """A DataFrame: row, (name), label, predicted, confidence, correct, loss. ``names`` are of the whole split."""
         import pandas as pd
 
+        names = self.names if names is None else names
         labels = np.array(self.classes, dtype=object)  # object, as file names need not be valid UTF-8
         columns: dict[str, Any] = {"row": self.rows}
         if names is not None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import fnmatch
 from collections.abc import Iterator
 from pathlib import Path
 
+from headstart.core import registry
+from headstart.core.errors import BackboneError
 from headstart.models.wanted import Entry
 
 
@@ -18,6 +21,18 @@ def catalogue(pattern: str = "") -> list[Entry]:
     sources = {"builtin": _builtin, "torchvision": _torchvision, "timm": _timm}
     chosen = [sources[prefix]] if prefix in sources else list(sources.values())
     return [entry for source in chosen for entry in source() if _matches(entry.name, pattern)]
+
+
+def missing(pattern: str) -> BackboneError:
+    """What is said where no name matches ``pattern``: with the nearest one, also by its name without the library."""
+    names = [entry.name for entry in catalogue()]
+    near = registry.suggest(pattern, names)
+    if not near:
+        bare = {name.partition("/")[2].partition(".")[0]: name for name in reversed(names)}
+        close = difflib.get_close_matches(pattern.rpartition("/")[2], list(bare), n=1)
+        near = f", did you mean '{bare[close[0]]}'?" if close else ""
+    remedy = "`headstart models` lists all; a part of a name, or a pattern such as 'timm/resnet*', narrows them down"
+    return BackboneError(f"no backbone is called '{pattern}'{near}", where="models", remedy=remedy)
 
 
 def _matches(name: str, pattern: str) -> bool:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import difflib
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from headstart.core import registry
-from headstart.core.errors import BackboneError
+from headstart.core.errors import BackboneError, Unreachable
 from headstart.models import download
 from headstart.models.backbone import Backbone
 from headstart.models.wanted import Wanted
@@ -75,7 +76,22 @@ def load(
         raise BackboneError("no such weights file", where=str(file))
     wanted = Wanted(file, image_size, channels, pretrained, offline, seed)
     library, rest = ("own", name) if isinstance(name, nn.Module) else resolve(str(name))
-    return registry.find("headstart.models.backbones", library).load(rest, wanted)
+    try:
+        return registry.find("headstart.models.backbones", library).load(rest, wanted)
+    except (BackboneError, Unreachable) as error:
+        near = suggest_prefix(str(rest)) if library == "transformers" else ""
+        if not near:
+            raise
+        first, *others = error.problems
+        told = replace(first, remedy="\n    ".join(part for part in (near, first.remedy) if part))
+        raise type(error)(error.summary, problems=[told, *others]) from error
+
+
+def suggest_prefix(name: str) -> str:
+    """``did you mean 'torchvision/resnet18'?`` of a Hub id whose owner is nearly one of ``PREFIXES``, or nothing."""
+    owner, _, rest = name.partition("/")
+    close = difflib.get_close_matches(owner.lower(), PREFIXES, n=1, cutoff=0.75)
+    return f"did you mean '{close[0]}/{rest}'?" if close and rest else ""
 
 
 def resolve(name: str) -> tuple[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from headstart.core.events import Event
+from headstart.core.events import Event, Notice
 from headstart.data.audit import Audit
 from headstart.data.modalities.image import ImageSpec
 from headstart.data.splits import Splits
@@ -28,4 +28,6 @@ def audit(
     channels = experiment.data.channels
     spec = ImageSpec(mean=(0.5,) * channels, std=(0.5,) * channels, channels=channels)
     splits, _, found = materials.inspect(collection, experiment, spec, emit)
+    for note in splits.notes:
+        emit(Notice("info", "data", note))
     return splits, found

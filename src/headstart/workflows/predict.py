@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headstart.core import manifest
 from headstart.core.errors import ArtefactError, DataError, Problem
 from headstart.core.events import Event, Notice, Progress
 from headstart.core.run import Run
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from headstart.models.model import Model
 
 BATCH = 32
+SHOWN = 5  # unreadable rows that a warning names
 Emit = Callable[[Event], None]
 
 
@@ -107,7 +109,8 @@ class Classifier:
         """
         from headstart.data import sources
 
-        rows = sources.read_unlabelled(source)
+        rows, notes = sources.find_unlabelled(source)
+        _tell_notes(notes, on_event)
         found: list[Prediction] = [Prediction(name) for name in rows.names]
         for indices, logits, problems in self._logits(rows, on_event):
             probabilities = softmax(logits / self.model.temperature)
@@ -119,7 +122,9 @@ class Classifier:
                 found[row] = Prediction(rows.names[row], problem=problem)
         return Predictions(found)
 
-    def evaluate(self, rows: Rows, classes: Sequence[str], split: str, on_event: Emit | None = None) -> Evaluation:
+    def evaluate(
+        self, rows: Rows, classes: Sequence[str], split: str, on_event: Emit | None = None, *, where: str = ""
+    ) -> Evaluation:
         """What ``predict`` answers on labelled rows whose classes are among the model's (in any order).
 
         Rows that cannot be read are left out, with a warning that names them.
@@ -131,7 +136,7 @@ class Classifier:
         if unknown:
             raise DataError(
                 f"the model does not know the classes {', '.join(unknown)}",
-                where=split,
+                where=where or split,
                 remedy=f"it knows: {', '.join(self.classes)}",
             )
         own = np.array([self.classes.index(name) for name in classes], dtype=np.int64)
@@ -143,21 +148,25 @@ class Classifier:
             unreadable += [Problem(text, rows.names[row]) for row, text in problems.items()]
         if not done.any():
             raise DataError("no row could be read", problems=unreadable)
-        if unreadable and on_event is not None:
-            left = "; ".join(f"{problem.where} {problem.what}" for problem in unreadable[:5])
-            on_event(Notice("warning", "unreadable", f"{len(unreadable)} of {len(rows)} rows are left out: {left}"))
+        _tell_unreadable(unreadable, len(rows), on_event)
         kept = np.flatnonzero(done)
-        answers = Evaluation(split, kept, logits[kept], own[rows.labels[kept]], self.classes)
+        answers = Evaluation(split, kept, logits[kept], own[rows.labels[kept]], self.classes, rows.names)
         return answers.with_temperature(self.model.temperature)
 
     def embed(self, source: Any, on_event: Emit | None = None) -> tuple[np.ndarray, tuple[str, ...]]:
         """Features (N, D) float32 that the head sees, with the names of the rows; unreadable rows are left out."""
         from headstart.data import sources
 
-        rows = sources.read_unlabelled(source)
-        parts = [(i, f) for i, f, _ in self._outputs(rows, self.model.backbone.features, on_event) if len(i)]
+        rows, notes = sources.find_unlabelled(source)
+        _tell_notes(notes, on_event)
+        parts, unreadable = [], []
+        for rows_read, features, problems in self._outputs(rows, self.model.backbone.features, on_event):
+            if len(rows_read):
+                parts.append((rows_read, features))
+            unreadable += [Problem(text, rows.names[row]) for row, text in problems.items()]
         if not parts:
-            raise DataError("no row could be read", where=str(source))
+            raise DataError("no row could be read", problems=unreadable)
+        _tell_unreadable(unreadable, len(rows), on_event)
         indices = np.concatenate([i for i, _ in parts])
         return np.concatenate([features for _, features in parts]), tuple(rows.names[i] for i in indices)
 
@@ -211,11 +220,33 @@ def load(path: str | Path | Run, *, device: str = "cpu", allow_module: Any = Fal
     folder = path.path if isinstance(path, Run) else Path(path)
     if (folder / "model").is_dir():
         folder = folder / "model"
-    if not folder.is_dir():
-        raise ArtefactError(
-            "there is no model here", where=str(folder), remedy="give a run folder such as runs/photos, or its model/"
-        )
+    if not (folder / "headstart.json").is_file() and not manifest.is_sealed(folder):
+        raise _no_model(folder)
     return Classifier(Model.load(folder, allow_module=allow_module).to(device))
+
+
+def _no_model(folder: Path) -> ArtefactError:
+    if (folder / "folds.json").is_file():
+        what, remedy = "a cross-validated run keeps the models of its folds", f"give one of them: {folder / 'fold-1'}"
+    elif (folder / "experiment.yaml").is_file():
+        what, remedy = "this run did not finish", "the same `headstart fit` with --resume goes on with it"
+    else:
+        what, remedy = "there is no model here", "give a run folder such as runs/photos, or its model/"
+    return ArtefactError(what, where=str(folder), remedy=remedy)
+
+
+def _tell_notes(notes: Sequence[str], on_event: Emit | None) -> None:
+    if on_event is not None:
+        for note in notes:
+            on_event(Notice("info", "data", note))
+
+
+def _tell_unreadable(unreadable: Sequence[Problem], count: int, on_event: Emit | None) -> None:
+    """Name what is left out."""
+    if unreadable and on_event is not None:
+        left = "; ".join(f"{problem.where} {problem.what}" for problem in unreadable[:SHOWN])
+        more = f"; and {len(unreadable) - SHOWN} more" if len(unreadable) > SHOWN else ""
+        on_event(Notice("warning", "unreadable", f"{len(unreadable)} of {count} rows are left out: {left}{more}"))
 
 
 def predict(
@@ -244,8 +275,11 @@ def evaluate(path: str | Path | Run, data: Any = None, *, on_event: Emit | None 
                 "this run has no test rows", where=str(run.path), remedy="give labelled data with --data"
             )
         run.count_test_read()
-        return Evaluation.load(file).with_temperature(run.read("result.json")["temperature"])
+        names = (run.read("rows.json") or {}).get("test")
+        found = Evaluation.load(file).with_temperature(run.read("result.json")["temperature"])
+        return replace(found, names=None if names is None else tuple(names))
     from headstart.data import sources
 
     rows, classes = sources.read_labelled(data)
-    return load(run).evaluate(rows, classes, "given", on_event)
+    where = str(data) if isinstance(data, (str, Path)) else ""
+    return load(run).evaluate(rows, classes, "given", on_event, where=where)

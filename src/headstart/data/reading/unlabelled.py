@@ -1,4 +1,4 @@
-"""Items without labels, as ``predict`` takes them: a folder of files, one file, a table of paths, a list, arrays.
+"""Items without labels, as ``predict`` takes them: folders of files, one file, a table of paths, a list, arrays.
 
 Shapes: N rows.
 """
@@ -35,6 +35,8 @@ def find_unlabelled(source: Any, modality: str, settings: DataSettings) -> tuple
         items, names = _from_path(os.fspath(source), modality, settings, notes)
     elif hasattr(source, "columns") and hasattr(source, "iloc"):
         items, names = _from_table(from_columns(frame_table(source), modality, settings, labelled=False), notes)
+    elif _names_folders(source):
+        items, names = _from_paths([os.fspath(part) for part in source], modality, settings, notes)
     else:
         items, names = _from_object(source, notes)
     if not len(items):
@@ -72,6 +74,40 @@ def _from_path(
     if os.path.splitext(path)[1].lower() in TABLES:
         return _from_table(from_columns(read_table(path, written), modality, settings, labelled=False), notes)
     return [path], [os.path.basename(path)]  # whatever its extension: the user named it, the decoder decides
+
+
+def _names_folders(source: Any) -> bool:
+    """Whether it is a list of places, not only of pictures."""
+    if not isinstance(source, (list, tuple)) or not all(isinstance(part, (str, os.PathLike)) for part in source):
+        return False
+    return any(
+        os.path.isdir(os.path.expanduser(part)) or os.path.splitext(part)[1].lower() in TABLES for part in source
+    )
+
+
+def _from_paths(
+    places: Sequence[str], modality: str, settings: DataSettings, notes: list[str]
+) -> tuple[Sequence[Any], Sequence[str]]:
+    """Folders and files one after the other; a name begins with the folder as it was written, so that none collide."""
+    items: list[Any] = []
+    names: list[str] = []
+    problems: list[Problem] = []
+    for place in places:
+        told: list[str] = []
+        try:
+            found, inside = _from_path(place, modality, settings, told)
+        except DataError as error:
+            problems += error.problems
+            continue
+        items += list(found)
+        alone = list(found) == [os.path.abspath(os.path.expanduser(place))]
+        names += [place] if alone else [os.path.join(place, name) for name in inside]
+        notes += [f"{printable(place)}: {note}" for note in told if note]
+        if not len(found):
+            notes.append(f"{printable(place)}: nothing to predict is in it")
+    if problems:
+        raise DataError(f"{len(problems)} sources cannot be read", problems=problems)
+    return items, names
 
 
 def _from_table(found: Found, notes: list[str]) -> tuple[Sequence[Any], Sequence[str]]:

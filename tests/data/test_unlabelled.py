@@ -1,0 +1,31 @@
+"""Several places at once: folders, tables and files beside each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from headstart.core.errors import DataError
+from headstart.data import sources
+
+
+def test_several_folders_are_read_and_names_stay_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a/x.jpg", "b/x.jpg", "b/sub/y.jpg", "z.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "t.csv").write_text("path\nz.jpg\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    rows, notes = sources.find_unlabelled(["a", Path("b"), "z.jpg", "empty", "t.csv"])
+    assert rows.names[:-1] == ("a/x.jpg", "b/x.jpg", "b/sub/y.jpg", "z.jpg")
+    assert [Path(item) for item in rows.items[:-1]] == [tmp_path / name for name in rows.names[:-1]]
+    assert rows.names[-1] == "t.csv/z.jpg"
+    assert any(note.startswith("empty: nothing") for note in notes)
+
+
+def test_all_places_that_are_not_there_are_named(tmp_path: Path) -> None:
+    (tmp_path / "x.jpg").write_bytes(b"")
+    with pytest.raises(DataError) as caught:
+        sources.read_unlabelled([str(tmp_path), str(tmp_path / "nope"), str(tmp_path / "c.jpg")])
+    assert [Path(problem.where).name for problem in caught.value.problems] == ["nope", "c.jpg"]
