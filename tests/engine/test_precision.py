@@ -70,6 +70,9 @@ def test_the_users_word_counts():
     choice, decision = choose(step, wanted="bf16", clock=clock)
     assert str(choice) == "bf16"
     assert "bf16 was asked for" in decision.reason
+    step, clock, _ = machine(table(1.0, 0.95, 9.0, 10.0))
+    _, decision = choose(step, candidates=[Precision("fp32")], wanted="fp32", clock=clock)
+    assert decision.reason == "fp32 was asked for"
     assert not any("fp32" in name for name in taken)
     step, clock, _ = machine(table(1.0, 0.95, 0.1, 0.1))
     assert choose(step, wanted="fp32", clock=clock)[0].name == "fp32"

@@ -26,7 +26,7 @@ def test_scales_have_round_ends_that_hold_the_values() -> None:
 def test_steps_are_round_and_few(span: float) -> None:
     step = charts.nice_step(span, 4)
     assert 1 <= span / step <= 4.0001
-    assert round(step / 10 ** np.floor(np.log10(step) + 1e-9), 6) in (1, 2, 2.5, 5)
+    assert round(step / 10 ** np.floor(np.log10(step) + 1e-9), 6) in (1, 2, 5)
 
 
 def test_log_scales_mark_powers_of_ten() -> None:

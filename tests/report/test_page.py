@@ -9,15 +9,19 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from headstart import report
 from headstart.core.run import Run
 from headstart.measure.evaluation import Evaluation
+from headstart.report import contents, evidence, story
+from headstart.report.answers import class_table, pairs
 
 Make = Callable[..., Run]
 VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -335,3 +339,78 @@ def test_texts_stand_out_from_their_grounds(mode: int) -> None:
     for text, ground in pairs:
         high, low = sorted((luminance(colours[text]), luminance(colours[ground])), reverse=True)
         assert (high + 0.05) / (low + 0.05) >= 4.5, (text, ground)
+
+
+def change(path: Path, **values: object) -> None:
+    stored = json.loads(path.read_text())
+    path.write_text(json.dumps({**stored, **values}))
+
+
+def test_the_command_names_the_file_where_it_lies(make: Make) -> None:
+    run = make()
+    path = run.path / "experiment.yaml"
+    stored = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump({**stored, "output_dir": "some/runs"}))
+    _, tree = write(run)
+    assert f"headstart fit --config some/runs/{run.name}/experiment.yaml" in tree.text
+    assert "From the folder that the run was started in" in tree.text
+
+
+def test_a_class_without_rows_has_no_score_and_is_not_counted(make: Make) -> None:
+    answers = Evaluation("test", np.arange(4), np.eye(3)[[0, 0, 1, 0]], np.array([0, 0, 1, 1]), ("a", "b", "c"))
+    row = next(row for row in class_table(answers).rows if row.name == "c")
+    assert (row.n, row.precision, row.recall, row.f1, row.bar) == (0, "–", "–", "–", "")
+    run = make()
+    stored = Evaluation.load(run.path / "predictions-test.npz")
+    replace(
+        stored,
+        names=None,
+        classes=(*stored.classes, "unseen"),
+        logits=np.pad(stored.logits, ((0, 0), (0, 1)), constant_values=-50),
+    ).save(run.path / "predictions-test.npz")
+    assert "over the 7 of 8 classes with rows or answers" in write(run)[1].text
+
+
+def test_the_probe_curve_names_its_metric(make: Make) -> None:
+    run = make()
+    stage = next(run.path.glob("stages/00*/result.json"))
+    change(stage, probe={**json.loads(stage.read_text())["probe"], "metric": "log_loss"})
+    assert "log-loss on validation rows by strength of regularisation; lower is better" in write(run)[1].text
+
+
+def test_decisions_show_the_facts_that_say_something() -> None:
+    facts = {
+        "name": "fp32",
+        "channels_last": True,
+        "seconds": {},
+        "failed": {},
+        "timed": {"fp32": 0.12345678},
+        "x": None,
+    }
+    assert evidence._facts(facts) == "name: fp32, channels last: yes, timed: (fp32: 0.1235)"
+    assert evidence._facts({"seconds": {}, "failed": {"a": {}}}) == ""
+
+
+def test_rates_near_zero_do_not_stretch_their_axis(make: Make) -> None:
+    run = make()
+    events = run.path / "events.jsonl"
+    events.write_text(re.sub(r'"lr": [\d.e-]+', '"lr": 1e-10', events.read_text(), count=1))
+    page, _ = write(run)
+    assert "1e−10" not in page
+    assert "1e−6" in page or "1e−7" in page
+
+
+def test_bars_of_mistakes_are_shares_of_their_class(make: Make) -> None:
+    run = make()
+    found = contents.read(run)
+    assert found.test is not None
+    for pair in pairs(found, found.test):
+        assert f'width="{100 * pair.count / pair.total:.2f}%"' in pair.bar
+
+
+def test_the_backbone_is_named_at_the_top(make: Make) -> None:
+    found = contents.read(make())
+    named = story.headline(replace(found, origin={"uri": "torchvision/resnet18"}))
+    assert "The model is torchvision/resnet18 after stage" in named.lead
+    chosen = replace(found, origin={}, experiment={}, decisions=[{"topic": "backbone", "choice": "timm/vit"}])
+    assert "timm/vit" in story.headline(chosen).lead

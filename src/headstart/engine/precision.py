@@ -111,7 +111,7 @@ def _reason(choice: Precision, seconds: dict[Precision, float], wanted: str) -> 
     simplest = next(iter(seconds))
     asked = "" if wanted == "auto" else f"{wanted} was asked for; "
     if len(seconds) == 1:
-        return f"{asked}the only one that runs here"
+        return asked.removesuffix("; ") or "the only one that runs here"
     if choice != simplest:
         gain = seconds[simplest] / seconds[choice]
         return f"{asked}a training step is {gain:.2f} times faster here than in {simplest}"

@@ -128,11 +128,15 @@ def class_table(evaluation: Evaluation) -> ClassTable:
     """Precision, recall and F1 of each class, the weakest first."""
     scores = evaluation.per_class()
     order = sorted(range(len(scores)), key=lambda i: (scores[i].recall.n == 0, scores[i].f1.value))[:LISTED]
-    bounds = [bound for i in order for bound in (scores[i].f1.low, scores[i].f1.high)]
+    bounds = [bound for i in order if scores[i].recall.n for bound in (scores[i].f1.low, scores[i].f1.high)]
     scale = charts.scale_over([*bounds, 1.0], within=(0.0, 1.0))
     rows = []
     for index in order:
         found = scores[index]
+        precision = score(found.precision.value, "accuracy") if found.precision.n else "–"
+        if not found.recall.n:
+            rows.append(ClassRow(found.name, 0, precision, "–", "–", "", Markup()))
+            continue
         bar = charts.interval_bar(
             scale, found.f1.value, found.f1.low, found.f1.high, "small", f"F1 {_with_interval(found.f1)}"
         )
@@ -140,8 +144,8 @@ def class_table(evaluation: Evaluation) -> ClassTable:
             ClassRow(
                 name=found.name,
                 n=found.recall.n,
-                precision=score(found.precision.value, "accuracy") if found.precision.n else "–",
-                recall=score(found.recall.value, "accuracy") if found.recall.n else "–",
+                precision=precision,
+                recall=score(found.recall.value, "accuracy"),
                 f1=score(found.f1.value, "macro_f1"),
                 f1_sort=f"{found.f1.value:.6f}",
                 bar=bar,
@@ -188,19 +192,17 @@ def pairs(contents: Contents, evaluation: Evaluation, limit: int = 8) -> list[Pa
     index = {name: i for i, name in enumerate(evaluation.classes)}
     total = np.bincount(evaluation.labels, minlength=len(evaluation.classes))
     found = evaluation.most_confused(limit)
-    most = max((count / total[index[label]] for label, _, count in found), default=1.0)
     result = []
     for label, predicted, count in found:
         mine = (evaluation.labels == index[label]) & (evaluation.predicted == index[predicted])
         files = [contents.previews.get((evaluation.split, int(row))) for row in evaluation.rows[mine]]
-        share = count / total[index[label]]
         result.append(
             Pair(
                 label=label,
                 predicted=predicted,
                 count=count,
                 total=int(total[index[label]]),
-                bar=charts.bar(share / most, "miss"),
+                bar=charts.bar(count / total[index[label]], "miss"),
                 images=tuple(data_uri(file) for file in files if file)[:4],
             )
         )

@@ -69,7 +69,7 @@ def nice_step(span: float, about: int) -> float:
     """1, 2 or 5 times a power of ten that divides ``span`` into about so many parts."""
     raw = max(span, 1e-12) / max(1, about)
     power = 10.0 ** math.floor(math.log10(raw))
-    return next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw - 1e-15)
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw - 1e-15)
 
 
 def scale_over(values: Sequence[float], *, about: int = 4, within: tuple[float, float] | None = None) -> Scale:

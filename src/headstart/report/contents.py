@@ -84,6 +84,12 @@ class Contents:
             return None
 
     @property
+    def backbone(self) -> str:
+        """What was trained: what the model came from, else what was asked for or chosen; "" where nothing says it."""
+        chosen = (d.get("choice") for d in self.decisions if isinstance(d, dict) and d.get("topic") == "backbone")
+        return str(self.origin.get("uri") or self.experiment.get("backbone") or next(chosen, None) or "")
+
+    @property
     def noun(self) -> str:
         """What one row is called."""
         return {"image": "picture", "text": "text", "audio": "sound"}.get(str(self.data.get("modality")), "row")

@@ -14,6 +14,8 @@ from headstart.report.charts import Band, Line, Mark, Point, Scale
 from headstart.report.contents import Contents, measured
 from headstart.report.formats import higher_is_better, is_share, metric_title, number, rate
 
+RATES_SHOWN = 1e-4  # of the highest; smaller ones stand at the lower edge
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -141,7 +143,8 @@ def _rate_curve(
     values = [value for line in lines for _, value in line.points]
     if not values:
         return None
-    low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
+    least = max(min(values), max(values) * RATES_SHOWN)  # a cosine ends near zero, which says nothing
+    low, high = math.floor(math.log10(least)), math.ceil(math.log10(max(values)))
     y = Scale(10.0**low, 10.0 ** max(high, low + 1), log=True)
     labels = [(tick, rate(tick)) for tick in y.ticks()]
     title = "Learning rate"
@@ -195,7 +198,7 @@ def _time_curve(contents: Contents, epochs: dict[int, list[dict[str, Any]]]) -> 
 
 
 def probe_curve(contents: Contents) -> Curve | None:
-    """The regularisation path of the first probe: validation score by strength."""
+    """The regularisation path of the first probe: the metric that chose its strength, on validation rows."""
     for stage in contents.stages:
         path = stage.get("probe") or {}
         points = [
@@ -206,19 +209,20 @@ def probe_curve(contents: Contents) -> Curve | None:
         chosen = path.get("chosen")
         if len(points) < 2 or not isinstance(chosen, int) or not 0 <= chosen < len(path["strengths"]):
             continue
-        x, y = (
-            Scale(min(p[0] for p in points), max(p[0] for p in points), log=True),
-            charts.scale_over([p[1] for p in points]),
-        )
+        metric = str(path.get("metric") or "")
+        said = f"{metric_title(metric) if metric else 'score'} on validation rows by strength of regularisation"
+        x = Scale(min(p[0] for p in points), max(p[0] for p in points), log=True)
+        y = charts.scale_over([p[1] for p in points])
         mark = Mark(float(path["strengths"][chosen]), float(path["scores"][chosen]), "chosen", "solved")
         chart = charts.plot(
             x,
             y,
             [Line(sorted(points), "val")],
-            label="validation score by strength of regularisation",
+            label=said,
             x_labels=[(tick, rate(tick)) for tick in x.ticks()][:: math.ceil(len(x.ticks()) / 5)],
-            y_labels=[(tick, number(tick)) for tick in y.ticks()],
+            y_labels=[(tick, charts.axis_label(tick, metric, y) if metric else number(tick)) for tick in y.ticks()],
             marks=[mark],
         )
-        return Curve("Probe: all head settings at once", chart, "validation score by strength of regularisation")
+        better = f"; {'higher' if higher_is_better(metric) else 'lower'} is better" if metric else ""
+        return Curve("Probe: all head settings at once", chart, said + better)
     return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
@@ -141,15 +142,30 @@ def decisions(contents: Contents) -> list[DecisionView]:
             topic=str(entry.get("topic", "")),
             choice=str(entry.get("choice", "")),
             reason=str(entry.get("reason", "")),
-            facts=", ".join(f"{key}: {_fact(value)}" for key, value in (entry.get("facts") or {}).items()),
+            facts=_facts(entry.get("facts")),
         )
         for entry in contents.decisions
         if isinstance(entry, dict)
     ]
 
 
+def _facts(facts: Any) -> str:
+    """The facts that say something, in words; nested ones in brackets."""
+    if not isinstance(facts, dict):
+        return ""
+    told = ((str(key).replace("_", " "), _fact(value)) for key, value in facts.items())
+    return ", ".join(f"{key}: {text}" for key, text in told if text)
+
+
 def _fact(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if isinstance(value, dict):
+        inner = _facts(value)
+        return f"({inner})" if inner else ""
+    if isinstance(value, list | tuple):
+        return ", ".join(filter(None, map(_fact, value)))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
 
 
 def environment(contents: Contents) -> list[tuple[str, str]]:
@@ -181,5 +197,6 @@ def identity(contents: Contents) -> list[tuple[str, str]]:
 
 
 def command(contents: Contents) -> str:
-    """The command that makes this run again; its own file holds every setting."""
-    return f"headstart fit --config {shlex.quote(f'{contents.name}/experiment.yaml')}"
+    """The command that makes this run again, from the folder it was started in; its own file holds every setting."""
+    place = Path(str(contents.experiment.get("output_dir") or "."), contents.name, "experiment.yaml")
+    return f"headstart fit --config {shlex.quote(place.as_posix())}"

@@ -96,9 +96,10 @@ def _verdict(contents: Contents) -> tuple[str, str, str]:
     else:
         title = f"The {metric_title(metric)} on the {many} is {score(found['value'], metric)}"
     chance, tone = _against_baseline(contents)
+    what = f"{contents.backbone} after" if contents.backbone else "that of"
     lead = (
         f"95% interval {interval(found, metric)} from {plural(found['n'], contents.noun)}. "
-        f"The model is that of stage {best['name']}, which trained {trained(best)}. {chance}"
+        f"The model is {what} stage {best['name']}, which trained {trained(best)}. {chance}"
     )
     return title, lead, tone
 
@@ -177,6 +178,16 @@ def _calibration_card(contents: Contents, shown: Evaluation) -> Card:
     return Card(metric_title("ece"), score(shown.metric("ece").value, "ece"), detail)
 
 
+def _classes_counted(shown: Evaluation) -> str:
+    """Over how many classes the mean is: those with rows or answers, as scikit-learn counts them."""
+    k, present = len(shown.classes), len({*shown.labels.tolist(), *shown.predicted.tolist()})
+    return (
+        f" · over {plural(k, 'class')}"
+        if present == k
+        else f" · over the {present} of {k} classes with rows or answers"
+    )
+
+
 def _cards(contents: Contents) -> list[Card]:
     metric, cards = contents.metric, []
     for split, label in (("test", "test"), ("val", "validation")):
@@ -189,7 +200,8 @@ def _cards(contents: Contents) -> list[Card]:
         for name in ("macro_f1", "log_loss"):
             if name != metric:
                 found = shown.metric(name).as_json()
-                cards.append(Card(metric_title(name), score(found["value"], name), interval(found, name)))
+                detail = interval(found, name) + (_classes_counted(shown) if name == "macro_f1" else "")
+                cards.append(Card(metric_title(name), score(found["value"], name), detail))
         cards.append(_calibration_card(contents, shown))
     seconds = (contents.result or {}).get("seconds") or sum(stage.get("seconds", 0) for stage in contents.stages)
     if seconds:

@@ -94,8 +94,8 @@ def _conflicting(
         for row, label in labels.items():
             view, own = place[row]
             other = next(twin for twin, its in labels.items() if its not in (label, UNLABELLED))
-            told = f"{_named(place[row], classes)} = {_named(place[other], classes)}"
-            by_split.setdefault(view.split, {})[own] = told
+            both = f"{_named(place[row], classes)} = {_named(place[other], classes)}"
+            by_split.setdefault(view.split, {})[own] = both
     views = {view.split: view for view, _ in place}
     findings = []
     for split, told in by_split.items():
