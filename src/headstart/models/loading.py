@@ -83,7 +83,7 @@ def load(
         if not near:
             raise
         first, *others = error.problems
-        told = replace(first, remedy="\n    ".join(part for part in (near, first.remedy) if part))
+        told = replace(first, remedy=f"{near} {first.remedy}".strip())
         raise type(error)(error.summary, problems=[told, *others]) from error
 
 
