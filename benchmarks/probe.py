@@ -54,6 +54,7 @@ def fit(folder: Path, cache: Path, work: Path) -> dict[str, Any]:
     output = Path(tempfile.mkdtemp(dir=work))
     command = [HEADSTART, "fit", str(folder), "--plan", "probe", "--backbone", assets.MOBILENET]
     command += ["--weights", str(assets.weights()), "--output-dir", str(output), "--name", "probe", "--seed", str(SEED)]
+    command.append("data.split.test=0")  # the peer's rows: all that are not for validation train
     env = {"HEADSTART_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}
     costs = record.measured(command, log=work / "log", env=env)
     result = json.loads((output / "probe" / "result.json").read_text())
