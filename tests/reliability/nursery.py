@@ -103,6 +103,12 @@ class Life:
     def run(self) -> Path:
         return self.folder / "runs" / "toy"
 
+    def events(self, kind: str = "") -> list[dict[str, Any]]:
+        """What the run recorded; only notices of this kind where one is given."""
+        lines = (self.run / "events.jsonl").read_text(encoding="utf-8").splitlines()
+        found = [json.loads(line) for line in lines]
+        return [event for event in found if not kind or event.get("kind") == kind]
+
 
 def weights(folder: Path) -> str:
     """SHA-256 of the run's model."""
@@ -131,6 +137,7 @@ def live(spec: dict[str, Any]) -> None:
     log = os.open(folder / "life.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(log, 1)
     os.dup2(log, 2)
+    os.chdir(folder)
     os.environ["HEADSTART_CACHE"] = str(folder / "cache")
     os.environ.update(spec.get("environment", {}))
     import torch
@@ -162,8 +169,13 @@ def live(spec: dict[str, Any]) -> None:
 def run_fit(spec: dict[str, Any], folder: Path) -> None:
     import headstart
 
+    if "job" in spec:
+        name, arguments = spec["job"]
+        getattr(importlib.import_module(PLANTS), name)(folder, **arguments)
+        return
+
     rows = toy()
-    settings = {**SETTINGS, "output_dir": str(folder / "runs"), **spec.get("settings", {})}
+    settings = {**SETTINGS, "output_dir": "runs", **spec.get("settings", {})}
     data: Any = spec.get("data", rows)
     headstart.fit(data, on_event=lambda event: None, **settings)
 
@@ -177,8 +189,7 @@ def _prepared(spec: dict[str, Any], folder: Path) -> Iterator[None]:
         _watch(folder, spec.get("die_at", 0))
     if "die_before" in spec:
         _watch_for(folder, [tuple(point) for point in spec["die_before"]])
-    if "plant" in spec:
-        name, arguments = spec["plant"]
+    for name, arguments in spec.get("plants", []):
         getattr(importlib.import_module(PLANTS), name)(folder, **arguments)
     yield
 

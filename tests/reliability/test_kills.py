@@ -69,7 +69,7 @@ def test_killed_at_random_instants(tmp_path: Path, whole: Path, kills: int) -> N
     while hits < kills and lives < 5 * kills:
         folder = tmp_path / str(lives)
         life = Life(folder)
-        time.sleep(float(rng.uniform(0.02, 0.8 * longest)))
+        time.sleep(float(rng.uniform(0.02, 0.45 * longest)))
         hits += life.signal(signal.SIGKILL)
         lives += 1
         life.end()

@@ -13,7 +13,7 @@ with tempfile.TemporaryDirectory(prefix="headstart-warm-") as folder:
     import torch
 
     torch.set_num_threads(1)
-    nursery.run_fit({}, Path(folder))
+    nursery.run_fit({"settings": {"output_dir": folder}}, Path(folder))
     if before is None:
         del os.environ["HEADSTART_CACHE"]
     else:

@@ -64,8 +64,10 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ArtefactError("file is missing", where=str(path)) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: bad JSON, bad UTF-8, a number of 5,000 digits
         raise ArtefactError(f"not a JSON file ({error})", where=str(path)) from error
+    except (NotADirectoryError, IsADirectoryError, PermissionError) as error:
+        raise ArtefactError(f"cannot be read ({error.strerror})", where=str(path)) from error
 
 
 def seal(folder: Path, *, without: str = "") -> None:
@@ -94,8 +96,8 @@ def is_sealed(folder: Path) -> bool:
     return (folder / MANIFEST).is_file()
 
 
-def check(folder: Path) -> None:
-    """Compare every file with the manifest.
+def check(folder: Path, *needed: str) -> None:
+    """Compare every file with the manifest, which has to list those that are ``needed``.
 
     Raises:
         ArtefactError: no manifest, or a file is missing or differs; all of them are named.
@@ -104,17 +106,23 @@ def check(folder: Path) -> None:
     files = listed.get("files") if isinstance(listed, dict) else None
     if not isinstance(files, dict):
         raise ArtefactError("the manifest has no list of files", where=str(folder / MANIFEST))
-    bad = []
-    for name, digest in files.items():
-        file = folder / name
-        if not file.resolve().is_relative_to(folder.resolve()):
-            bad.append(f"{name} leads out of the folder")
-        elif not file.is_file():
-            bad.append(f"{name} is missing")
-        elif sha256(file) != digest:
-            bad.append(f"{name} is damaged")
+    bad = [f"{name} is not in the manifest" for name in needed if name not in files]
+    bad += [f"{name[:200]!r} {fault}" for name, digest in files.items() if (fault := _fault(folder, name, digest))]
     if bad:
         raise ArtefactError("; ".join(bad), where=str(folder), remedy="restore the folder, or run the stage again")
+
+
+def _fault(folder: Path, name: str, digest: Any) -> str:
+    """What is wrong with a listed file, or nothing."""
+    try:
+        file = folder / name
+        if not file.resolve().is_relative_to(folder.resolve()):
+            return "leads out of the folder"
+        if not file.is_file():
+            return "is missing"
+        return "" if sha256(file) == digest else "is damaged"
+    except (OSError, ValueError) as error:  # such as a name with a NUL, or of a thousand characters
+        return f"cannot be read ({error})"
 
 
 def _write(path: Path, text: str) -> None:

@@ -79,7 +79,7 @@ class Run:
         if not file.is_file():
             return []
         found = []
-        for line in file.read_text(encoding="utf-8").splitlines():
+        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 found.append(json.loads(line))
             except json.JSONDecodeError:

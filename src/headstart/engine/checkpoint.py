@@ -20,6 +20,7 @@ from headstart.core.storage import free_bytes
 from headstart.models.weights import write as save_tensors
 
 KEPT = 2
+FILES = ("tensors.safetensors", "facts.json")
 
 
 class Checkpoints:
@@ -43,7 +44,7 @@ class Checkpoints:
             save_tensors(temporary / "tensors.safetensors", tensors)
             manifest.write_json(temporary / "facts.json", {"step": step, **facts})
             manifest.seal(temporary)
-            manifest.check(temporary)
+            manifest.check(temporary, *FILES)
             if place.exists():
                 os.replace(place, self.folder / f".{place.name}.tmp-old")  # a kill while removing it must not show
             os.replace(temporary, place)
@@ -65,7 +66,7 @@ class Checkpoints:
         """Tensors and facts of the newest sound checkpoint, or None; damaged ones are named through ``warn``."""
         for place in reversed(self._places()):
             try:
-                manifest.check(place)
+                manifest.check(place, *FILES)
                 return load_tensors(place / "tensors.safetensors"), manifest.read_json(place / "facts.json")
             except ArtefactError as error:
                 self.warn(f"checkpoint {place.name} is damaged ({error}); the one before it is taken")

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from headstart.core import interruption, keyed
-from headstart.core.errors import TrainingError
+from headstart.core.errors import ArtefactError, TrainingError
 from headstart.core.events import EpochDone, Event, Notice, Progress
 from headstart.engine import blame, groups, memory, optimisers, schedules
 from headstart.engine.checkpoint import Checkpoints
@@ -286,8 +286,12 @@ class Loop:
         if found is None:
             return
         tensors, facts = found
+        try:
+            state, choices = State(**facts["state"]), dict(facts["choices"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtefactError(f"not the checkpoint of a stage ({error})", where=self._where()) from error
         for name, now in self._choices().items():
-            then = facts["choices"].get(name)
+            then = choices.get(name)
             if then != now:
                 yield Notice(
                     "warning", "resume-differs", f"{name} was {then} and is {now}: the result will not be bit-equal"
@@ -297,7 +301,7 @@ class Loop:
         optimisers.load_state(self.optimizer, _part(tensors, "optimizer/"), facts["optimizer"])
         if self.ema is not None:
             self.ema.load_tensors(_part(tensors, "ema/"))
-        self.state = State(**facts["state"])
+        self.state = state
         yield Notice("info", "resumed", f"resumed at epoch {self.state.epoch + 1}, update {self.state.updates + 1}")
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import math
 import os
 import re
 import shutil
@@ -26,7 +27,7 @@ from torch import Tensor, nn
 
 import headstart
 from headstart.core import manifest
-from headstart.core.errors import ArtefactError, HeadstartError
+from headstart.core.errors import ArtefactError, HeadstartError, TrainingError
 from headstart.core.storage import placed
 from headstart.data.modalities.image import ImageSpec
 from headstart.models import heads, identity, resume, weights
@@ -35,6 +36,7 @@ from headstart.models.card import card
 from headstart.models.model import Model
 
 FORMAT = 1
+FILES = ("model.safetensors", "headstart.json", "labels.json", "preprocess.json", "golden.npz")
 FIELDS: dict[str, type | tuple[type, ...]] = {
     "format": int,
     "headstart": str,
@@ -66,6 +68,8 @@ def save(model: Model, folder: Path, *, examples: Tensor | None = None, notes: s
     Raises:
         ArtefactError: ``folder`` holds something that is not a model of ours.
     """
+    if not 0 < model.temperature < math.inf:
+        raise TrainingError(f"not written: the temperature is {model.temperature}", where=str(folder))
     if folder.exists() and any(folder.iterdir()) and not (folder / "headstart.json").is_file():
         raise ArtefactError("the folder is not empty and holds no model; nothing was written", where=str(folder))
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -92,7 +96,7 @@ def load(folder: Path, *, allow_module: bool | nn.Module = False) -> Model:
         ArtefactError: damaged, incomplete, of a newer format, or its logits are not those it was saved with.
     """
     folder = Path(folder)
-    manifest.check(folder)
+    manifest.check(folder, *FILES)
     facts = read_facts(folder)
     labels = manifest.read_json(folder / "labels.json")
     spec = _spec(manifest.read_json(folder / "preprocess.json"), folder)
@@ -155,6 +159,8 @@ def _strange_parts(facts: dict[str, Any]) -> list[str]:
         found.append("the head is not one of ours")
     if facts["bn"] not in ("frozen_eval", "train", "eval") or facts["naming"] not in ("native", "headstart"):
         found.append("unknown bn or naming")
+    if type(facts["temperature"]) is bool or not 0 < facts["temperature"] < math.inf:
+        found.append("the temperature is not a positive number")
     if not all(isinstance(name, str) for name in [*facts["blocks"], *(facts["trailing"] or ())]):
         found.append("blocks and trailing are lists of names")
     return found

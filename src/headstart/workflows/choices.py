@@ -105,20 +105,27 @@ def _precision(
     """bf16 only where one step of what the plan does is measured to be faster in it here."""
     import torch
 
-    from headstart.engine import precision
+    from headstart.engine import memory, precision
 
     trains = any(isinstance(stage, Training) for stage in stages)
-    inputs = few(decoded, runtime, TIMED_ROWS)
+    inputs, rows = few(decoded, runtime, TIMED_ROWS), TIMED_ROWS
     model.thaw("all")
 
-    def step(candidate: precision.Precision) -> float:
+    def timed(candidate: precision.Precision, rows: int) -> float:
         model.eval()
         with torch.set_grad_enabled(trains), candidate.autocast(runtime.device):
-            loss = model(inputs).float().logsumexp(1).mean()
+            loss = model(inputs[:rows]).float().logsumexp(1).mean()
         if trains:
             loss.backward()
             model.zero_grad(set_to_none=True)
         return float(loss.detach())
+
+    def step(candidate: precision.Precision) -> float:
+        nonlocal rows
+        loss, rows = memory.halving(
+            lambda part: timed(candidate, part), rows, on_halved=lambda part: emit(memory.told(part)), where="precision"
+        )
+        return loss
 
     candidates = [precision.Precision("fp32", True), precision.Precision("bf16", True)]
     with phase(emit, "precision"):

@@ -189,7 +189,8 @@ class Course:
         exact = val if val is not None and (self.runtime.precision == "fp32" or val.frontier == POOLED) else None
 
         def validate() -> Evaluation:
-            return features.evaluate(self.model, self.val, self.runtime, batch_size=stage.batch_size, cache=val)
+            size = stage.batch_size
+            return features.evaluate(self.model, self.val, self.runtime, batch_size=size, cache=val, emit=self.emit)
 
         folder = self.run.stage_folder(index, stage.title)
         job = Job(

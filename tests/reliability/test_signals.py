@@ -1,0 +1,159 @@
+"""R5: SIGTERM and SIGINT end a run soon, with its exit code and a checkpoint; a second one ends it at once."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from nursery import Life, strays, weights
+
+from headstart.core import interruption
+
+CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
+SOON = 5.0  # seconds
+
+
+def finished(folder: Path, whole: Path) -> None:
+    life = Life(folder)
+    assert life.end() == 0, life.log()
+    assert weights(folder) == weights(whole)
+    assert strays(folder) == []
+
+
+@pytest.mark.parametrize("signals", [2, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", CODES)
+def test_a_signal_at_a_random_instant(tmp_path: Path, whole: Path, number: int, signals: int) -> None:
+    """No checkpoint is due by the clock: what is resumed from was written because of the signal."""
+    longest = float(json.loads((whole / "runs/toy/result.json").read_text())["seconds"])
+    rng = np.random.default_rng(number)
+    hits, lives, slowest = 0, 0, 0.0
+    while hits < signals and lives < 5 * signals:
+        folder = tmp_path / str(lives)
+        life = Life(folder, checkpoint_seconds=1e9)
+        time.sleep(float(rng.uniform(0.05, 0.45 * longest)))
+        sent = time.monotonic()
+        hit = life.signal(number)
+        code = life.end()
+        lives += 1
+        if hit and code != 0:
+            assert code in (CODES[number], -number), life.log()  # before fit took over, the default ends the process
+            slowest = max(slowest, time.monotonic() - sent)
+            hits += 1
+        finished(folder, whole)
+    name = signal.Signals(number).name
+    print(
+        f"\nR5: {hits}/{signals} {name} at random instants: resumed bit for bit; the slowest end took {slowest:.2f} s"
+    )
+    assert hits == signals
+    assert slowest < SOON
+
+
+def started(life: Life, stage: str) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        file = life.run / "events.jsonl"
+        if file.is_file() and f'"name": "{stage}"' in file.read_text():
+            return
+        time.sleep(0.005)
+    raise AssertionError(life.log())
+
+
+def test_a_signal_in_training_costs_at_most_a_step(tmp_path: Path, whole: Path) -> None:
+    long = {"plan": [{"thaw": {"epochs": 100, "batch_size": 8, "blocks": "all"}}]}
+    life = Life(tmp_path, checkpoint_seconds=1e9, settings=long, plants=[("trace_updates", {})])
+    started(life, "thaw")
+    while not (tmp_path / "updates.jsonl").is_file():
+        time.sleep(0.005)
+    life.signal(signal.SIGTERM)
+    assert life.end() == 143, life.log()
+    done = len((tmp_path / "updates.jsonl").read_text().splitlines())
+    (place,) = (life.run / "stages/00-thaw/state").glob("step-*")
+    assert int(place.name[-8:]) == done
+    again = Life(tmp_path, checkpoint_seconds=1e9, settings=long, plants=[("trace_updates", {})])
+    started(again, "thaw")
+    deadline = time.monotonic() + 60
+    while len((tmp_path / "updates.jsonl").read_text().splitlines()) <= done and time.monotonic() < deadline:
+        time.sleep(0.005)
+    again.signal(signal.SIGKILL)
+    again.end()
+    assert again.events("resumed")[-1]["message"].endswith(f"update {done + 1}")
+
+
+def test_a_signal_in_a_long_evaluation_does_not_wait_for_its_end(tmp_path: Path, whole: Path) -> None:
+    life = Life(tmp_path, checkpoint_seconds=1e9, plants=[("slow_evaluation", {"seconds": 1.0})])
+    while not (tmp_path / "evaluating").is_file():
+        time.sleep(0.01)
+    sent = time.monotonic()
+    life.signal(signal.SIGINT)
+    assert life.end() == 130, life.log()
+    assert time.monotonic() - sent < SOON
+    assert list(life.run.glob("stages/*/state/step-*")), "nothing to resume from"
+    finished(tmp_path, whole)
+
+
+def test_a_second_signal_ends_the_process_at_once(tmp_path: Path) -> None:
+    life = Life(tmp_path, checkpoint_seconds=1e9, plants=[("slow_evaluation", {"seconds": 20.0})])
+    while not (tmp_path / "evaluating").is_file():
+        time.sleep(0.01)
+    life.signal(signal.SIGINT)
+    time.sleep(0.2)
+    sent = time.monotonic()
+    life.signal(signal.SIGINT)
+    assert life.end() == -signal.SIGINT
+    assert time.monotonic() - sent < 10
+
+
+def test_handlers_are_given_back() -> None:
+    before = [signal.getsignal(number) for number in interruption.SIGNALS]
+    with interruption.watched():
+        assert [signal.getsignal(number) for number in interruption.SIGNALS] != before
+    assert [signal.getsignal(number) for number in interruption.SIGNALS] == before
+
+
+def test_a_handler_of_the_embedding_program_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+    try:
+        with interruption.watched():
+            signal.raise_signal(signal.SIGTERM)
+        assert heard == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_deferred_signal_raises_at_the_check_and_not_before() -> None:
+    reached = []
+
+    @interruption.watched()
+    def work() -> None:
+        with interruption.deferred():
+            signal.raise_signal(signal.SIGINT)
+            reached.append("inside")
+        reached.append("behind")
+        interruption.check()
+        reached.append("never")
+
+    with pytest.raises(interruption.Interrupted) as caught:
+        work()
+    assert reached == ["inside", "behind"]
+    assert caught.value.exit_code == 130
+    interruption.check()  # forgotten with the run that it ended
+
+
+def test_another_thread_leaves_signals_alone() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    seen = []
+
+    def work() -> None:
+        with interruption.watched():
+            seen.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [before]
