@@ -17,6 +17,12 @@ def test_scales_have_round_ends_that_hold_the_values() -> None:
     assert (scale.low, scale.high) == pytest.approx((0.6, 0.9))
     assert scale.ticks() == pytest.approx([0.6, 0.7, 0.8, 0.9])
     assert charts.scale_over([0.2, 0.999], within=(0, 1)).high == 1
+    for low, high in ((0.57, 1.22), (0.82, 0.9), (3, 11), (-0.4, 0.31)):
+        wide = charts.scale_over([low, high])
+        ends = (wide.ticks()[0], wide.ticks()[-1])
+        assert ends == pytest.approx((wide.low, wide.high))
+        assert ends[0] - 1e-9 <= low
+        assert ends[1] + 1e-9 >= high
     same = charts.scale_over([0.5, 0.5, float("nan")])
     assert same.low < 0.5 < same.high
     assert charts.scale_over([]).ticks()

@@ -79,7 +79,12 @@ def scale_over(values: Sequence[float], *, about: int = 4, within: tuple[float, 
     if high - low < 1e-9:
         low, high = low - 0.05 * max(1.0, abs(low)), high + 0.05 * max(1.0, abs(high))
     step = nice_step(high - low, about)
-    low, high = math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
+    least, most = low, high
+    while True:  # the ends that one step gives may ask for a larger step
+        low, high = math.floor(least / step + 1e-9) * step, math.ceil(most / step - 1e-9) * step
+        if (wider := nice_step(high - low, about)) <= step * (1 + 1e-9):
+            break
+        step = wider
     if within is not None:
         low, high = max(low, within[0]), min(high, within[1])
     return Scale(low, high)

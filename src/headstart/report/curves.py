@@ -143,8 +143,8 @@ def _rate_curve(
     values = [value for line in lines for _, value in line.points]
     if not values:
         return None
-    least = max(min(values), max(values) * RATES_SHOWN)  # a cosine ends near zero, which says nothing
-    low, high = math.floor(math.log10(least)), math.ceil(math.log10(max(values)))
+    least = math.ceil(math.log10(max(values) * RATES_SHOWN))  # a cosine ends near zero, which says nothing
+    low, high = max(least, math.floor(math.log10(min(values)))), math.ceil(math.log10(max(values)))
     y = Scale(10.0**low, 10.0 ** max(high, low + 1), log=True)
     labels = [(tick, rate(tick)) for tick in y.ticks()]
     title = "Learning rate"
