@@ -57,14 +57,19 @@ def settle(
         except (KeyError, TypeError, ValueError) as error:
             raise ArtefactError("not the choices of a run", where=str(run.path / FILE)) from error
     else:
-        limit = experiment.cache_budget
-        free = int(canvases.free_bytes() * CACHE_SHARE) if limit is None else int(limit * 1e9)
+        free = frontier_budget(experiment)
         name = _remembered(runtime, model, decoded, stages, experiment, emit)
         choices = Choices(runtime.tell(name), int(runtime.tell(str(free))))  # every rank takes the first one's
         if runtime.is_main:
             run.write(FILE, asdict(choices))
     runtime.precision = choices.precision
     return choices
+
+
+def frontier_budget(experiment: Experiment) -> int:
+    """Bytes that a frontier cache may take now."""
+    limit = experiment.cache_budget
+    return int(canvases.free_bytes() * CACHE_SHARE) if limit is None else int(limit * 1e9)
 
 
 def _remembered(

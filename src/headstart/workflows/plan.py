@@ -17,7 +17,8 @@ from headstart.core.errors import Problem
 from headstart.core.events import Event
 from headstart.stages import auto, budget, plans
 from headstart.stages.base import Stage, Training
-from headstart.workflows import materials, preflight
+from headstart.stages.methods import probe
+from headstart.workflows import choices, materials, preflight
 
 if TYPE_CHECKING:
     import torch
@@ -108,8 +109,8 @@ def plan(experiment: Experiment, *, data: Any = None, on_event: Callable[[Event]
         stages = budget.repaired(stages, rows)
     stages = plans.settled(stages)
     preflight.check(stages, model, collection.rows.labels[division.index["train"]])
-    whole = _forward_seconds(model, inputs, 0)
-    laid = tuple(_stage(model, stage, inputs, whole, rows, val) for stage in stages)
+    bench = _Bench(inputs, _forward_seconds(model, inputs, 0), rows, val, choices.frontier_budget(experiment))
+    laid = tuple(_stage(model, stage, bench) for stage in stages)
     problems = () if experiment.force else tuple(budget.starved(stages, rows))
     return PlanTable(
         experiment.plan if isinstance(experiment.plan, str) else "the user's own",
@@ -137,31 +138,57 @@ def _choose(rows: Rows, modality: str, backbone: Backbone) -> tuple[str, str]:
     return name, f"{name}: {reason} ({likeness.reason})"
 
 
-def _stage(model: Model, stage: Stage, inputs: torch.Tensor, whole: float, rows: int, val: int) -> PlanStage:
-    blocks = len(model.backbone.blocks)
-    if not isinstance(stage, Training):
-        model.thaw(0)
-        views = getattr(stage, "views", 1)
-        seconds = (rows * views + val) * whole
-        return _row(model, stage, "head, solved on cached features", 0, 0, True, seconds, {}, inputs)
-    model.bn = "train" if stage.method == "scratch" else stage.bn
-    model.thaw(getattr(stage, "blocks", "all"))
-    frontier = model.frozen_prefix
-    cached = frontier > 0 and stage.views != "live" and not stage.mixup and not stage.cutmix
-    above = _forward_seconds(model, inputs, frontier)
-    passes = rows * stage.epochs
-    if cached:
-        views = stage.views if isinstance(stage.views, int) else 1
-        seconds = (rows * views + val) * (whole - above) + passes * 3 * above + val * stage.epochs * above
-    else:
-        seconds = passes * (whole + 2 * above) + val * stage.epochs * whole
-    from headstart.engine.groups import rates_by_depth
+@dataclass(frozen=True)
+class _Bench:
+    """What stages are timed on: a batch, and what one row of the whole network costs."""
 
-    rates = rates_by_depth(model.backbone.blocks, **stage.by_depth)
+    inputs: torch.Tensor
+    whole: float  # seconds a row
+    rows: int
+    val: int
+    budget: int  # bytes for a frontier
+
+
+def _stage(model: Model, stage: Stage, bench: _Bench) -> PlanStage:
+    from headstart.models.heads import Linear
+
+    if isinstance(stage, Training):
+        return _training(model, stage, bench)
+    assert isinstance(stage, probe.Settings)
+    model.thaw(0)
+    seconds = (bench.rows * stage.views + bench.val) * bench.whole
+    if isinstance(model.head, Linear):
+        return _row(model, stage, "head, solved on cached features", 0, 0, True, seconds, {}, bench)
+    trained = stage.as_training()
+    rates = {len(model.backbone.blocks) + 1: trained.by_depth["head_lr"]}
+    updates = trained.updates(bench.rows)
+    return _row(model, stage, "head, on cached features", trained.epochs, updates, True, seconds, rates, bench)
+
+
+def _training(model: Model, stage: Training, bench: _Bench) -> PlanStage:
+    from headstart.engine import cache, streams
+    from headstart.engine.groups import rates_by_depth
+    from headstart.models import resume
+
+    model.bn = stage.bn
+    model.thaw(getattr(stage, "blocks", "all"))
+    blocks, frontier = len(model.backbone.blocks), model.frozen_prefix
+    views = stage.views if isinstance(stage.views, int) else 1
+    row_bytes = 0
+    if frontier:
+        model.eval()
+        row_bytes = cache.tree_bytes(resume.record(model.backbone, frontier, bench.inputs), len(bench.inputs))
+    kept = bench.rows * views + bench.val
+    cached = cache.decide(frontier, blocks, row_bytes, kept, bench.budget, fresh=streams.why_fresh(stage)).used
+    above = _forward_seconds(model, bench.inputs, frontier)
+    passes = bench.rows * stage.epochs
+    if cached:
+        seconds = kept * (bench.whole - above) + passes * 3 * above + bench.val * stage.epochs * above
+    else:
+        seconds = passes * (bench.whole + 2 * above) + bench.val * stage.epochs * bench.whole
+    rates = dict(enumerate(rates_by_depth(model.backbone.blocks, **stage.by_depth)))
     trains = "everything" if frontier == 0 else f"last {blocks - frontier} of {blocks} blocks, head"
-    return _row(
-        model, stage, trains, stage.epochs, stage.updates(rows), cached, seconds, dict(enumerate(rates)), inputs
-    )
+    return _row(model, stage, trains, stage.epochs, stage.updates(bench.rows), cached, seconds, rates, bench)
 
 
 def _row(
@@ -173,13 +200,13 @@ def _row(
     cached: bool,
     seconds: float,
     rates: dict[int, float],
-    inputs: torch.Tensor,
+    bench: _Bench,
 ) -> PlanStage:
     layers = tuple(_layer(layer, rates) for layer in model.layers())
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     batch = stage.batch_size // stage.accumulate if isinstance(stage, Training) else BATCH
-    activations = _activation_bytes(model, inputs) * batch / len(inputs)
+    activations = _activation_bytes(model, bench.inputs) * batch / len(bench.inputs)
     memory = (parameters + 3 * trainable) * BYTES + activations  # weights; gradient and two moments of what trains
     return PlanStage(
         stage.title,
