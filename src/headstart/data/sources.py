@@ -42,7 +42,8 @@ def collect(source: Any, settings: DataSettings, *, seed: int = 0, offline: bool
     """All rows of a source, labelled and counted, in a fixed order; nothing is decoded.
 
     Args:
-        source: a folder, a table, a Hub id, or one of the objects that ``objects.read_object`` knows.
+        source: a folder, a table, a Hub id, or one of the objects that ``objects.read_object`` knows. A path that
+            exists wins over a Hub id that is written the same; hf://datasets/OWNER/NAME is always the Hub's.
         settings: columns, grouping and limit (the shares are for ``divide``).
         seed: draws the rows when ``settings.limit`` is set.
         offline: never ask the Hub.
