@@ -25,9 +25,9 @@ def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def short_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
-    from headstart.workflows import course
+    from headstart.workflows import rate
 
-    monkeypatch.setattr(course, "SWEEP", {**course.SWEEP, "steps": 24, "repeats": 1})
+    monkeypatch.setattr(rate, "SWEEP", {**rate.SWEEP, "steps": 24, "repeats": 1})
 
 
 @pytest.fixture(scope="session")

@@ -16,9 +16,9 @@ import torch
 
 from headstart.core import interruption, manifest
 from headstart.core.errors import ConfigError, TrainingError
-from headstart.core.events import Decision, Notice, StageDone, StageStarted
+from headstart.core.events import Notice, StageDone, StageStarted
 from headstart.core.run import Run
-from headstart.engine import balance, features, finder, groups, streams
+from headstart.engine import balance, features, groups, streams
 from headstart.engine.cache import CacheDecision, FrontierCache
 from headstart.engine.checkpoint import Checkpoints, load_tensors, save_tensors
 from headstart.engine.features import Emit
@@ -38,10 +38,8 @@ from headstart.stages.gates import Verdict
 from headstart.stages.learner import POOLED, Learner
 from headstart.stages.methods import probe, scratch
 from headstart.tasks.classify import Loss
-from headstart.workflows import outcomes
+from headstart.workflows import outcomes, rate
 from headstart.workflows.outcomes import Outcome
-
-SWEEP = {"start": 1e-6, "end": 1.0, "steps": 60, "repeats": 2}  # of the learning-rate finder
 
 
 @dataclass(frozen=True)
@@ -209,7 +207,7 @@ class Course:
             deadline=self.deadline,
         )
         if stage.find_lr:
-            self._find_rate(job, folder / "lr.json")
+            rate.find(job, folder / "lr.json", self.emit)
         loop = Loop(job)
         with interruption.deferred():  # a signal waits for the end of the step, and for its checkpoint
             for event in loop.run():
@@ -225,25 +223,6 @@ class Course:
                 candidate, self.val, self.runtime, batch_size=stage.batch_size, cache=exact, emit=self.emit
             )
         return Outcome(evaluation, rates, loop.state.updates, loop.state.epoch, decision, details)
-
-    def _find_rate(self, job: Job, file: Path) -> None:
-        """Scale the rates of a job to what sweeps find; written down before first use, replayed on resume."""
-        scale, given = 1.0, job.settings.lr
-        if file.is_file():
-            scale = manifest.read_json(file)["scale"]
-        else:
-            try:
-                found = finder.sweep(Loop(job), **SWEEP)
-                scale, facts = found.lr / given, found.to_json()
-                reason = f"between {found.low:.1e} and {found.high:.1e} the loss makes its fall, in every sweep"
-            except TrainingError as error:
-                facts, reason = {}, f"kept as it was: {error.problems[0].what}"
-            if self.runtime.is_main:
-                manifest.write_json(file, {"scale": scale, **facts})
-            self.emit(Decision(f"lr of {job.settings.title}", f"{scale * given:.2e}", reason, facts))
-        for group in job.groups:
-            group["base_lr"] *= scale
-            group["lr"] = group["base_lr"]
 
     def _stream(self, index: int, stage: Training, cached: FrontierCache | None) -> streams.Stream:
         balanced = stage.sampler == "balanced"
