@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import json
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT = 1
+# What numpy and zipfile raise on damaged files; RuntimeError where a flipped bit says that a member is encrypted.
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, BadZipFile, zlib.error, HeadstartError)
 
 
 @dataclass(frozen=True)
@@ -247,7 +250,7 @@ class Evaluation:
             found = cls(about["split"], *arrays, tuple(about["classes"]))
         except ArtefactError:
             raise
-        except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, HeadstartError) as error:
+        except UNREADABLE as error:
             raise ArtefactError(f"predictions cannot be read: {error}", where=str(path)) from error
         if expected is not None and not np.array_equal(np.sort(found.rows), np.sort(np.asarray(expected))):
             raise ArtefactError("predictions do not hold exactly the rows of the split", where=str(path))

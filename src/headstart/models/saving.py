@@ -30,6 +30,7 @@ from headstart.core import manifest
 from headstart.core.errors import ArtefactError, HeadstartError, TrainingError
 from headstart.core.storage import placed
 from headstart.data.modalities.image import ImageSpec
+from headstart.measure.evaluation import UNREADABLE
 from headstart.models import heads, identity, resume, weights
 from headstart.models.backbone import Backbone, Origin
 from headstart.models.card import card
@@ -52,6 +53,10 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
     "head": dict,
     "bn": str,
     "temperature": (int, float),
+}
+ARCHITECTURE_FIELDS = {  # of all libraries
+    *("library", "name", "channels", "image_size"),
+    *("model_args", "num_classes", "transform_input", "config"),
 }
 HEAD_FIELDS = {"kind", "feature_dim", "num_classes", "hidden", "dropout"}
 LIBRARIES = ("torchvision", "timm", "transformers", "builtin", "own")
@@ -142,6 +147,7 @@ def _strange_parts(facts: dict[str, Any]) -> list[str]:
         f"unknown or missing: {part}.{key}" for part, keys in known.items() for key in sorted(set(facts[part]) ^ keys)
     ]
     found += [f"origin.{key} is not a text" for key, value in facts["origin"].items() if not isinstance(value, str)]
+    found += [f"unknown: architecture.{key}" for key in sorted(set(architecture) - ARCHITECTURE_FIELDS)]
     if architecture.get("library") not in LIBRARIES:
         found.append(f"unknown library {architecture.get('library')!r}")
     if not re.fullmatch(r"[\w./-]{0,200}", str(architecture.get("name", ""))):
@@ -238,7 +244,7 @@ def _swap(draft: Path, folder: Path) -> None:
 def _spec(stored: Any, folder: Path) -> ImageSpec:
     try:
         return ImageSpec.from_json(stored["spec"])
-    except (TypeError, KeyError, ValueError, HeadstartError) as error:
+    except (TypeError, KeyError, ValueError, AttributeError, HeadstartError) as error:
         place = str(folder / "preprocess.json")
         raise ArtefactError(f"not a preprocessing description ({error})", where=place) from error
 
@@ -280,10 +286,13 @@ def _check_golden(model: Model, folder: Path) -> None:
     try:
         with np.load(folder / "golden.npz", allow_pickle=False) as stored:
             inputs, logits = torch.from_numpy(stored["inputs"]), torch.from_numpy(stored["logits"])
-    except (OSError, ValueError, KeyError) as error:
+    except UNREADABLE as error:
         raise ArtefactError(f"cannot be read ({error})", where=str(folder / "golden.npz")) from error
-    with torch.no_grad():
-        gap = (model(inputs) - logits).abs().max().item()
+    try:
+        with torch.no_grad():
+            gap = (model(inputs) - logits).abs().max().item()
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ArtefactError(f"does not fit the model ({error})", where=str(folder / "golden.npz")) from error
     if not gap <= GOLDEN_TOLERANCE * max(1.0, logits.abs().max().item()):
         raise ArtefactError(
             f"the rebuilt model answers differently from the saved one (by {gap:.2g})",

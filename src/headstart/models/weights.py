@@ -118,7 +118,7 @@ def check_header(path: Path) -> None:
             raise BackboneError("not a safetensors file (its header has an impossible length)", where=str(path))
         try:
             json.loads(file.read(length))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BackboneError("not a safetensors file (its header is not JSON)", where=str(path)) from error
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headstart.core import interruption, manifest
-from headstart.core.errors import ArtefactError
+from headstart.core.errors import ArtefactError, ConfigError
 from headstart.core.events import Event
 from headstart.core.run import Run
 from headstart.data import store
@@ -58,8 +58,12 @@ def open_run(
 
 def run_name(experiment: Experiment, collection: Collection) -> str:
     """The run's name: the user's, or that of the data."""
-    if experiment.name:
-        return experiment.name
+    name = experiment.name
+    if name:
+        if re.search(r"[/\\]|^\.", name) or not name.isprintable() or len(name.encode("utf-8", "replace")) > 200:
+            remedy = "where runs go is output_dir; a name has no slash, begins with no dot, and has at most 200 bytes"
+            raise ConfigError(f"{name[:50]!r} is not a name for a folder", where="name", remedy=remedy)
+        return name
     stem = Path(collection.source).stem if isinstance(experiment.data.source, str) else "run"
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-.") or "run"
 

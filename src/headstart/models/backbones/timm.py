@@ -77,7 +77,8 @@ def load_config(config: Mapping[str, Any], file: Path | None, uri: str, wanted: 
 
 def rebuild(architecture: Mapping[str, Any], spec: ImageSpec, origin: Origin) -> Backbone:
     """The same network with random weights, from what ``load`` recorded."""
-    module = _create(architecture, {}, None)
+    plain = {**architecture, "model_args": _plain_args(architecture["model_args"], origin.uri)}
+    module = _create(plain, {}, None)
     classifier, _ = _bare(module)
     return Backbone(module, spec=spec, origin=origin, architecture=architecture, classifier=classifier)
 
