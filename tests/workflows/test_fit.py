@@ -362,7 +362,7 @@ def test_a_frozen_buffer_that_moves_stops_the_run(fit, pictures, monkeypatch):
 
 
 def test_a_run_shows_itself(fit, pictures):
-    run = fit(with_test_rows(pictures), PLAN, name="<b>bold</b>")
+    run = fit(with_test_rows(pictures), PLAN, name="<b>bold")
     frame = run.frame()
     assert list(frame["stage"]) == ["probe", "last", "all"]
     assert frame["accuracy"].between(frame["accuracy_low"], frame["accuracy_high"]).all()
