@@ -370,7 +370,7 @@ def test_a_run_shows_itself(fit, pictures):
     assert shown.count("<tr>") == 4
     assert "15 test rows" in shown
     assert "<b>" not in shown
-    assert "<b>bold</b>" in repr(run)
+    assert "<b>bold" in repr(run)
 
 
 def test_a_run_folder_can_be_moved(fit, pictures, tmp_path):
