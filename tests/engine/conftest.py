@@ -98,10 +98,8 @@ def loop(examples: Callable[..., Examples], model: Callable[..., Model]) -> Call
             [(f"model.{name}", parameter) for name, parameter in net.named_parameters()],
             {f"model.{name}": depth for name, depth in net.depths().items() if depth <= count},
             net.backbone.blocks,
-            lr=settings.lr,
-            head_multiple=settings.head_multiple,
-            layer_decay=settings.layer_decay,
             weight_decay=settings.weight_decay,
+            **settings.by_depth,
         )
         return Loop(
             Job(
