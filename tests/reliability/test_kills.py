@@ -15,6 +15,7 @@ from nursery import Life, strays, weights
 POINTS = {
     "before the run has its folder": ("os.rename", r"runs/toy$", 1),
     "before its choices are written": ("os.rename", r"choices\.json$", 1),
+    "while features are kept for later runs": ("os.rename", r"cache/features/\w+\.safetensors$", 2),
     "in the solved stage, before its manifest": ("os.rename", r"00-probe/manifest\.json$", 1),
     "after a checkpoint's tensors": ("open", r"01-cached/.*step-00000001\.tmp-\d+/\.facts", 1),
     "before a checkpoint's manifest": ("os.rename", r"01-cached/.*step-00000002\.tmp-\d+/manifest\.json$", 1),

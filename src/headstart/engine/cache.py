@@ -179,10 +179,19 @@ class FeatureStore:
         if features.nbytes > self.budget:
             return
         try:
+            self._clear_leftovers()
             save_tensors(self.folder / f"{key}.safetensors", {"features": features, "digest": _digest(features)})
             self._prune()
         except OSError:
             return
+
+    def _clear_leftovers(self) -> None:
+        """Remove what processes that are no more left half-written; others may be writing right now."""
+        for left in self.folder.glob(".*.tmp-*"):
+            try:
+                os.kill(int(left.name.rpartition("-")[2]), 0)
+            except (ProcessLookupError, ValueError):
+                left.unlink(missing_ok=True)
 
     def _prune(self) -> None:
         files = sorted(self.folder.glob("*.safetensors"), key=lambda file: file.stat().st_mtime, reverse=True)
