@@ -66,16 +66,16 @@ def started(life: Life, stage: str) -> None:
 def test_a_signal_in_training_costs_at_most_a_step(tmp_path: Path, whole: Path) -> None:
     long = {"plan": [{"thaw": {"epochs": 100, "batch_size": 8, "blocks": "all"}}]}
     life = Life(tmp_path, checkpoint_seconds=1e9, settings=long, plants=[("trace_updates", {})])
-    started(life, "thaw")
+    started(life, "thaw-all")
     while not (tmp_path / "updates.jsonl").is_file():
         time.sleep(0.005)
     life.signal(signal.SIGTERM)
     assert life.end() == 143, life.log()
     done = len((tmp_path / "updates.jsonl").read_text().splitlines())
-    (place,) = (life.run / "stages/00-thaw/state").glob("step-*")
+    (place,) = (life.run / "stages/00-thaw-all/state").glob("step-*")
     assert int(place.name[-8:]) == done
     again = Life(tmp_path, checkpoint_seconds=1e9, settings=long, plants=[("trace_updates", {})])
-    started(again, "thaw")
+    started(again, "thaw-all")
     deadline = time.monotonic() + 60
     while len((tmp_path / "updates.jsonl").read_text().splitlines()) <= done and time.monotonic() < deadline:
         time.sleep(0.005)
