@@ -87,7 +87,7 @@ def not_finite(folder: Path, *, what: str, step: int = 5, value: str = "nan") ->
     elif what == "the validation logits":
         _wrap("headstart.engine.features", "logits_from", lambda found: found * number)
     elif what == "the features of the probe":
-        _wrap("headstart.engine.cache.FrontierCache", "take", lambda found: found * number)
+        _wrap("headstart.engine.cache.FrontierCache", "features", lambda found: found * number)
     elif what == "the solved head":
         _wrap("headstart.stages.solver", "solve_path", lambda path: (poison(path.weight), path)[1])
     elif what == "the temperature":

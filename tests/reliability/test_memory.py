@@ -5,15 +5,23 @@ from __future__ import annotations
 import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from nursery import Life, weights
 
-PLAN = [{"thaw": {"epochs": 14, "batch_size": 8, "lr": 1e-3, "blocks": "all", "augment": "none"}}]  # 42 updates
+
+def plan_of(epochs: int, **own: Any) -> list[Any]:
+    """A live stage of three updates an epoch."""
+    stage = {"name": "tuned", "epochs": epochs, "batch_size": 8, "lr": 1e-3, "blocks": "all", "augment": "none"}
+    return [{"thaw": {**stage, **own}}]
+
+
+PLAN = plan_of(4)
 CASES = list(itertools.product(("train", "evaluation", "features"), ("cuda", "cpu", "python"), (1, 37)))
 CASES += [("precision", kind, 1) for kind in ("cuda", "cpu", "python")]
 QUICK = {("train", "python", 37), ("evaluation", "cpu", 1), ("features", "cuda", 1)}
-PROBE = ["probe", {"thaw": {"epochs": 2, "batch_size": 8, "blocks": 2, "views": 1, "augment": "none"}}]
+PROBE = ["probe", {"thaw": {"name": "tuned", "epochs": 2, "batch_size": 8, "blocks": 2, "views": 1, "augment": "none"}}]
 
 
 @pytest.mark.parametrize(
@@ -23,18 +31,18 @@ PROBE = ["probe", {"thaw": {"epochs": 2, "batch_size": 8, "blocks": 2, "views": 
 def test_it_completes_and_says_so(tmp_path: Path, where: str, kind: str, call: int) -> None:
     if where == "features" and call > 1:
         call = 3  # a pass over 24 rows takes few calls
-    plan = PROBE if where == "features" else PLAN
+    epochs = 20 if call > 3 else 2
+    plan = PROBE if where == "features" else plan_of(epochs)
     plants = [("exhausted", {"where": where, "limit": 4, "kind": kind, "call": call})]
     life = Life(tmp_path, settings={"plan": plan}, plants=plants, checkpoint_seconds=1e9)
     assert life.end() == 0, life.log()
     assert life.events("memory"), "nothing was said"
-    stage = json.loads(next(life.run.glob("stages/*-thaw*/result.json")).read_text())
-    assert stage["updates"] == (42 if plan is PLAN else 6), "the effective batch has changed"
+    stage = json.loads(next(life.run.glob("stages/*-tuned/result.json")).read_text())
+    assert stage["updates"] == 3 * epochs, "the effective batch has changed"
 
 
 def test_the_weights_are_those_of_a_run_with_smaller_parts(tmp_path: Path) -> None:
-    parts = [{"thaw": {**PLAN[0]["thaw"], "accumulate": 2}}]
-    small = Life(tmp_path / "small", settings={"plan": parts})
+    small = Life(tmp_path / "small", settings={"plan": plan_of(4, accumulate=2)})
     tight = Life(
         tmp_path / "tight",
         settings={"plan": PLAN},

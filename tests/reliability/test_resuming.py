@@ -47,12 +47,20 @@ def trace(folder: Path) -> dict[tuple[int, ...], tuple[list[int], str]]:
 def test_a_resumed_stage_repeats_loss_and_rows(
     tmp_path: Path, point: str, accumulate: int, own: dict[str, float], precision: str
 ) -> None:
-    stage = {"epochs": 3, "batch_size": 8, "accumulate": accumulate, "lr": 2e-3, "blocks": "all", **own}
+    stage = {
+        "name": "tuned",
+        "epochs": 3,
+        "batch_size": 8,
+        "accumulate": accumulate,
+        "lr": 2e-3,
+        "blocks": "all",
+        **own,
+    }
     settings = {"plan": [{"thaw": stage}], "precision": precision}
     whole = Life(tmp_path / "whole", settings=settings, plants=TRACE)
     die = ("os.rename", rf"state/step-{POINTS[point] + (point == 'end of an epoch'):08d}$", 1)
     if point == "end of the stage":
-        die = ("os.rename", r"00-thaw[^/]*/manifest\.json$", 1)
+        die = ("os.rename", r"00-tuned/manifest\.json$", 1)
     broken = Life(tmp_path / "broken", settings=settings, plants=TRACE, die_before=[die])
     assert broken.end() == -9, broken.log()
     resumed = Life(tmp_path / "broken", settings=settings, plants=TRACE)
