@@ -8,7 +8,7 @@ LOCK := uv pip compile pyproject.toml --all-extras --universal --python-version 
 
 export UV_COMPILE_BYTECODE := 1  # without it every import of torch compiles it again where .pyc files are not written
 
-.PHONY: help setup demo test test-real test-distributed test-all check format lock clean
+.PHONY: help setup demo test test-real test-distributed test-all bench check format lock clean
 
 help:  ## show the chores
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -33,6 +33,11 @@ test-distributed: setup  ## the tests that start two processes
 
 test-all: setup  ## every test that needs no network
 	$(PYTHON) -m pytest -m "not network"
+
+bench: setup  ## what the stored results lack: the table of plans, the probe; writes the tables (hours)
+	$(PYTHON) -m benchmarks.transfer
+	$(PYTHON) -m benchmarks.probe
+	$(PYTHON) -m benchmarks.tables
 
 check: setup  ## style, formatting and types
 	$(PYTHON) -m ruff check .

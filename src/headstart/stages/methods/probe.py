@@ -1,4 +1,4 @@
-"""Linear probe: the backbone stays frozen, the head is solved on cached features, all strengths at once."""
+"""Linear probe: the backbone stays frozen, the head is solved on cached features for a whole path of strengths."""
 
 from __future__ import annotations
 
