@@ -10,6 +10,7 @@ from PIL import Image, ImageEnhance
 
 from headstart.data.checks import duplicates as module
 from headstart.data.checks.duplicates import Duplicates, duplicate_groups, find, joined
+from headstart.data.checks.near import image as near
 from headstart.data.modalities.image import ImageSpec
 from headstart.data.splits import Rows
 from headstart.data.store import Store
@@ -65,13 +66,13 @@ def test_alike_by_nature_is_not_a_copy() -> None:
     large = [np.asarray(Image.fromarray(digit).resize((28, 28), Image.Resampling.BICUBIC)) for digit in digits]
     store = store_of(large)
     found = module.duplicates(store)
-    assert found.score > module.SCORES[0]
+    assert found.score > near.SCORES[0]
     counts = np.bincount(found.groups)
     assert (counts[found.groups] > 1).mean() <= 0.01
-    outlines = module._outlines(store.sketches)
-    pairs = module._candidates(outlines, outlines, later_only=True)
-    scores = module._scores(store.sketches, store.sketches, pairs, module.SCORES[0])
-    assert (scores > module.SCORES[0]).sum() > 100  # the planted fault: without decoys these were copies
+    outlines = near._outlines(store.sketches)
+    pairs = near._candidates(outlines, outlines, later_only=True)
+    scores = near._scores(store.sketches, store.sketches, pairs, near.SCORES[0])
+    assert (scores > near.SCORES[0]).sum() > 100  # the planted fault: without decoys these were copies
 
 
 def test_alignment_finds_scale_and_shift_and_no_more() -> None:
@@ -82,26 +83,26 @@ def test_alignment_finds_scale_and_shift_and_no_more() -> None:
         x, y = 200 + dx - side // 2, 200 + dy - side // 2
         part = Image.fromarray(large[y : y + side, x : x + side]).resize((32, 32), Image.Resampling.BOX)
         a, b = (np.asarray(p, np.float32)[None] for p in (whole, part))
-        assert module._aligned(a, b, 5)[0] > 0.94
-        assert module._aligned(a, b * 0.5 + 30, 5)[0] > 0.94  # brightness and contrast do not matter
+        assert near._aligned(a, b, 5)[0] > 0.94
+        assert near._aligned(a, b * 0.5 + 30, 5)[0] > 0.94  # brightness and contrast do not matter
     others = np.stack([np.asarray(photo(n, (32, 32)).convert("L"), np.float32) for n in range(40)])
-    assert module._aligned(others[:20], others[20:], 5).max() < 0.9
+    assert near._aligned(others[:20], others[20:], 5).max() < 0.9
 
 
 def test_blocks_give_the_pairs_of_the_whole_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(2)
     sketches = rng.integers(0, 256, (50, 32, 32), dtype=np.uint8)
     sketches[20:40] = (sketches[:20] * 0.5 + sketches[20:40] * 0.2).astype(np.uint8)
-    outlines = module._outlines(sketches)
+    outlines = near._outlines(sketches)
     assert np.allclose((outlines**2).sum(axis=1), 1)
     cosines = outlines @ outlines.T
-    expected = {(a, b) for a in range(50) for b in range(a + 1, 50) if cosines[a, b] > module.OUTLINE_COSINES[0]}
+    expected = {(a, b) for a in range(50) for b in range(a + 1, 50) if cosines[a, b] > near.OUTLINE_COSINES[0]}
     assert len(expected) >= 15
     for block in (7, 16, 1000):
-        monkeypatch.setattr(module, "BLOCK", block)
-        assert {tuple(pair) for pair in module._candidates(outlines, outlines, later_only=True).tolist()} == expected
-    monkeypatch.setattr(module, "CANDIDATES", 1)
-    best = module._candidates(outlines, outlines, later_only=True)
+        monkeypatch.setattr(near, "BLOCK", block)
+        assert {tuple(pair) for pair in near._candidates(outlines, outlines, later_only=True).tolist()} == expected
+    monkeypatch.setattr(near, "CANDIDATES", 1)
+    best = near._candidates(outlines, outlines, later_only=True)
     for a in {a for a, _ in expected}:
         mates = [b for x, b in expected if x == a]
         assert [b for x, b in best.tolist() if x == a] == [max(mates, key=lambda b: cosines[a, b])]
@@ -111,10 +112,10 @@ def test_a_crowd_of_alike_pictures_stays_affordable(monkeypatch: pytest.MonkeyPa
     same = np.tile(np.asarray(photo(1, (32, 32)).convert("L")), (400, 1, 1)).astype(np.int16)
     crowd = (same + np.random.default_rng(0).integers(-9, 10, same.shape)).clip(0, 255).astype(np.uint8)
     asked = []
-    real = module._scores
-    monkeypatch.setattr(module, "_scores", lambda a, b, p, s: asked.append(len(p)) or real(a, b, p, s))
+    real = near._scores
+    monkeypatch.setattr(near, "_scores", lambda a, b, p, s: asked.append(len(p)) or real(a, b, p, s))
     found = find([str(n) for n in range(400)], crowd)
-    assert max(asked) <= 400 * module.CANDIDATES
+    assert max(asked) <= 400 * near.CANDIDATES
     assert len(set(found.groups.tolist())) == 1  # nearly the same 400 times: one group
 
 
@@ -127,7 +128,7 @@ def test_flat_pictures_are_not_near_anything() -> None:
 
 
 def test_too_many_rows_are_searched_for_exact_copies_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "NEAR_LIMIT", 2)
+    monkeypatch.setattr(near, "LIMIT", 2)
     sketches = np.stack([np.asarray(photo(1, (32, 32)).convert("L"))] * 4)
     found = find(["a", "b", "c", "a"], sketches)
     assert not found.searched_near

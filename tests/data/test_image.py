@@ -256,9 +256,11 @@ def test_spec_survives_json_and_names_mistakes() -> None:
             ImageSpec(**mistake)
 
 
-def test_preview_is_a_small_upright_jpeg() -> None:
-    shown = opened(image.preview(corpus.oriented(6), 24))
-    assert shown.format == "JPEG"
+def test_preview_is_a_small_upright_jpeg(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image, "PREVIEW", 24)
+    suffix, content = image.preview(corpus.oriented(6))
+    shown = opened(content)
+    assert (suffix, shown.format) == (".jpg", "JPEG")
     assert shown.size == (18, 24)
 
 
@@ -269,7 +271,7 @@ def test_preview_shows_what_bands_it_can(bands: int, seen: list[int]) -> None:
     levels = np.array([250, 20, 130, 90, 60], np.uint8)
     value = np.broadcast_to(levels[:bands], (30, 30, bands))
     for item in (value, torch.from_numpy(value.transpose(2, 0, 1).copy())):
-        shown = np.asarray(opened(image.preview(item, 24)))
+        shown = np.asarray(opened(image.preview(item)[1]))
         assert np.abs(shown.astype(int) - levels[seen]).max() <= 3
 
 

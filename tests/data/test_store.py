@@ -120,7 +120,7 @@ def test_damage_of_the_cache_is_found(tmp_path: Path) -> None:
     items: list[Any] = [corpus.encoded(corpus.picture(seed=n), "PNG") for n in range(3)]
     Store.build(rows_of(items), SPEC, budget_bytes=0, cache_dir=tmp_path)
     (folder,) = (tmp_path / "canvases").iterdir()
-    with (folder / "pixels.bin").open("r+b") as file:
+    with (folder / "values.bin").open("r+b") as file:
         file.seek(5)
         value = file.read(1)[0]
         file.seek(5)
@@ -129,7 +129,7 @@ def test_damage_of_the_cache_is_found(tmp_path: Path) -> None:
     with pytest.raises(ArtefactError, match="damaged"):
         store[0]
     assert np.array_equal(image.finish(store[1], SPEC), image.prepare(items[1], SPEC))
-    (folder / "pixels.bin").write_bytes(b"short")  # not whole: made anew instead of being believed
+    (folder / "values.bin").write_bytes(b"short")  # not whole: made anew instead of being believed
     store = Store.build(rows_of(items), SPEC, budget_bytes=0, cache_dir=tmp_path)
     assert np.array_equal(image.finish(store[0], SPEC), image.prepare(items[0], SPEC))
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from headstart.data.checks import pictures as audit_pictures
+from headstart.core import registry
+from headstart.data.checks import shortcuts
 from headstart.data.checks import twins as audit_twins
 from headstart.data.checks.duplicates import Duplicates
 from headstart.data.checks.findings import Finding, Severity, View, listed
@@ -65,12 +66,13 @@ def audit(
             (``duplicates(store).take(rows)``); None looks for them.
     """
     views = [View(name, rows, stores[name]) for name, rows in splits.present().items()]
+    kind = registry.find("headstart.data.checks.looks", views[0].store.modality)
     findings = [
         *_unreadable(views, max_unreadable, on_unreadable),
         *_classes(views, splits.classes),
         *audit_twins.check(views, splits.classes, twins),
-        *(finding for view in views for finding in audit_pictures.looks(view)),
-        *audit_pictures.shortcuts(views[0], splits.classes),
+        *(finding for view in views for finding in kind.looks(view)),
+        *shortcuts.shortcuts(views[0], splits.classes, kind.STORED),
     ]
     findings.sort(key=lambda finding: _RANK[finding.severity])
     usable = {view.split: view.store.usable for view in views}

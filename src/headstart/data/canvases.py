@@ -1,6 +1,6 @@
 """Where the canvases lie: segments in memory, or one memory-mapped file in the user's cache folder.
 
-Shapes: N rows. A finished file is a folder ``<cache>/canvases/<key>/`` with pixels.bin, index.npz and facts.json; it is
+Shapes: N rows. A finished file is a folder ``<cache>/canvases/<key>/`` with values.bin, index.npz and facts.json; it is
 written beside and renamed, so that a folder of that name is whole. The least recently used ones leave a full cache.
 """
 
@@ -32,18 +32,18 @@ DAY_SECONDS = 86_400
 class Index:
     """What is known of N canvases besides their bytes."""
 
-    shapes: np.ndarray  # (N, 3) int64 h, w, C; zeros where the row is unreadable
+    shapes: np.ndarray  # (N, 3) int64, ones beyond the canvas's axes; zeros where the row is unreadable
     places: np.ndarray  # (N,) int64 offsets into the buffer
     checksums: np.ndarray  # (N,) int64 CRC-32
-    sketches: np.ndarray  # (N, 32, 32) uint8 grey miniatures; zeros where unreadable
+    sketches: np.ndarray  # (N, …) uint8 summaries; zeros where unreadable
     facts: list[Facts | None]
     errors: dict[int, Unreadable] = field(default_factory=dict)
 
     @classmethod
-    def blank(cls, count: int) -> Index:
-        """For the store to fill."""
+    def blank(cls, count: int, sketch: tuple[int, ...]) -> Index:
+        """For the store to fill; ``sketch`` is the shape of one."""
         shapes, places, checksums = (np.zeros(shape, np.int64) for shape in ((count, 3), count, count))
-        return cls(shapes, places, checksums, np.zeros((count, 32, 32), np.uint8), [None] * count)
+        return cls(shapes, places, checksums, np.zeros((count, *sketch), np.uint8), [None] * count)
 
     def take(self, rows: Sequence[int] | np.ndarray) -> Index:
         """These rows only, in the order given."""
@@ -60,11 +60,11 @@ class Index:
         (folder / "facts.json").write_text(json.dumps({"facts": facts, "errors": errors}), encoding="utf-8")
 
     @classmethod
-    def load(cls, folder: Path) -> Index:
+    def load(cls, folder: Path, kind: type[Facts]) -> Index:
         stored = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
         with np.load(folder / "index.npz", allow_pickle=False) as arrays:
             shapes, places, checksums, sketches = (arrays[f"arr_{number}"] for number in range(4))
-        facts = [None if seen is None else Facts(**seen) for seen in stored["facts"]]
+        facts = [None if seen is None else kind(**seen) for seen in stored["facts"]]
         errors = {int(row): Unreadable(**reason) for row, reason in stored["errors"].items()}
         return cls(shapes, places, checksums, sketches, facts, errors)
 
@@ -93,15 +93,15 @@ class Buffer:
         start = place - self._starts[segment]
         found = self._segments[segment][start : start + count]
         if self.folder is not None and zlib.crc32(found.data) != checksum:
-            raise ArtefactError("a cached picture is damaged", where=str(self.folder), remedy="delete this folder")
+            raise ArtefactError("a cached row is damaged", where=str(self.folder), remedy="delete this folder")
         return found
 
 
 class Writer:
     """Takes canvases one after the other; moves to a file of the cache when they outgrow the budget."""
 
-    def __init__(self, budget: int, cache: Path) -> None:
-        self._budget, self._cache = budget, cache
+    def __init__(self, budget: int, cache: Path, dtype: str, kind: type[Facts]) -> None:
+        self._budget, self._cache, self._dtype, self._kind = budget, cache, dtype, kind
         self._segments: list[np.ndarray] = []
         self._used = 0  # of the last segment
         self._file: BinaryIO | None = None
@@ -109,7 +109,7 @@ class Writer:
 
     def append(self, canvas: np.ndarray) -> tuple[int, int]:
         """Keep ``canvas``; its place in the finished buffer, and its CRC-32."""
-        flat = np.ascontiguousarray(canvas).reshape(-1)
+        flat = np.ascontiguousarray(canvas).reshape(-1).view(np.uint8)
         place = self.nbytes
         if self._file is None and place + len(flat) > self._budget:
             self._to_disk()
@@ -137,7 +137,7 @@ class Writer:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._folder = Path(tempfile.mkdtemp(prefix="unfinished-", dir=folder))
-            self._file = (self._folder / "pixels.bin").open("wb")
+            self._file = (self._folder / "values.bin").open("wb")
         except OSError as error:
             raise _no_room(folder, error) from error
         self._close_segment()
@@ -172,7 +172,7 @@ class Writer:
             self._file.close()
             index.save(self._folder)
             final = self._folder.with_name(key)
-            if find(self._cache, key) is not None:  # another process was faster
+            if find(self._cache, key, self._dtype, self._kind) is not None:  # another process was faster
                 shutil.rmtree(self._folder)
             else:
                 shutil.rmtree(final, ignore_errors=True)  # of that name, but not whole
@@ -184,12 +184,12 @@ class Writer:
         return Buffer([_mapped(final, self.nbytes)], self.nbytes, final)
 
 
-def find(cache: Path, key: str) -> tuple[Buffer, Index] | None:
+def find(cache: Path, key: str, dtype: str, kind: type[Facts]) -> tuple[Buffer, Index] | None:
     """The finished canvases of an earlier run; None when there are none, or when they are not whole."""
     folder = cache / "canvases" / key
     try:
-        index = Index.load(folder)
-        nbytes = int(index.shapes.prod(axis=1).sum())
+        index = Index.load(folder, kind)
+        nbytes = int(index.shapes.prod(axis=1).sum()) * np.dtype(dtype).itemsize
         pixels = _mapped(folder, nbytes)
         if len(pixels) != nbytes:
             return None
@@ -200,7 +200,7 @@ def find(cache: Path, key: str) -> tuple[Buffer, Index] | None:
 
 
 def _mapped(folder: Path, nbytes: int) -> np.ndarray:
-    return np.memmap(folder / "pixels.bin", np.uint8, mode="r") if nbytes else np.zeros(0, np.uint8)
+    return np.memmap(folder / "values.bin", np.uint8, mode="r") if nbytes else np.zeros(0, np.uint8)
 
 
 def make_room(newest: Path, limit: int | None = None) -> None:
@@ -226,7 +226,7 @@ def make_room(newest: Path, limit: int | None = None) -> None:
 
 def _no_room(cache: Path, error: OSError) -> DataError:
     return DataError(
-        f"cannot keep the decoded pictures on disk ({error.strerror or error})",
+        f"cannot keep the decoded rows on disk ({error.strerror or error})",
         where=str(cache),
         remedy="free some space, set HEADSTART_CACHE to a folder on a larger disk, or allow more memory",
     )

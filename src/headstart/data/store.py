@@ -1,12 +1,13 @@
 """Every row decoded once, to its canvas: one buffer in memory or, above a budget, in a file of the cache folder.
 
-Shapes: N rows, h and w of a canvas (they differ from row to row), C channels.
+Shapes: N rows; canvases differ in size from row to row, so each keeps its own shape.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import warnings
 from collections import deque
@@ -26,7 +27,7 @@ from headstart.data.modalities.base import DecodeError, Facts, Unreadable
 from headstart.data.splits import Rows
 
 Progress = Callable[[int, int], None]
-LAYOUT_VERSION = 1  # of the files in the cache folder
+LAYOUT_VERSION = 2  # of the files in the cache folder
 SAMPLE = 32  # rows that are decoded to estimate how much all of them will take
 
 
@@ -46,7 +47,7 @@ class Store:
         return len(self.names)
 
     def __getitem__(self, row: int) -> np.ndarray:
-        """The canvas of one row, uint8 (h, w, C), not to be written to.
+        """The canvas of one row, of the modality's type and rank, not to be written to.
 
         Raises:
             DataError: the row is unreadable.
@@ -55,10 +56,21 @@ class Store:
         if row in self.errors:
             reason = self.errors[row]
             raise DataError(f"{reason.message} [{reason.code}]", where=self.names[row])
-        shape, index = tuple(self._index.shapes[row].tolist()), self._index
-        flat = self._buffer.read(int(index.places[row]), shape[0] * shape[1] * shape[2], int(index.checksums[row]))
+        kind, index = self.kind, self._index
+        nbytes = math.prod(shape := index.shapes[row].tolist()) * np.dtype(kind.DTYPE).itemsize
+        flat = self._buffer.read(int(index.places[row]), nbytes, int(index.checksums[row]))
         flat.flags.writeable = False
-        return flat.reshape(shape)
+        return flat.view(kind.DTYPE).reshape(shape[: kind.RANK])
+
+    @property
+    def kind(self) -> Any:
+        """The modality's file (see ``modalities.base.Modality``)."""
+        return registry.find("headstart.data.modalities", self.modality)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(N,) size of every canvas along its last axis: tokens of a text, samples of a sound; 0 where unreadable."""
+        return self._index.shapes[:, self.kind.RANK - 1]
 
     @property
     def errors(self) -> dict[int, Unreadable]:
@@ -72,7 +84,7 @@ class Store:
 
     @property
     def sketches(self) -> np.ndarray:
-        """(N, 32, 32) uint8 grey miniatures, zeros where the row is unreadable."""
+        """(N, …) uint8 summaries from which near duplicates are told, zeros where the row is unreadable."""
         return self._index.sketches
 
     @property
@@ -127,14 +139,14 @@ class Store:
         budget = canvases.free_bytes() // 4 if budget_bytes is None else budget_bytes
         cache = Path(cache_dir) if cache_dir is not None else canvases.default_folder()
         if _estimate(kind, rows, spec, budget) > budget:
-            found = canvases.find(cache, _key(kind, spec, _identities(kind, rows)))
+            found = canvases.find(cache, _key(kind, spec, _identities(kind, rows)), kind.DTYPE, kind.Facts)
             if found is not None:
                 if progress is not None:
                     progress(len(rows), len(rows))
                 return cls(
                     modality, rows.names, *found, _explained(found[0], budget, "found decoded by an earlier run")
                 )
-        writer = canvases.Writer(budget, cache)
+        writer = canvases.Writer(budget, cache, kind.DTYPE, kind.Facts)
         try:
             index = _decode_all(kind, rows, spec, writer, progress)
             key = _key(kind, spec, _identities(kind, rows, index)) if writer.is_on_disk else ""
@@ -148,7 +160,7 @@ class Store:
 def _decode_all(
     kind: ModuleType, rows: Rows, spec: Any, writer: canvases.Writer, progress: Progress | None
 ) -> canvases.Index:
-    index = canvases.Index.blank(len(rows))
+    index = canvases.Index.blank(len(rows), kind.SKETCH)
 
     def decode_one(item: Any) -> tuple[np.ndarray, np.ndarray, Facts] | Unreadable:
         if isinstance(item, Unreadable):
@@ -167,7 +179,7 @@ def _decode_all(
                 index.errors[row] = result
             else:
                 canvas, index.sketches[row], index.facts[row] = result
-                index.shapes[row] = canvas.shape
+                index.shapes[row] = (*canvas.shape, 1, 1)[:3]
                 index.places[row], index.checksums[row] = writer.append(canvas)
             if progress is not None:
                 progress(row + 1, len(rows))

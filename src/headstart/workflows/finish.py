@@ -113,11 +113,11 @@ def previews(run: Run, evaluation: Evaluation, decoded: Decoded, emit: Emit) -> 
     items = decoded.splits.present()[evaluation.split].items
     for row in dict.fromkeys(int(row) for row in rows):
         try:
-            picture = modality.preview(items[row], 192)
+            suffix, content = modality.preview(items[row])
         except Exception as error:  # what cannot be shown must not cost a run its result: its file may be gone
             emit(Notice("info", "preview", f"row {row} of {evaluation.split} cannot be shown ({error})"))
             continue
-        manifest.write_bytes(folder / f"{evaluation.split}-{row}.jpg", picture)
+        manifest.write_bytes(folder / f"{evaluation.split}-{row}{suffix}", content)
     train = decoded.examples("train")
     step = max(1, len(train) // SEEN)
     for batch in train.batches(np.arange(0, len(train), step)[:SEEN], batch_size=SEEN):

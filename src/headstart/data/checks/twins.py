@@ -1,4 +1,4 @@
-"""The audit of copies: the same or nearly the same picture within a split, in two splits, or under two labels."""
+"""The audit of copies: the same or nearly the same content within a split, in two splits, or under two labels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from headstart.data.checks.findings import Finding, Severity, View, listed
 from headstart.data.splits import UNLABELLED
 
 Place = tuple[View, int]  # a row of a split
-_WORDS = {"exact": "the same file", "near": "nearly the same picture"}
+_WORDS = {"exact": "the same", "near": "nearly the same"}  # picture, text, recording
 
 
 def check(views: list[View], classes: tuple[str, ...], twins: Duplicates | None) -> list[Finding]:
@@ -19,7 +19,7 @@ def check(views: list[View], classes: tuple[str, ...], twins: Duplicates | None)
     place = [(view, row) for view in views for row in range(len(view.store))]
     if twins is None:
         digests = [digest for view in views for digest in view.store.digests]
-        twins = find(digests, np.concatenate([view.store.sketches for view in views]))
+        twins = find(digests, np.concatenate([view.store.sketches for view in views]), views[0].store.modality)
     findings = _by_splits("exact", (pair for rows in twins.exact for pair in _links(rows, place)), place)
     findings += _by_splits("near", ((a, b) for a, b, _ in twins.near), place)
     findings += _conflicts(twins, place, classes)
@@ -53,13 +53,14 @@ def _finding(kind: str, first: str, second: str, pairs: list[tuple[Place, Place]
     later = {row: f"{view.rows.names[row]} = {other.rows.names[twin]}" for (other, twin), (view, row) in pairs}
     rows, told = tuple(sorted(later)), listed([later[row] for row in sorted(later)])
     view = pairs[0][1][0]
+    noun = view.store.kind.NOUN[0]
     names = tuple(view.rows.names[row] for row in rows)
     total = len(view.store)
     if first == second:
-        message = f"{len(rows)} of {total} show {_WORDS[kind]} as another row: {told}"
+        message = f"{len(rows)} of {total} are {_WORDS[kind]} {noun} as another row: {told}"
         remedy = "remove the copies; where Headstart makes the split, copies stay together"
         return Finding(f"{kind}-duplicates", "info", first, rows, names, message, remedy)
-    message = f"{len(rows)} of {total} {second} rows show {_WORDS[kind]} as a row of {first}: {told}"
+    message = f"{len(rows)} of {total} {second} rows are {_WORDS[kind]} {noun} as a row of {first}: {told}"
     remedy = f"remove them from one of the two: what is measured on {second} is too good with them"
     return Finding(f"{kind}-duplicates-across", "warning", f"{first}+{second}", rows, names, message, remedy)
 
@@ -97,10 +98,11 @@ def _conflicting(
             both = f"{_named(place[row], classes)} = {_named(place[other], classes)}"
             by_split.setdefault(view.split, {})[own] = both
     views = {view.split: view for view, _ in place}
+    noun = place[0][0].store.kind.NOUN[0]
     findings = []
     for split, told in by_split.items():
         rows = sorted(told)
-        text = f"{_WORDS[kind]} under two labels: {listed([told[row] for row in rows])}"
+        text = f"{_WORDS[kind]} {noun} under two labels: {listed([told[row] for row in rows])}"
         names = tuple(views[split].rows.names[row] for row in rows)
         findings.append(Finding(name, severity, split, tuple(rows), names, text, "correct or remove them"))
     return findings

@@ -11,18 +11,16 @@ import numpy as np
 from headstart.core.errors import DataError
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What was seen while one item was decoded; the audit reads these instead of opening the file again."""
+    """What was seen while one item was decoded; the audit reads these instead of opening the file again.
 
-    format: str  # "JPEG", "PNG"…, "array" or "PIL" for what was never a file
-    mode: str  # the pixel mode as stored: "RGB", "L", "CMYK", "I;16"…, or the dtype of an array
-    width: int  # as shown, that is after the EXIF orientation
-    height: int
-    orientation: int  # EXIF 1-8; it has been applied
-    frames: int  # 1; what moves counts 2 or more, and its first frame is taken
+    A modality adds its own, in a subclass that its file calls ``Facts``.
+    """
+
+    format: str  # "JPEG", "WAV", "str"…, "array" or "PIL" for what was never a file
     bytes: int
-    sha256: str  # of the file's bytes, or of shape, dtype and pixels
+    sha256: str  # of the file's bytes, or of shape, type and values
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,20 +44,28 @@ class Modality(Protocol):
 
     The path of one item: ``decode`` (the user's file to a value) → ``canvas`` (the deterministic, cacheable part) →
     ``finish`` (what the network sees, before normalisation) or ``augment`` (the same with chance) → ``collate``.
-    ``sketch`` draws the small fixed-size picture of a canvas from which near duplicates are told.
+    ``sketch`` is a small summary of a canvas, of fixed size, from which near duplicates are told.
+    ``decode_with_facts`` may be called by several threads at once.
     """
 
     name: str
     version: str  # part of the key of cached canvases
+    NOUN: tuple[str, str]  # what people call one row, and several
+    DTYPE: str  # of a canvas
+    RANK: int  # its axes, at most 3
+    SKETCH: tuple[int, ...]  # shape of a sketch, uint8
+    Facts: type[Facts]
+    Spec: type  # what a backbone wants to be given; to_json, from_json, blank(rows)
 
     def decode(self, item: Any, spec: Any) -> Any: ...
     def decode_with_facts(self, item: Any, spec: Any) -> tuple[Any, Facts]: ...
     def canvas(self, value: Any, spec: Any) -> np.ndarray: ...
     def finish(self, canvas: np.ndarray, spec: Any) -> np.ndarray: ...
     def prepare(self, item: Any, spec: Any) -> np.ndarray: ...
+    def policy(self, value: Any, *, where: str = "augment") -> Any: ...
     def augment(self, canvas: np.ndarray, spec: Any, policy: Any, rng: np.random.Generator) -> np.ndarray: ...
     def collate(self, values: Sequence[np.ndarray]) -> np.ndarray: ...
     def largest_canvas(self, spec: Any) -> int: ...
     def sketch(self, canvas: np.ndarray) -> np.ndarray: ...
     def fingerprint(self, item: Any) -> str: ...
-    def preview(self, item: Any, size: int) -> bytes: ...
+    def preview(self, item: Any) -> tuple[str, bytes]: ...

@@ -16,14 +16,17 @@ from PIL import Image
 
 from headstart.core.errors import ConfigError
 from headstart.data import augment as augmentation
-from headstart.data.modalities.base import Facts
 from headstart.data.pictures import decoding
+from headstart.data.pictures.decoding import PictureFacts as Facts
 from headstart.data.pictures.pixels import RESAMPLING, from_array, resize
 
 name = "image"
 version = decoding.VERSION
+NOUN = ("picture", "pictures")
+DTYPE, RANK = "uint8", 3
+PREVIEW = 192  # pixels of the longer side
 MAX_ELONGATION = 4  # of a picture longer than 4:1 only the middle 4:1 is kept, so that no canvas grows without bound
-SKETCH = 32  # side of the grey miniature from which near duplicates are told
+SKETCH = (32, 32)  # a grey miniature
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,10 @@ class ImageSpec:
         """(C, H, W) of one row."""
         return (self.channels, *self.size)
 
+    def blank(self, rows: int) -> np.ndarray:
+        """Black pictures, uint8 (rows, C, H, W)."""
+        return np.zeros((rows, *self.input_shape), np.uint8)
+
     def to_json(self) -> dict[str, Any]:
         """Plain numbers, strings and lists."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
@@ -62,6 +69,10 @@ class ImageSpec:
         """The spec that ``to_json`` wrote."""
         plain: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in stored.items()}
         return cls(**plain)
+
+
+Spec = ImageSpec
+policy = augmentation.policy
 
 
 def decode(item: Any, spec: ImageSpec) -> np.ndarray:
@@ -125,7 +136,7 @@ def collate(values: Sequence[np.ndarray]) -> np.ndarray:
 def sketch(canvas: np.ndarray) -> np.ndarray:
     """The whole canvas squashed to a grey miniature, uint8 (32, 32)."""
     grey = from_array(canvas, 1) if canvas.shape[2] in (1, 3) else canvas[:, :, :3].mean(axis=2, keepdims=True)
-    return resize(grey.astype(np.uint8), (SKETCH, SKETCH), "box")[:, :, 0]
+    return resize(grey.astype(np.uint8), SKETCH, "box")[:, :, 0]
 
 
 def largest_canvas(spec: ImageSpec) -> int:
@@ -133,18 +144,18 @@ def largest_canvas(spec: ImageSpec) -> int:
     return MAX_ELONGATION * spec.resize**2 * spec.channels
 
 
-def preview(item: Any, size: int) -> bytes:
-    """The picture as people know it, its longer side at most ``size``, as JPEG bytes.
+def preview(item: Any) -> tuple[str, bytes]:
+    """The picture as people know it, small: ".jpg" and the bytes of that file.
 
     Of an array with more than four bands the first three are shown, of one with two the first.
     """
-    value, _ = decoding.decode(decoding.visible(item), 3, size)
+    value, _ = decoding.decode(decoding.visible(item), 3, PREVIEW)
     height, width = value.shape[:2]
-    scale = min(1.0, size / max(height, width))
+    scale = min(1.0, PREVIEW / max(height, width))
     small = resize(value, (max(1, round(height * scale)), max(1, round(width * scale))), "bilinear")
     out = io.BytesIO()
     Image.fromarray(small).save(out, "JPEG", quality=85)
-    return out.getvalue()
+    return ".jpg", out.getvalue()
 
 
 def _bounded(value: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ import io
 import os
 import struct
 import zlib
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -58,7 +59,18 @@ _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
 )
 
 
-def decode(item: Any, channels: int = 3, shorter_side: int | None = None) -> tuple[np.ndarray, Facts]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PictureFacts(Facts):
+    """What was seen of one picture."""
+
+    mode: str  # the pixel mode as stored: "RGB", "L", "CMYK", "I;16"…, or the dtype of an array
+    width: int  # as shown, that is after the EXIF orientation
+    height: int
+    orientation: int  # EXIF 1-8; it has been applied
+    frames: int  # 1; what moves counts 2 or more, and its first frame is taken
+
+
+def decode(item: Any, channels: int = 3, shorter_side: int | None = None) -> tuple[np.ndarray, PictureFacts]:
     """The pixels of one item as uint8 (H, W, C), upright, and what was seen on the way.
 
     Args:
@@ -120,7 +132,7 @@ def kind_of(data: bytes) -> str:
     return "SVG" if head.startswith((b"<svg", b"<?xml")) and b"<svg" in head else ""
 
 
-def _decode_file(data: bytes, channels: int, shorter_side: int | None) -> tuple[np.ndarray, Facts]:
+def _decode_file(data: bytes, channels: int, shorter_side: int | None) -> tuple[np.ndarray, PictureFacts]:
     if not data:
         raise DecodeError("empty-file", "is empty (0 bytes)")
     kind = kind_of(data)
@@ -144,7 +156,16 @@ def _decode_file(data: bytes, channels: int, shorter_side: int | None) -> tuple[
     except Exception as error:  # a decoder met hostile or damaged bytes; which error it raises is up to chance
         raise _damage(kind, error) from error
     digest = hashlib.sha256(data).hexdigest()
-    return value, Facts(kind, mode, width, height, orientation, frames, len(data), digest)
+    return value, PictureFacts(
+        format=kind,
+        mode=mode,
+        width=width,
+        height=height,
+        orientation=orientation,
+        frames=frames,
+        bytes=len(data),
+        sha256=digest,
+    )
 
 
 def _of_jpeg(
@@ -237,7 +258,7 @@ def _damage(kind: str, error: Exception) -> DecodeError:
     return DecodeError("corrupt", f"is damaged: a {kind} file that cannot be decoded ({error})")
 
 
-def _decode_value(item: Any, channels: int) -> tuple[np.ndarray, Facts]:
+def _decode_value(item: Any, channels: int) -> tuple[np.ndarray, PictureFacts]:
     """Arrays, tensors and PIL pictures."""
     if isinstance(item, Image.Image):
         _demand_size(*item.size)
@@ -256,7 +277,16 @@ def _decode_value(item: Any, channels: int) -> tuple[np.ndarray, Facts]:
         _demand_size(item.shape[1], item.shape[0])
         value, orientation, mode, kind = from_array(item, channels), 1, str(item.dtype), "array"
     height, width = value.shape[:2]
-    return value, Facts(kind, mode, width, height, orientation, 1, np.asarray(item).nbytes, fingerprint(item))
+    return value, PictureFacts(
+        format=kind,
+        mode=mode,
+        width=width,
+        height=height,
+        orientation=orientation,
+        frames=1,
+        bytes=np.asarray(item).nbytes,
+        sha256=fingerprint(item),
+    )
 
 
 def _as_array(item: Any) -> np.ndarray:

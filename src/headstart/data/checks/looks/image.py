@@ -8,14 +8,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from headstart.data.checks.findings import Finding, View, listed
-from headstart.data.modalities.base import Facts
-from headstart.data.modalities.image import MAX_ELONGATION
+from headstart.data.checks.findings import Finding, View
+from headstart.data.modalities.image import MAX_ELONGATION, Facts
 
 USUAL_MODES = {"RGB", "L", "uint8"}
 TINY_SIDE = 4  # pixels; smaller than that nothing is to be seen, whatever the collection
-SHORTCUT_ROWS = 10  # of a class, before its way of storing counts as systematic
-SHORTCUT_SHARE = 0.9
 
 
 def looks(view: View) -> list[Finding]:
@@ -69,36 +66,10 @@ def _shapes(view: View, seen: dict[int, Facts]) -> list[Finding]:
     return findings
 
 
-_STORED: dict[str, Callable[[Facts], object]] = {
+# What of a file may give its class away, the most telling first.
+STORED: dict[str, Callable[[Facts], object]] = {
     "format": lambda facts: facts.format,
     "mode": lambda facts: facts.mode,
     "size": lambda facts: f"{facts.width}x{facts.height}",
     "amount of pixels": lambda facts: f"about {2 ** round(math.log2(facts.width * facts.height)):,} pixels",
 }
-
-
-def shortcuts(view: View, classes: tuple[str, ...]) -> list[Finding]:
-    """Classes that are stored unlike all others (another format, mode or size): a network may learn that instead."""
-    findings = []
-    labelled = [(row, facts) for row, facts in view.seen() if view.rows.labels[row] >= 0]
-    labels = np.array([view.rows.labels[row] for row, _ in labelled])
-    for what, read in _STORED.items():
-        values = np.array([str(read(facts)) for _, facts in labelled])
-        told, marked = [], []
-        for index in np.unique(labels):
-            own, others = values[labels == index], values[labels != index]
-            if len(own) < SHORTCUT_ROWS or len(others) < SHORTCUT_ROWS:
-                continue
-            value, count = Counter(own).most_common(1)[0]
-            share, elsewhere = count / len(own), float((others == value).mean())
-            if share >= SHORTCUT_SHARE and elsewhere <= 1 - SHORTCUT_SHARE:
-                told.append(f"{classes[index]} ({value}: {share:.0%} of its rows, {elsewhere:.0%} of the others)")
-                marked.append(index)
-        if told:
-            rows = tuple(row for row, _ in labelled if view.rows.labels[row] in marked)
-            text = f"the {what} of the files alone gives a class away: {listed(told)}"
-            remedy = "a network may learn how the files were made: collect or convert all classes in the same way"
-            names = tuple(classes[index] for index in marked)
-            findings.append(Finding("shortcut", "warning", view.split, rows, names, text, remedy))
-            break  # sizes follow formats: one finding says it
-    return findings

@@ -1,0 +1,1 @@
+"""How near duplicates are told, one file a modality: ``near(sketches)``."""
