@@ -140,7 +140,7 @@ class TestObjects:
 
     def test_no_pictures_or_several_labels_a_row(self) -> None:
         with pytest.raises(DataError, match="no column looks like the input"):
-            collect(datasets.Dataset.from_dict({"text": ["x"], "extra": ["y"], "label": ["z"]}))
+            collect(datasets.Dataset.from_dict({"weight": ["x"], "extra": ["y"], "label": ["z"]}))
         with pytest.raises(DataError, match="a list is not a class name: row 0, row 1"):
             collect(datasets.Dataset.from_dict({"image": ["x.jpg", "y.jpg"], "label": [[1], [2, 3]]}))
 

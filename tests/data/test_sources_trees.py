@@ -81,7 +81,7 @@ TREES = {
     "only root files": Tree(["a.jpg", "b.jpg"], problems=("no class folders", "sort them into <class>/ folders")),
     "nothing": Tree([], problems=("no class folders", "train/<class>/*.jpg")),
     "only other files": Tree(
-        ["cat/1.wav", "dog/2.wav"], problems=("no class folders", "cat/1.wav", "the class folder")
+        ["cat/1.pdf", "dog/2.pdf"], problems=("no class folders", "cat/1.pdf", "the class folder")
     ),
     "a table beside pictures": Tree(["1.jpg", "labels.csv"], problems=("is the table labels.csv the data?",)),
     "nested pictures": Tree(
@@ -110,14 +110,14 @@ TREES = {
     "extensions in any case": Tree(
         ["cat/1.JPG", "cat/2.JpEg", "dog/1.PNG", "dog/2.WebP"], {"train cat": 2, "train dog": 2}
     ),
-    "an empty class": Tree([*pets(), "fish/"], problems=("fish/: the class folder holds no pictures",)),
+    "an empty class": Tree([*pets(), "fish/"], problems=("fish/: the class folder holds no files",)),
     "two empty classes, all named": Tree(
         [*pets("train/"), "train/a/", "train/b/x.txt"], problems=("train/a/", "train/b/")
     ),
     "an empty class in val": Tree(
         [*pets("train/"), "val/cat/1.jpg", "val/dog/"],
         {**BOTH, "val cat": 1},
-        ("class folders without a picture: val/dog",),
+        ("class folders without a file: val/dog",),
     ),
     "one class": Tree(["cat/1.jpg", "cat/2.jpg"], problems=("only one class, 'cat', with 2 rows",)),
     "a class of one sample": Tree([*pets(each=9), "fish/1.jpg"], {"train cat": 9, "train dog": 9, "train fish": 1}),

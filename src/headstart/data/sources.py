@@ -8,15 +8,17 @@ Shapes: N rows, K classes.
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 from headstart.core.errors import ConfigError, DataError, Problem
 from headstart.core.registry import suggest
-from headstart.data.reading import hub, objects, unlabelled
-from headstart.data.reading.collection import Collection, Found, indexed, labelled
+from headstart.data.reading import guess, hub, objects, unlabelled
+from headstart.data.reading.collection import Collection, Found, indexed, labelled, merged, split_name
 from headstart.data.reading.columns import from_columns
 from headstart.data.reading.division import Division, arranged, divide, fingerprint, together
-from headstart.data.reading.folders import EXTENSIONS, read_folder, walk
+from headstart.data.reading.folders import read_folder, walk
+from headstart.data.reading.guess import EXTENSIONS
 from headstart.data.reading.tables import ARCHIVES, TABLES, read_table
 from headstart.data.splits import Rows, Splits
 
@@ -64,7 +66,12 @@ def read(source: Any, settings: DataSettings, *, seed: int, offline: bool = Fals
 
 
 def read_labelled(
-    source: Any, settings: DataSettings | None = None, *, split: str | None = None, offline: bool = False
+    source: Any,
+    settings: DataSettings | None = None,
+    *,
+    split: str | None = None,
+    offline: bool = False,
+    modality: str = "auto",
 ) -> tuple[Rows, tuple[str, ...]]:
     """Labelled rows for a model that exists already (``evaluate``), and the classes that their labels index.
 
@@ -78,37 +85,37 @@ def read_labelled(
     if settings is None:
         from headstart.data.settings import DataSettings
 
-        settings = DataSettings(on_unreadable="stop")
+        settings = DataSettings(on_unreadable="stop", modality=modality)
     return labelled(_find(source, _modality(settings), settings, offline), split)
 
 
-def read_unlabelled(source: Any, settings: DataSettings | None = None) -> Rows:
+def read_unlabelled(source: Any, settings: DataSettings | None = None, modality: str = "image") -> Rows:
     """What ``predict`` takes: a folder of files (recursive), one file, a table of paths, a list, arrays.
 
     Raises:
         DataError: nothing there, or files that do not exist (all of them named).
     """
-    return find_unlabelled(source, settings)[0]
+    return find_unlabelled(source, settings, modality)[0]
 
 
-def find_unlabelled(source: Any, settings: DataSettings | None = None) -> tuple[Rows, tuple[str, ...]]:
-    """As ``read_unlabelled``, with what was left out, in sentences."""
+def find_unlabelled(
+    source: Any, settings: DataSettings | None = None, modality: str = "image"
+) -> tuple[Rows, tuple[str, ...]]:
+    """As ``read_unlabelled``, with what was left out, in sentences; ``modality`` is that of the model."""
     if settings is None:
         from headstart.data.settings import DataSettings
 
         settings = DataSettings()
-    return unlabelled.find_unlabelled(source, _modality(settings), settings)
+    return unlabelled.find_unlabelled(source, modality, settings)
 
 
 def _modality(settings: DataSettings) -> str:
-    """``auto`` is what there is a reader for.
+    """The modality that was asked for; ``auto`` is told by each reader from what it finds.
 
     Raises:
         ConfigError: no such modality.
     """
-    if settings.modality == "auto":
-        return "image"
-    if settings.modality not in EXTENSIONS:
+    if settings.modality != "auto" and settings.modality not in EXTENSIONS:
         what = f"unknown modality '{settings.modality}'{suggest(settings.modality, EXTENSIONS)}"
         raise ConfigError(what, where="data.modality", remedy=f"known: auto, {', '.join(EXTENSIONS)}")
     return settings.modality
@@ -132,6 +139,8 @@ def _find_path(path: str, modality: str, settings: DataSettings, written: str) -
     if os.path.isdir(path):
         if hub.is_saved(path) or (hub.is_repository(path) and not walk(path, modality).files):
             return hub.read_local(path, modality, settings, written)
+        if (tables := _split_tables(path)) and not any("/" in name for name in walk(path, modality).files):
+            return _read_split_tables(tables, modality, settings, written)
         _refuse_columns(settings, written)
         return read_folder(os.path.abspath(path), modality, settings.split.group_by, written)
     extension = os.path.splitext(path)[1].lower()
@@ -139,10 +148,34 @@ def _find_path(path: str, modality: str, settings: DataSettings, written: str) -
         return from_columns(read_table(path, written), modality, settings)
     if extension in ARCHIVES:
         raise DataError("an archive is not read", where=written, remedy="unpack it and give the folder")
-    if extension in EXTENSIONS[modality]:
-        raise DataError("one picture is no data set", where=written, remedy="give the folder of class folders")
+    words = {"image": "picture", "audio": "recording"}
+    if (kind := guess.of_extension(path)) in words:
+        remedy = "give the folder of class folders"
+        raise DataError(f"one {words[kind]} is no data set", where=written, remedy=remedy)
     remedy = f"tables end in {', '.join(TABLES)}"
     raise DataError(f"a file ending in '{extension}' is no table", where=written, remedy=remedy)
+
+
+def _split_tables(folder: str) -> dict[str, str]:
+    """Path by split of the tables in a folder whose names say a split: ``train.tsv``, ``valid_preprocess.tsv``."""
+    found: dict[str, str] = {}
+    for name in sorted(os.listdir(folder)):
+        stem, extension = os.path.splitext(name)
+        words = [split for word in re.split(r"[^A-Za-z]+", stem) if (split := split_name(word))]
+        if extension.lower() in TABLES and words and words[0] not in found:
+            found[words[0]] = os.path.join(folder, name)
+    return found if "train" in found else {}
+
+
+def _read_split_tables(tables: dict[str, str], modality: str, settings: DataSettings, written: str) -> Found:
+    parts: dict[str, Found] = {}
+    for split, path in tables.items():
+        name = os.path.basename(path)
+        found = from_columns(read_table(path, os.path.join(written, name)), modality, settings)
+        found.names = [f"{split}/{row}" for row in found.names]
+        parts[split] = found
+    told = ", ".join(f"{os.path.basename(path)} → {split}" for split, path in tables.items())
+    return merged(parts, written, [f"splits by table: {told}"])
 
 
 def _refuse_columns(settings: DataSettings, written: str) -> None:

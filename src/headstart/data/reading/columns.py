@@ -9,6 +9,7 @@ import itertools
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from headstart.core.errors import DataError, Problem
 from headstart.core.registry import suggest
 from headstart.data.reading.collection import SPLITS, Found, listing, printable, split_name
 from headstart.data.reading.folders import grouping_note, path_groups
+from headstart.data.reading.guess import INPUT_NAMES, PAIRED, of_columns
 from headstart.data.reading.labels import as_labels
 from headstart.data.reading.tables import Table
 from headstart.data.splits import LazyItems
@@ -24,12 +26,6 @@ from headstart.data.splits import LazyItems
 if TYPE_CHECKING:
     from headstart.data.settings import DataSettings
 
-INPUT_NAMES = {
-    "image": (
-        *("image", "path", "file", "file_name", "filepath", "image_path"),
-        *("filename", "file_path", "img", "img_path", "image_file", "picture", "photo", "images"),
-    )
-}
 LABEL_NAMES = ("label", "class", "target", "category", "y", "labels", "class_name", "label_name")
 SPLIT_NAMES = ("split", "subset", "partition")
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+://")
@@ -43,7 +39,14 @@ def from_columns(table: Table, modality: str, settings: DataSettings, *, labelle
     """
     problems = list(table.problems)
     notes = list(table.notes)
-    inputs = _choose(table, "input", settings.input_column, INPUT_NAMES[modality], problems, notes, table.pictures)
+    if modality == "auto":
+        named = settings.input_column or next(iter(table.typed), None)
+        modality = table.typed[named] if named in table.typed else of_columns(table.columns, named, familiar)
+    second = None
+    if modality == "text":
+        settings, second = _paired(table, settings, notes)
+    typed_inputs = [name for name, kind in table.typed.items() if kind == modality]
+    inputs = _choose(table, "input", settings.input_column, INPUT_NAMES[modality], problems, notes, typed_inputs)
     labels_in = None
     if labelled:
         typed = tuple(table.class_names)
@@ -57,7 +60,7 @@ def from_columns(table: Table, modality: str, settings: DataSettings, *, labelle
     if inputs is None or (labelled and labels_in is None):
         raise DataError(f"{len(problems)} problems in {table.source}", problems=problems)
     found = Found(
-        items=table.columns[inputs],
+        items=table.columns[inputs] if second is None else _pairs(table, inputs, second),
         labels=[],
         names=[f"row {row}" for row in range(len(table.columns[inputs]))],
         source=table.source,
@@ -76,7 +79,30 @@ def from_columns(table: Table, modality: str, settings: DataSettings, *, labelle
     if group_in is not None:
         found.groups = _groups(table, group_in, notes)
     pattern = group_by if group_by is not None and "(" in group_by and group_in is None else None
+    if modality == "text" and pattern is None:
+        found.items = found.items if isinstance(found.items, LazyItems) else as_list(found.items)
+        return found
     return _with_paths(found, table, settings, pattern, labelled)
+
+
+def _paired(table: Table, settings: DataSettings, notes: list[str]) -> tuple[DataSettings, str | None]:
+    """The column of the second texts, where the rows are pairs: named as ``first,second``, or by a familiar name."""
+    named = settings.input_column
+    if named is not None and named not in table.columns and "," in named:
+        first, _, second = (part.strip() for part in named.partition(","))
+        if second in table.columns:
+            return replace(settings, input_column=first), second
+    by_name = {familiar(name): name for name in table.columns}
+    for first, second in PAIRED.items():
+        if first in by_name and second in by_name and named in (None, by_name[first]):
+            told = f"pairs of texts: '{by_name[first]}' with '{by_name[second]}'"
+            notes.append(f"{told} (data.input_column=… chooses one column, or two as first,second)")
+            return replace(settings, input_column=by_name[first]), by_name[second]
+    return settings, None
+
+
+def _pairs(table: Table, first: str, second: str) -> list[Any]:
+    return list(zip(as_list(table.columns[first]), as_list(table.columns[second]), strict=True))
 
 
 def _taken(inputs: str | None, labels: str | None, splits: str | None, settings: DataSettings) -> list[str]:

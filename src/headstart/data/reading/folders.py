@@ -10,14 +10,15 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from headstart.core.errors import ConfigError, DataError, Problem
 from headstart.data.reading.collection import SPLITS, Found, listing, natural_key, printable, split_name
+from headstart.data.reading.guess import EXTENSIONS, of_extension, of_files
 
-_PICTURES = "jpg jpeg jpe jfif png webp gif bmp tif tiff ppm pgm pbm pnm avif"
-EXTENSIONS = {"image": frozenset(f".{name}" for name in _PICTURES.split())}
 _NOT_DATA = frozenset({"thumbs.db", "desktop.ini", "__macosx", "$recycle.bin", "@eadir", "icon\r"})
 
 
@@ -26,6 +27,7 @@ class Walk:
     """Every file below a folder, by what it is; paths are relative, with forward slashes, in natural order."""
 
     root: str
+    modality: str
     files: list[str] = field(default_factory=list)  # of the modality, by extension
     folders: list[str] = field(default_factory=list)
     hidden: list[str] = field(default_factory=list)
@@ -48,8 +50,11 @@ class Walk:
 
 
 def walk(root: str, modality: str) -> Walk:
-    """List a folder recursively, following links to folders once each (loops end), in natural order."""
-    found = Walk(root)
+    """List a folder recursively, following links to folders once each (loops end), in natural order.
+
+    The modality "auto" is that of most files; pictures where no ending is known.
+    """
+    found = Walk(root, modality)
     seen = {_identity(root)}
     stack = [""]
     while stack:
@@ -73,6 +78,10 @@ def walk(root: str, modality: str) -> Walk:
                 found.folders.append(name)
                 below.append(name)
         stack.extend(reversed(below))
+    if modality == "auto":
+        found.modality = of_files(found.files) or "image"
+        found.others += [name for name in found.files if of_extension(name) != found.modality]
+        found.files = [name for name in found.files if of_extension(name) == found.modality]
     return found
 
 
@@ -83,6 +92,7 @@ def read_folder(root: str, modality: str, group_by: str | None, source: str) -> 
         DataError: no class folders, no files of the modality, or a folder that cannot be listed.
     """
     found = walk(root, modality)
+    modality = found.modality
     prefix = _wrapper(found)
     files = [name.removeprefix(prefix) for name in found.files]
     folders = [name.removeprefix(prefix) for name in found.folders if name.startswith(prefix)]
@@ -92,10 +102,10 @@ def read_folder(root: str, modality: str, group_by: str | None, source: str) -> 
     problems = [Problem("the folder cannot be listed", place, "check its permissions") for place in found.denied]
     problems += _empty_classes(folders, layout, files, notes)
     if not taken:
-        nothing = Problem(f"no class folders with {modality} files", source, _advice(found))
+        nothing = Problem(f"no class folders with {modality} files", source, _advice(found, modality))
         raise DataError(f"nothing to learn from in {source}", problems=[nothing, *problems])
     result = Found(
-        items=[os.path.join(root, prefix, name) for name in taken],
+        items=[item_of(os.path.join(root, prefix, name), modality) for name in taken],
         labels=labels,
         names=taken,
         source=source,
@@ -107,6 +117,11 @@ def read_folder(root: str, modality: str, group_by: str | None, source: str) -> 
     if group_by is not None:
         result.groups = path_groups(taken, group_by, result.notes)
     return result
+
+
+def item_of(path: str, modality: str) -> Any:
+    """A file as the modality's decoder takes it: of texts, a str would be the text itself."""
+    return Path(path) if modality == "text" else path
 
 
 def path_groups(names: Sequence[str], pattern: str, notes: list[str]) -> list[str]:
@@ -162,7 +177,8 @@ def _kind(entry: os.DirEntry[str], modality: str) -> str:
         regular = entry.is_file()
     except OSError:  # a link to itself
         regular = False
-    if os.path.splitext(entry.name)[1].lower() in EXTENSIONS[modality]:
+    kind = of_extension(entry.name)
+    if kind == modality or (kind and modality == "auto"):
         return "files"  # broken links and pipes too: the decoder refuses each with its reason
     return "others" if regular else "strange"
 
@@ -256,12 +272,12 @@ def _empty_classes(
         measured = [name for name in empty if layout[name.split("/")[0]] != "train"]
         empty = [name for name in empty if name not in measured]
         if measured:
-            notes.append(f"class folders without a picture: {listing(measured)}")
-    remedy = "add pictures, or take the folder away (a leading dot hides it)"
-    return [Problem("the class folder holds no pictures", printable(name) + "/", remedy) for name in empty]
+            notes.append(f"class folders without a file: {listing(measured)}")
+    remedy = "add files, or take the folder away (a leading dot hides it)"
+    return [Problem("the class folder holds no files", printable(name) + "/", remedy) for name in empty]
 
 
-def _advice(found: Walk) -> str:
+def _advice(found: Walk, modality: str) -> str:
     if tables := [name for name in found.others if name.endswith((".csv", ".tsv", ".jsonl", ".parquet"))]:
         return f"is the table {listing(tables, 3)} the data? give its path"
     if found.files:
@@ -269,5 +285,6 @@ def _advice(found: Walk) -> str:
             f"{len(found.files):,} files lie there without a class: sort them into <class>/ folders, or use `predict`"
         )
     if found.others:
-        return f"found {listing(found.others, 3)}; pictures end in {', '.join(sorted(EXTENSIONS['image']))}"
+        known = ", ".join(sorted(EXTENSIONS[modality]))
+        return f"found {listing(found.others, 3)}; files of {modality} data end in {known}"
     return "expected <class>/*.jpg or train/<class>/*.jpg"

@@ -120,21 +120,21 @@ def read_datasets(loaded: Any, modality: str, settings: DataSettings, source: st
 def _read_one(dataset: Any, modality: str, settings: DataSettings, source: str, row_name: str) -> Found:
     """One split; pictures stay encoded and are read row by row, class names come from the features."""
     dataset = dataset.with_format(None)
-    pictures, class_names = [], {}
+    typed, class_names = {}, {}
     for name, feature in dataset.features.items():
         kind = type(feature).__name__
-        if kind == "Image":
-            pictures.append(name)
+        if kind in ("Image", "Audio"):
+            typed[name] = kind.lower()
             dataset = dataset.cast_column(name, type(feature)(decode=False))
         elif kind == "ClassLabel":
             class_names[name] = tuple(feature.names)
     table = Table(
-        columns={name: _column(dataset, name, lazy=name in pictures) for name in dataset.column_names},
+        columns={name: _column(dataset, name, lazy=name in typed) for name in dataset.column_names},
         source=source,
         base=os.getcwd(),
         place=lambda row: f"{row_name} {row}",
         class_names=class_names,
-        pictures=tuple(pictures),
+        typed=typed,
     )
     found = from_columns(table, modality, settings)
     if isinstance(found.items, LazyItems):

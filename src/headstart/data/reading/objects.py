@@ -15,7 +15,8 @@ import numpy as np
 
 from headstart.core.errors import DataError, Problem
 from headstart.data.reading.collection import SPLITS, Found, listing, merged, split_name
-from headstart.data.reading.columns import INPUT_NAMES, LABEL_NAMES, as_list, familiar, from_columns
+from headstart.data.reading.columns import LABEL_NAMES, as_list, familiar, from_columns
+from headstart.data.reading.guess import INPUT_NAMES, of_values
 from headstart.data.reading.hub import read_datasets
 from headstart.data.reading.tables import Table
 from headstart.data.splits import LazyItems
@@ -278,14 +279,17 @@ def _from_pairs(
     settings: DataSettings,
     class_names: tuple[str, ...] | None = None,
 ) -> Found:
-    table = _table({"image": items, "label": labels}, source, notes)
+    table = _table({"input": items, "label": labels}, source, notes)
+    if modality == "auto":
+        lazy = isinstance(items, LazyItems)
+        modality = of_values([items[0]] if lazy else items)
     first = items[0] if isinstance(items, (np.ndarray, list)) and len(items) else None
     if isinstance(first, np.ndarray) and first.ndim == 3 and first.shape[2] == 4 and settings.channels == 3:
         told = "arrays of four bands were taken as RGBA and laid over white"
         table.notes.append(f"{told}; where the fourth band is no alpha, say channels=4 (data.channels)")
     if class_names is not None:
         table.class_names = {"label": class_names}
-    chosen = dataclasses.replace(settings, input_column="image", label_column="label", split_column=None)
+    chosen = dataclasses.replace(settings, input_column="input", label_column="label", split_column=None)
     return from_columns(table, modality, chosen)
 
 

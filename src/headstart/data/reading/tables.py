@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import os
 from collections import Counter
@@ -43,7 +44,7 @@ class Table:
     base: str
     place: Callable[[int], str]
     class_names: dict[str, tuple[str, ...]] = field(default_factory=dict)  # names of integer labels, by column
-    pictures: tuple[str, ...] = ()  # columns that hold pictures by their type
+    typed: dict[str, str] = field(default_factory=dict)  # modality of columns whose type tells it
     notes: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
@@ -101,10 +102,17 @@ def _read_csv(text: str, path: str, source: str, notes: list[str], delimiter: st
             notes.append(f"the columns are separated by {delimiter!r}")
     problems: list[Problem] = []
     records = _records(text, delimiter, source, problems)
-    header = next(records, (1, []))[1]
-    names = _header(header, source, problems)
+    first = next(records, (1, []))
+    records, second = _peeked(records)
+    names = _header(first[1], source, problems)
     rows: list[list[str]] = []
     lines: list[int] = []
+    if _is_data(first[1], second):
+        names = ["text", "label"]
+        problems.clear()
+        rows.append(first[1])
+        lines.append(first[0])
+        notes.append("the table has no header line: its columns were taken as text and label")
     ragged = []
     for line, cells in records:
         if any(cells[len(names) :]) or len(cells) < len(names):
@@ -171,6 +179,19 @@ def _sniffed(text: str) -> str:
         if widths and widths[0] > 1 and width > 1 and times / len(widths) * width > best_score:
             best, best_score = delimiter, times / len(widths) * width
     return best
+
+
+def _peeked(records: Iterator[tuple[int, list[str]]]) -> tuple[Iterator[tuple[int, list[str]]], list[list[str]]]:
+    """The records as before, and the first hundred of them."""
+    few = list(itertools.islice(records, 100))
+    return itertools.chain(few, records), [cells for _, cells in few]
+
+
+def _is_data(first: list[str], others: list[list[str]]) -> bool:
+    """Whether the first line of a two-column table is a row: a text, and a label that other rows carry too."""
+    if len(first) != 2 or len(first[0].split()) < 3:
+        return False
+    return first[1].strip() in {cells[1].strip() for cells in others if len(cells) == 2}
 
 
 def _header(cells: list[str], source: str, problems: list[Problem]) -> list[str]:

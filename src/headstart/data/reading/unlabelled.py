@@ -14,8 +14,8 @@ import numpy as np
 from headstart.core.errors import DataError, Problem
 from headstart.core.registry import suggest
 from headstart.data.reading.collection import Found, printable
-from headstart.data.reading.columns import from_columns
-from headstart.data.reading.folders import walk
+from headstart.data.reading.columns import as_list, from_columns
+from headstart.data.reading.folders import item_of, walk
 from headstart.data.reading.objects import as_pictures, frame_table
 from headstart.data.reading.tables import TABLES, read_table
 from headstart.data.splits import UNLABELLED, Rows
@@ -31,14 +31,16 @@ def find_unlabelled(source: Any, modality: str, settings: DataSettings) -> tuple
         DataError: nothing there, or files that do not exist (all of them named).
     """
     notes: list[str] = []
-    if isinstance(source, (str, os.PathLike)):
+    if modality == "text" and _is_text(source):
+        items, names = [source], ["row 0"]
+    elif isinstance(source, (str, os.PathLike)):
         items, names = _from_path(os.fspath(source), modality, settings, notes)
     elif hasattr(source, "columns") and hasattr(source, "iloc"):
         items, names = _from_table(from_columns(frame_table(source), modality, settings, labelled=False), notes)
-    elif _names_folders(source):
+    elif modality != "text" and _names_folders(source):
         items, names = _from_paths([os.fspath(part) for part in source], modality, settings, notes)
     else:
-        items, names = _from_object(source, notes)
+        items, names = _from_object(source, modality, notes)
     if not len(items):
         where = str(source) if isinstance(source, (str, os.PathLike)) else ""
         raise DataError(f"there is nothing to predict{''.join(f'; {note}' for note in notes)}", where=where)
@@ -68,12 +70,12 @@ def _from_path(
         notes += found.notes()
         if found.denied:
             raise DataError(problems=[Problem("the folder cannot be listed", place) for place in found.denied])
-        return [os.path.join(path, name) for name in found.files], found.files
+        return [item_of(os.path.join(path, name), modality) for name in found.files], found.files
     if not os.path.exists(path):
         raise unknown_path(written)
     if os.path.splitext(path)[1].lower() in TABLES:
         return _from_table(from_columns(read_table(path, written), modality, settings, labelled=False), notes)
-    return [path], [os.path.basename(path)]  # whatever its extension: the user named it, the decoder decides
+    return [item_of(path, modality)], [os.path.basename(path)]  # whatever its extension: the decoder decides
 
 
 def _names_folders(source: Any) -> bool:
@@ -117,8 +119,19 @@ def _from_table(found: Found, notes: list[str]) -> tuple[Sequence[Any], Sequence
     return found.items, found.names
 
 
-def _from_object(source: Any, notes: list[str]) -> tuple[Sequence[Any], Sequence[str]]:
+def _is_text(source: Any) -> bool:
+    """Whether a string is a text rather than a path: several words, and no such file."""
+    return isinstance(source, str) and len(source.split()) > 1 and not os.path.exists(os.path.expanduser(source))
+
+
+def _from_object(source: Any, modality: str, notes: list[str]) -> tuple[Sequence[Any], Sequence[str]]:
     """A list of items, arrays (N, H, W[, C]), or one picture: an array (H, W) or (H, W, 3 or 4), bytes, Pillow's."""
+    if modality != "image":
+        alone = isinstance(source, (bytes, dict)) or (isinstance(source, tuple) and len(source) == 2)
+        listed = [source] if alone or not hasattr(source, "__len__") else as_list(source)
+        if modality == "text" or not all(isinstance(item, (str, os.PathLike)) for item in listed):
+            return listed, [f"row {row}" for row in range(len(listed))]
+        source = listed
     shape = getattr(source, "shape", None)
     alone = shape is not None and (len(shape) == 2 or (len(shape) == 3 and shape[2] in (3, 4)))
     if alone or isinstance(source, (bytes, dict)) or not hasattr(source, "__len__"):

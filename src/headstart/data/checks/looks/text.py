@@ -1,0 +1,71 @@
+"""The audit of texts: what is cut off, what the vocabulary does not know, scripts, wrong encodings, lengths."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+
+from headstart.data.checks.findings import Finding, View
+from headstart.data.modalities.text import Facts
+
+UNKNOWN_SHARE = 0.2  # of a text's tokens
+RARE_SCRIPT = 0.05  # of the rows
+FAR = 20.0  # times the median length
+
+
+def looks(view: View) -> list[Finding]:
+    """Rows that are cut, unreadable to the tokenizer, or unlike the others; all of them are used."""
+    seen: dict[int, Facts] = dict(view.seen())  # type: ignore[arg-type]
+    if not seen:
+        return []
+    findings = []
+    cut = [row for row, facts in seen.items() if facts.tokens > facts.kept]
+    if cut:
+        lost = sum(seen[row].tokens - seen[row].kept for row in cut)
+        total = sum(facts.tokens for facts in seen.values())
+        longest = max(seen[row].tokens for row in cut)
+        text = (
+            f"{len(cut)} of {len(seen)} are longer than {max(seen[row].kept for row in cut)} tokens and lose their end "
+            f"({lost / total:.1%} of all tokens; the longest has {longest}): {{names}}"
+        )
+        severity = "warning" if lost > 0.05 * total else "info"
+        remedy = "allow more with max_length=…, where the network takes it; time grows with it"
+        findings.append(view.finding("truncated", severity, cut, text, remedy))  # type: ignore[arg-type]
+    strange = [row for row, facts in seen.items() if facts.unknown > UNKNOWN_SHARE * facts.kept]
+    if strange:
+        text = f"{len(strange)} consist to more than {UNKNOWN_SHARE:.0%} of tokens the vocabulary lacks: {{names}}"
+        findings.append(view.finding("unknown-tokens", "warning", strange, text, "a backbone of this language?"))
+    garbled = [row for row, facts in seen.items() if facts.garbled]
+    if garbled:
+        text = f"{len(garbled)} hold the traces of a wrong encoding (such as Ã© for é): {{names}}"
+        findings.append(view.finding("garbled", "warning", garbled, text, "read the source again as what it is"))
+    return findings + _unlike(view, seen)
+
+
+def _unlike(view: View, seen: dict[int, Facts]) -> list[Finding]:
+    findings = []
+    scripts = Counter(facts.script for facts in seen.values())
+    rare = {script for script, count in scripts.items() if count < RARE_SCRIPT * len(seen)}
+    odd = [row for row, facts in seen.items() if facts.script in rare]
+    if odd:
+        told = ", ".join(f"{scripts[script]} {script.lower() or 'without letters'}" for script in sorted(rare))
+        text = f"{len(odd)} are in another script than the rest ({told}): {{names}}"
+        findings.append(view.finding("other-script", "info", odd, text))
+    usual = float(np.median([facts.characters for facts in seen.values()]))
+    far = [row for row, facts in seen.items() if facts.characters > FAR * usual or facts.characters < usual / FAR]
+    if far:
+        text = (
+            f"{len(far)} are more than {FAR:.0f} times longer or shorter than usual ({usual:.0f} characters): {{names}}"
+        )
+        findings.append(view.finding("odd-length", "info", far, text))
+    return findings
+
+
+# What of a text may give its class away, besides its words.
+STORED: dict[str, Callable[[Facts], object]] = {
+    "script": lambda facts: facts.script or "no letters",
+    "length": lambda facts: f"about {2 ** round(math.log2(facts.characters)):,} characters",
+}

@@ -1,0 +1,31 @@
+"""Near duplicates among many recordings: small spectrograms, compared where they are alike as a whole.
+
+Shapes: N rows, P pairs, E numbers of an outline.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+LIMIT = 100_000  # rows; the cost grows with the square
+LEAST = 0.993  # correlation of the spectrograms: other takes of one word reach .991, copies at another rate .997
+FLAT = 2.0  # contrast below which a sketch (silence) tells nothing
+BLOCK = 512
+
+
+def near(sketches: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """Near pairs (P, 2), each row with the earlier one it is most like, their correlation (P,), and the least asked."""
+    flat = sketches.reshape(len(sketches), -1).astype(np.float32)
+    told = np.flatnonzero(flat.std(axis=1) >= FLAT)
+    outlines = flat[told] - flat[told].mean(axis=1, keepdims=True)
+    outlines /= np.maximum(np.linalg.norm(outlines, axis=1, keepdims=True), 1e-6)
+    pairs, scores = [], []
+    for start in range(0, len(told), BLOCK):
+        part = outlines[start : start + BLOCK] @ outlines[: start + BLOCK].T
+        part[np.arange(start, start + len(part))[:, None] <= np.arange(part.shape[1])[None]] = -1.0  # earlier rows only
+        best = part.argmax(axis=1)
+        score = part[np.arange(len(part)), best]
+        for row in np.flatnonzero(score >= LEAST):
+            pairs.append((told[best[row]], told[start + row]))
+            scores.append(float(score[row]))
+    return np.array(pairs, dtype=np.int64).reshape(-1, 2), np.array(scores), LEAST

@@ -1,0 +1,262 @@
+"""Sounds: any rate, channels and format to mono 16 bit once (cacheable), windows, augmentation, batches, previews.
+
+Shapes: B rows, T samples. A row is int16 (T,); in a batch (B, T) the value ``PAD`` marks places that hold no sample.
+Files are read by soundfile (libsndfile), resampled by soxr; neither needs torch.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+
+from headstart.core.errors import ConfigError
+from headstart.core.registry import suggest
+from headstart.data.sounds import decoding
+
+name = "audio"
+version = decoding.VERSION
+NOUN = ("recording", "recordings")
+DTYPE, RANK = "int16", 1
+SKETCH = (32, 32)  # the loudness over time and pitch, as a small picture
+PAD = -32768  # no sample has it: decoding ends at -32767
+MAX_SECONDS = 60.0  # of one recording that are used
+LONGEST_WINDOW = 30.0  # seconds that a batch holds of each row, unless the user asks for more
+SHORTEST_WINDOW = 1.0
+COVERED = 0.95  # share of the rows that fit the window whole
+PREVIEW_RATE, PREVIEW_SECONDS = 8000, 6.0
+
+Facts = decoding.SoundFacts
+
+
+@dataclass(frozen=True)
+class AudioSpec:
+    """What a backbone wants to hear: mono at ``rate`` samples a second, in windows of ``seconds``.
+
+    ``seconds`` None is chosen from the lengths of the rows. Training sees a random window of what is longer;
+    predictions are of all windows of a recording, their features averaged. ``form`` says how the network takes the
+    samples: "waveform" (-1..1), "int16" (-32768..32767), "standardised" (mean 0, variance 1 over each window, as
+    wav2vec2 was trained), "fbank" (AST's log-mel frames), "whisper" (its log-mel frames).
+    """
+
+    rate: int = 16_000
+    seconds: float | None = None
+    form: str = "waveform"
+    bins: int = 0  # mel bins of the log-mel forms
+
+    def __post_init__(self) -> None:
+        if not 4_000 <= self.rate <= 192_000:
+            raise ConfigError(f"a rate of {self.rate} samples a second", remedy="usual is 16000")
+        if self.form not in FORMS:
+            raise ConfigError(
+                f"unknown form '{self.form}'{suggest(self.form, FORMS)}", remedy=f"known: {', '.join(FORMS)}"
+            )
+        if self.seconds is not None and not 0.1 <= self.seconds <= MAX_SECONDS:
+            raise ConfigError(f"windows of {self.seconds} s", remedy=f"give 0.1 to {MAX_SECONDS:g}")
+
+    @property
+    def window(self) -> int:
+        """Samples of one window."""
+        return round(self.rate * (SHORTEST_WINDOW if self.seconds is None else self.seconds))
+
+    @property
+    def input_shape(self) -> tuple[int]:
+        """(T,) of one window."""
+        return (self.window,)
+
+    def blank(self, rows: int) -> np.ndarray:
+        """Silence, int16 (rows, T)."""
+        return np.zeros((rows, self.window), np.int16)
+
+    def noise(self, rows: int) -> np.ndarray:
+        """The same random sounds each time, int16 (rows, T)."""
+        rng = np.random.Generator(np.random.Philox(0))
+        return (rng.standard_normal((rows, self.window)) * 2000).clip(-32767, 32767).astype(np.int16)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers and strings."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> AudioSpec:
+        """The spec that ``to_json`` wrote."""
+        return cls(**stored)
+
+
+FORMS = ("waveform", "int16", "standardised", "fbank", "whisper")
+Spec = AudioSpec
+
+
+@dataclass(frozen=True, slots=True)
+class AudioPolicy:
+    """Augmentation of sounds; every draw is uniform within its bounds."""
+
+    crop: bool = True  # a random window of what is longer; otherwise the middle
+    shift: float = 0.0  # share of the window by which the sound moves, silence filling up
+    gain: float = 0.0  # decibels up or down
+    noise: float = 0.0  # probability of white noise, 10 to 40 dB below the sound
+    time_mask: float = 0.0  # share of the window that is silenced at most, in one piece (SpecAugment, Park et al. 2019)
+
+    @property
+    def is_random(self) -> bool:
+        return self != AudioPolicy(crop=False)
+
+
+PRESETS = {
+    "none": AudioPolicy(crop=False),
+    "light": AudioPolicy(shift=0.1, gain=6.0),
+    "standard": AudioPolicy(shift=0.1, gain=6.0, noise=0.5, time_mask=0.1),
+    "strong": AudioPolicy(shift=0.2, gain=12.0, noise=0.8, time_mask=0.25),
+}
+
+
+def policy(value: Any, *, where: str = "augment") -> AudioPolicy | Callable[..., Any] | None:
+    """A policy from a preset's name, a mapping of its fields (with ``preset`` to start from), a callable, or None.
+
+    Raises:
+        ConfigError: anything else, or a number out of range.
+    """
+    if value is None or callable(value) or isinstance(value, AudioPolicy):
+        return value
+    if isinstance(value, str):
+        value = {"preset": value}
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"cannot augment sounds by {value!r}", where=where, remedy=f"such as {', '.join(PRESETS)}")
+    settings = dict(value)
+    base = settings.pop("preset", "none")
+    known = {field.name for field in fields(AudioPolicy)}
+    if base not in PRESETS:
+        what = f"no augmentation of sounds is called '{base}'{suggest(str(base), PRESETS)}"
+        raise ConfigError(what, where=where, remedy=f"known: {', '.join(PRESETS)}")
+    if unknown := sorted(set(settings) - known):
+        what = f"augmentation of sounds has no {', '.join(unknown)}{suggest(unknown[0], known)}"
+        raise ConfigError(what, where=where, remedy=f"known: {', '.join(sorted(known))}")
+    limits = {"crop": 1, "shift": 1, "gain": 60, "noise": 1, "time_mask": 1}
+    for key, number in settings.items():
+        if not isinstance(number, int | float) or not 0 <= number <= limits[key]:
+            raise ConfigError(f"{number!r} is out of range", where=f"{where}.{key}", remedy=f"0 to {limits[key]}")
+    return replace(PRESETS[base], **settings)
+
+
+def decode(item: Any, spec: AudioSpec) -> np.ndarray:
+    """The sound, mono int16 (T,) at the spec's rate. Raises DecodeError with a reason code."""
+    return decode_with_facts(item, spec)[0]
+
+
+def decode_with_facts(item: Any, spec: AudioSpec) -> tuple[np.ndarray, Facts]:
+    """The samples, and what was seen while decoding them."""
+    return decoding.decode(item, spec.rate, MAX_SECONDS)
+
+
+def fingerprint(item: Any) -> str:
+    """SHA-256 of the file's bytes, or of rate, shape, type and samples."""
+    return decoding.fingerprint(item)
+
+
+def canvas(value: np.ndarray, spec: AudioSpec) -> np.ndarray:
+    """The samples themselves: they are what is worth keeping."""
+    return value
+
+
+def finish(canvas: np.ndarray, spec: AudioSpec) -> np.ndarray:
+    """What the network hears without chance: all samples, in whole windows where there is more than one."""
+    if len(canvas) <= spec.window:
+        return canvas
+    count = -(-len(canvas) // spec.window)
+    starts = np.linspace(0, len(canvas) - spec.window, count).round().astype(int)  # they overlap a little
+    return np.concatenate([canvas[start : start + spec.window] for start in starts])
+
+
+def prepare(item: Any, spec: AudioSpec) -> np.ndarray:
+    """One item from file to network input, int16 (T,)."""
+    return finish(decode(item, spec), spec)
+
+
+def augment(
+    canvas: np.ndarray, spec: AudioSpec, policy: AudioPolicy | Callable[..., Any] | None, rng: np.random.Generator
+) -> np.ndarray:
+    """What the network hears with chance: one window; every draw comes from ``rng``."""
+    if callable(policy):
+        return np.asarray(policy(canvas.copy(), rng), dtype=np.int16)[: spec.window]
+    if policy is None or not policy.is_random:
+        return finish(canvas, spec)
+    spare = max(0, len(canvas) - spec.window)
+    start = int(rng.integers(0, spare + 1)) if policy.crop else spare // 2
+    sound = canvas[start : start + spec.window].astype(np.float32)
+    if policy.shift:
+        room = spec.window - len(sound) + int(policy.shift * spec.window)
+        move = int(rng.integers(-room if len(sound) == spec.window else 0, room + 1))
+        sound = _moved(sound, move, spec.window)
+    if policy.gain:
+        sound = sound * 10 ** (rng.uniform(-policy.gain, policy.gain) / 20)
+    if policy.noise and rng.random() < policy.noise:
+        level = float(np.sqrt((sound**2).mean())) * 10 ** (-rng.uniform(10, 40) / 20)
+        sound = sound + level * rng.standard_normal(len(sound), dtype=np.float32)
+    if policy.time_mask:
+        width = int(rng.uniform(0, policy.time_mask) * len(sound))
+        first = int(rng.integers(0, len(sound) - width + 1))
+        sound[first : first + width] = 0
+    return sound.round().clip(-32767, 32767).astype(np.int16)
+
+
+def collate(values: Sequence[np.ndarray]) -> np.ndarray:
+    """B rows as one batch (B, T), as long as the longest; PAD where there is no sample."""
+    batch = np.full((len(values), max(map(len, values))), PAD, np.int16)
+    for row, value in enumerate(values):
+        batch[row, : len(value)] = value
+    return batch
+
+
+def fitted(spec: AudioSpec, lengths: np.ndarray) -> AudioSpec:
+    """The spec for rows of these lengths (samples): a window that holds most of them whole, where none was asked."""
+    if spec.seconds is not None or not lengths.any():
+        return spec
+    seconds = float(np.quantile(lengths[lengths > 0], COVERED)) / spec.rate
+    tenths = np.ceil(10 * min(max(seconds, SHORTEST_WINDOW), LONGEST_WINDOW)) / 10
+    return replace(spec, seconds=float(tenths))
+
+
+def largest_canvas(spec: AudioSpec) -> int:
+    """Bytes that no canvas of this spec exceeds."""
+    return int(2 * spec.rate * MAX_SECONDS)
+
+
+def sketch(canvas: np.ndarray) -> np.ndarray:
+    """The whole sound as a small spectrogram, uint8 (32, 32): 32 bands (log) by 32 moments, in steps of 0.4 dB."""
+    frames = max(1, len(canvas) // 256)
+    cut = np.resize(canvas, frames * 256).reshape(frames, 256).astype(np.float32)
+    power = np.abs(np.fft.rfft(cut * np.hanning(256).astype(np.float32), axis=1)) ** 2
+    edges = np.unique(np.geomspace(1, 129, 33).round().astype(int))
+    bands = np.stack([power[:, a:b].mean(axis=1) for a, b in itertools.pairwise(edges.tolist())])
+    rows = np.linspace(0, len(bands) - 1, SKETCH[0]).round().astype(int)
+    moments = np.array_split(np.arange(frames), SKETCH[1]) if frames >= SKETCH[1] else None
+    if moments is None:
+        columns = np.linspace(0, frames - 1, SKETCH[1]).round().astype(int)
+        small = bands[rows][:, columns]
+    else:
+        small = np.stack([bands[rows][:, part].mean(axis=1) for part in moments], axis=1)
+    decibels = 10 * np.log10(small + 1.0)
+    return (2.0 * decibels).clip(0, 255).astype(np.uint8)
+
+
+def preview(item: Any) -> tuple[str, bytes]:
+    """The beginning of the sound, small: ".wav" and the bytes of that file (8 kHz, mono)."""
+    import soundfile
+
+    value, _ = decoding.decode(item, PREVIEW_RATE, PREVIEW_SECONDS)
+    out = io.BytesIO()
+    soundfile.write(out, value, PREVIEW_RATE, format="WAV", subtype="PCM_16")
+    return ".wav", out.getvalue()
+
+
+def _moved(sound: np.ndarray, by: int, window: int) -> np.ndarray:
+    """The sound later (or earlier) by so many samples within the window, silence where nothing is left."""
+    whole = np.zeros(window, np.float32)
+    start, end = max(0, by), min(window, by + len(sound))
+    if end > start:
+        whole[start:end] = sound[start - by : end - by]
+    return whole

@@ -1,0 +1,318 @@
+"""Texts: tokens (cacheable), what the network sees, augmentation, batches padded to their longest, previews.
+
+Shapes: B rows, T tokens, V size of the vocabulary. A row is int32 (2, T): token ids, and which of a pair's texts each
+token belongs to; in a batch (B, 2, T) the id ``PAD`` marks places that hold no token. Tokenizers are those of Hugging
+Face's `tokenizers`, which needs no torch: training, the command line, a server and ONNX are given identical tokens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headstart.core.errors import ConfigError
+from headstart.core.registry import suggest
+from headstart.data import files
+from headstart.data.modalities.base import DecodeError
+from headstart.data.modalities.base import Facts as AnyFacts
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+name = "text"
+version = "1"
+NOUN = ("text", "texts")
+DTYPE, RANK = "int32", 2
+SHINGLE, HASHES = 3, 64  # tokens in a shingle, and numbers of a MinHash
+SKETCH = (HASHES * 4,)  # a MinHash of the text's shingles, as bytes; zeros where there are too few
+LEAST_SHINGLES = 8
+PAD = -1
+MAX_CHARACTERS = 1_000_000  # of one text
+PREVIEW = 600  # characters
+PRESETS = {"none": 0.0, "light": 0.05, "standard": 0.1, "strong": 0.2}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts(AnyFacts):
+    """What was seen of one text."""
+
+    characters: int
+    tokens: int  # before anything was cut off
+    kept: int
+    unknown: int  # tokens that the vocabulary does not have
+    script: str  # most of its letters: "LATIN", "CYRILLIC"…; "" without letters
+    garbled: bool  # holds the traces of a wrong encoding
+
+
+@dataclass(frozen=True)
+class TextSpec:
+    """What a language model wants to read.
+
+    ``tokenizer`` is the content of a ``tokenizer.json``, special tokens included; texts of more than ``max_length``
+    tokens lose their end. ``mask`` is the id that hides a token in augmentation, where the tokenizer has one.
+    """
+
+    tokenizer: str
+    max_length: int = 256
+    mask: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_length < 4:
+            raise ConfigError(f"max_length {self.max_length} leaves no room for a text", remedy="give 4 or more")
+
+    @property
+    def input_shape(self) -> tuple[int, int]:
+        """(2, T) of the longest row."""
+        return (2, self.max_length)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the tokenizer."""
+        return hashlib.sha256(self.tokenizer.encode()).hexdigest()
+
+    def blank(self, rows: int) -> np.ndarray:
+        """Rows of eight times the first token, int32 (rows, 2, 8)."""
+        return np.zeros((rows, 2, min(8, self.max_length)), np.int32)
+
+    def noise(self, rows: int) -> np.ndarray:
+        """The same random texts each time, of different lengths, int32 (rows, 2, T)."""
+        size = reader(self.tokenizer, self.max_length).get_vocab_size()
+        rng = np.random.Generator(np.random.Philox(0))
+        lengths = np.linspace(min(12, self.max_length), min(7, self.max_length), rows).astype(int)
+        made = [np.stack([rng.integers(0, size, n), np.zeros(n, np.int64)]).astype(np.int32) for n in lengths]
+        return collate(made)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers and strings."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> TextSpec:
+        """The spec that ``to_json`` wrote."""
+        spec = cls(**stored)
+        reader(spec.tokenizer, spec.max_length)
+        return spec
+
+
+Spec = TextSpec
+
+
+@lru_cache(maxsize=8)
+def reader(tokenizer: str, max_length: int) -> Tokenizer:
+    """The tokenizer of a spec, cutting at ``max_length`` tokens (the longer text of a pair first), without padding.
+
+    Raises:
+        ConfigError: not a tokenizer.json.
+    """
+    from tokenizers import Tokenizer
+
+    try:
+        made = Tokenizer.from_str(tokenizer)
+    except Exception as error:  # the library raises bare Exception
+        raise ConfigError(f"the tokenizer cannot be read ({str(error)[:200]})", where="tokenizer.json") from error
+    made.no_padding()
+    made.enable_truncation(max_length)
+    return made
+
+
+@dataclass(frozen=True, slots=True)
+class TextPolicy:
+    """Augmentation of texts: each token is hidden with probability ``mask``."""
+
+    mask: float = 0.0
+
+    @property
+    def is_random(self) -> bool:
+        return self.mask > 0
+
+
+def policy(value: Any, *, where: str = "augment") -> TextPolicy | Callable[..., Any] | None:
+    """A policy from a preset's name, ``{"mask": 0.1}``, a callable (row, rng) -> row, or None.
+
+    Raises:
+        ConfigError: anything else.
+    """
+    if value is None or callable(value) or isinstance(value, TextPolicy):
+        return value
+    if isinstance(value, str):
+        if value not in PRESETS:
+            what = f"no augmentation of texts is called '{value}'{suggest(value, PRESETS)}"
+            raise ConfigError(what, where=where, remedy=f"known: {', '.join(PRESETS)}")
+        return TextPolicy(PRESETS[value])
+    share = value.get("mask") if isinstance(value, Mapping) and set(value) == {"mask"} else None
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
+        raise ConfigError(f"cannot augment texts by {value!r}", where=where, remedy="such as {mask: 0.1}")
+    return TextPolicy(float(share))
+
+
+def decode(item: Any, spec: TextSpec) -> np.ndarray:
+    """The tokens of a text, int32 (2, T). Raises DecodeError with a reason code."""
+    return decode_with_facts(item, spec)[0]
+
+
+def decode_with_facts(item: Any, spec: TextSpec) -> tuple[np.ndarray, Facts]:
+    """The tokens, and what was seen."""
+    texts, kind, content = read(item)
+    tokenizer = reader(spec.tokenizer, spec.max_length)
+    found = tokenizer.encode(*texts)
+    cut = sum(len(part.ids) - sum(part.special_tokens_mask) for part in found.overflowing)
+    value = np.array([found.ids, found.type_ids], dtype=np.int32)
+    whole = " ".join(texts)
+    facts = Facts(
+        format=kind,
+        bytes=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+        characters=len(whole),
+        tokens=len(found.ids) + cut,
+        kept=len(found.ids),
+        unknown=_unknown(tokenizer, found.ids),
+        script=script_of(whole),
+        garbled="�" in whole or any(trace in whole for trace in ("Ã¤", "Ã©", "Ã¶", "Ã¼", "â€", "Â ")),
+    )
+    return value, facts
+
+
+def read(item: Any) -> tuple[tuple[str, ...], str, bytes]:
+    """A text or a pair of texts; its kind; its content as bytes, pairs joined by a zero byte.
+
+    Takes a str, a pair of them, bytes, or a path (``os.PathLike``: a str is always the text itself).
+
+    Raises:
+        DecodeError: missing, empty-text, not-text, encoding, too-long, or a code of ``files.read_bytes``.
+    """
+    kind = type(item).__name__
+    if isinstance(item, os.PathLike):
+        item, kind = _decoded(files.read_bytes(item), os.fspath(item)), "file"
+    elif isinstance(item, bytes):
+        item = _decoded(item, "")
+    texts = tuple(item) if isinstance(item, (tuple, list)) else (item,)
+    if not texts or any(text is None or (isinstance(text, float) and text != text) for text in texts):
+        raise DecodeError("missing", "has no text")
+    if len(texts) > 2 or not all(isinstance(text, str) for text in texts):
+        raise DecodeError("not-text", f"is a {type(item).__name__}, not a text or a pair of texts")
+    if not all(text.strip() for text in texts):
+        raise DecodeError("empty-text", "is empty")
+    if sum(map(len, texts)) > MAX_CHARACTERS:
+        raise DecodeError("too-long", f"has {sum(map(len, texts)):,} characters, more than {MAX_CHARACTERS:,}")
+    try:
+        content = b"\0".join(text.encode("utf-8") for text in texts)
+    except UnicodeEncodeError as error:
+        raise DecodeError("encoding", "holds half of a surrogate pair, which is no character") from error
+    return texts, kind, content
+
+
+def fingerprint(item: Any) -> str:
+    """SHA-256 of the text."""
+    return hashlib.sha256(read(item)[2]).hexdigest()
+
+
+def canvas(value: np.ndarray, spec: TextSpec) -> np.ndarray:
+    """The tokens themselves: they are what is worth keeping."""
+    return value
+
+
+def finish(canvas: np.ndarray, spec: TextSpec) -> np.ndarray:
+    """What the network sees without chance: the tokens, int32 (2, T)."""
+    return canvas
+
+
+def prepare(item: Any, spec: TextSpec) -> np.ndarray:
+    """One item to network input, int32 (2, T)."""
+    return decode(item, spec)
+
+
+def augment(
+    canvas: np.ndarray, spec: TextSpec, policy: TextPolicy | Callable[..., Any] | None, rng: np.random.Generator
+) -> np.ndarray:
+    """What the network sees with chance; every draw comes from ``rng``. The first and last token always stay."""
+    if callable(policy):
+        return np.asarray(policy(canvas.copy(), rng), dtype=np.int32)
+    if policy is None or not policy.is_random or spec.mask is None:
+        return canvas
+    hidden = rng.random(canvas.shape[1]) < policy.mask
+    hidden[[0, -1]] = False
+    changed = canvas.copy()
+    changed[0, hidden] = spec.mask
+    return changed
+
+
+def collate(values: Sequence[np.ndarray]) -> np.ndarray:
+    """B rows (2, T) as one batch (B, 2, T), as long as the longest; PAD where there is no token."""
+    longest = max(value.shape[1] for value in values)
+    batch = np.zeros((len(values), 2, longest), np.int32)
+    batch[:, 0] = PAD
+    for row, value in enumerate(values):
+        batch[row, :, : value.shape[1]] = value
+    return batch
+
+
+def fitted(spec: TextSpec, lengths: np.ndarray) -> TextSpec:
+    """The spec for rows of these lengths: batches are padded to their own longest, so nothing needs to change."""
+    return spec
+
+
+def largest_canvas(spec: TextSpec) -> int:
+    """Bytes that no canvas of this spec exceeds."""
+    return 2 * 4 * spec.max_length
+
+
+def sketch(canvas: np.ndarray) -> np.ndarray:
+    """MinHash (Broder 1997) of the shingles of three tokens, uint8; zeros where there are fewer than eight."""
+    ids = canvas[0, 1:-1].astype(np.uint64)
+    if len(ids) < LEAST_SHINGLES + SHINGLE - 1:
+        return np.zeros(SKETCH, np.uint8)
+    shingles = ids[:-2] * np.uint64(1_000_003) + ids[1:-1]
+    shingles = np.unique(shingles * np.uint64(1_000_033) + ids[2:])
+    mixed = (shingles[:, None] * _FACTORS + _OFFSETS) >> np.uint64(32)  # multiply-shift hashing, modulo 2**64
+    return mixed.min(axis=0).astype("<u4").view(np.uint8)
+
+
+def preview(item: Any) -> tuple[str, bytes]:
+    """The beginning of the text: ".txt" and its bytes in UTF-8."""
+    whole = "\n— — —\n".join(read(item)[0])
+    return ".txt", (whole if len(whole) <= PREVIEW else f"{whole[: PREVIEW - 1]}…").encode()
+
+
+def script_of(text: str) -> str:
+    """The script of most letters, by the first word of their Unicode names; "" without letters."""
+    letters = Counter(unicodedata.name(letter, "?").split()[0] for letter in text[:1000] if letter.isalpha())
+    return letters.most_common(1)[0][0] if letters else ""
+
+
+def mask_id(tokenizer: str) -> int | None:
+    """The id of the token that hides others, or of the unknown one; None where there is neither."""
+    added = {token["content"]: token["id"] for token in json.loads(tokenizer).get("added_tokens", [])}
+    return next((added[name] for name in ("[MASK]", "<mask>", "[UNK]", "<unk>") if name in added), None)
+
+
+def with_length(spec: TextSpec, max_length: int) -> TextSpec:
+    """The spec for another longest row."""
+    return replace(spec, max_length=max_length)
+
+
+def _decoded(content: bytes, where: str) -> str:
+    """UTF-8 with or without its mark, or UTF-16 with one; nothing is guessed."""
+    marked = content[:2] in (b"\xff\xfe", b"\xfe\xff")
+    try:
+        return content.decode("utf-16" if marked else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DecodeError("encoding", f"is not UTF-8 ({error.reason} at byte {error.start})", where=where) from error
+
+
+def _unknown(tokenizer: Tokenizer, ids: Sequence[int]) -> int:
+    unknown = getattr(tokenizer.model, "unk_token", None)
+    number = tokenizer.token_to_id(unknown) if unknown else None
+    return 0 if number is None else ids.count(number)
+
+
+_DRAWN = np.random.Generator(np.random.Philox(20)).integers(0, 2**63, (2, HASHES), dtype=np.uint64)
+_FACTORS, _OFFSETS = _DRAWN[0] * np.uint64(2) + np.uint64(1), _DRAWN[1]

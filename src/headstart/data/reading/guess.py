@@ -1,0 +1,88 @@
+"""Which kind of data something is, where the user did not say: by the endings of files, else by what the values are."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+_PICTURES = "jpg jpeg jpe jfif png webp gif bmp tif tiff ppm pgm pbm pnm avif"
+_SOUNDS = "wav wave flac ogg oga opus mp3 aif aiff aifc au snd w64 caf"
+EXTENSIONS = {
+    "image": frozenset(f".{name}" for name in _PICTURES.split()),
+    "audio": frozenset(f".{name}" for name in _SOUNDS.split()),
+    "text": frozenset((".txt", ".md")),
+}
+INPUT_NAMES = {
+    "image": (
+        *("image", "path", "file", "file_name", "filepath", "image_path"),
+        *("filename", "file_path", "img", "img_path", "image_file", "picture", "photo", "images"),
+    ),
+    "audio": (
+        *("audio", "path", "file", "file_name", "filepath", "audio_path"),
+        *("filename", "file_path", "audio_file", "recording", "sound", "wav", "clip", "speech"),
+    ),
+    "text": (
+        *("text", "sentence", "review", "tweet", "comment", "content", "message", "utterance", "document"),
+        *("sentence1", "premise", "question1", "text1", "text_a", "question", "title", "headline", "body", "input"),
+    ),
+}
+# The second text of a pair, by the name of the first.
+PAIRED = {
+    "sentence1": "sentence2",
+    "premise": "hypothesis",
+    "question1": "question2",
+    "text1": "text2",
+    "text_a": "text_b",
+}
+LOOKED_AT = 50  # values
+
+
+def of_extension(name: str) -> str | None:
+    """The modality of a file by its ending, or None."""
+    extension = os.path.splitext(name)[1].lower()
+    return next((kind for kind, known in EXTENSIONS.items() if extension in known), None)
+
+
+def of_files(names: Iterable[str]) -> str | None:
+    """The modality that most files belong to, or None where no ending is known."""
+    counts = Counter(kind for name in names if (kind := of_extension(name)))
+    return counts.most_common(1)[0][0] if counts else None
+
+
+def of_values(values: Any) -> str:
+    """The modality of single values: arrays and pictures, samples with their rate, paths by their ending, or texts."""
+    if isinstance(values, np.ndarray) and values.dtype.kind not in "OUS":
+        return "image"
+    for value in itertools.islice(values, LOOKED_AT):
+        if isinstance(value, os.PathLike):
+            return of_extension(os.fspath(value)) or "image"
+        if isinstance(value, str) and value.strip():
+            return of_extension(value) or ("image" if os.path.isfile(value) else "text")
+        if isinstance(value, tuple) and len(value) == 2:
+            return "text" if isinstance(value[0], str) else "audio"
+        if isinstance(value, Mapping):
+            if "sampling_rate" in value:
+                return "audio"
+            return of_extension(str(value.get("path") or "")) or "image"
+        if value is not None and not (isinstance(value, float) and value != value):
+            return "image"
+    return "text"
+
+
+def of_columns(columns: Mapping[str, Sequence[Any]], named: str | None, familiar: Any) -> str:
+    """The modality of a table's input column: the one that is named, else the first with a familiar name and fitting
+    values, else the first column of strings."""
+    if named is not None:
+        return of_values(columns[named]) if named in columns else "text"
+    by_name = {familiar(name): name for name in reversed(list(columns))}
+    for kind, names in INPUT_NAMES.items():
+        for name in names:
+            if name in by_name and of_values(columns[by_name[name]]) == kind:
+                return kind
+    kinds = [of_values(values) for values in columns.values()]
+    return next((kind for kind in kinds if kind != "text"), "text")

@@ -1,0 +1,171 @@
+"""The one decoder of sounds: a file, bytes, samples or a dataset's dictionary to mono 16 bit, the same on every path.
+
+Shapes: T samples, A channels. The header is read before a sample is decoded, so that what lies about its length costs
+nothing; decoding stops at the seconds that are used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import soundfile
+import soxr
+
+from headstart.data.files import read_bytes
+from headstart.data.modalities.base import DecodeError, Facts
+
+# Raise the first number whenever the samples that come out of any file change: cached rows are then made anew.
+VERSION = f"1 soundfile {soundfile.__version__} libsndfile {soundfile.__libsndfile_version__} soxr {soxr.__version__}"
+FORMATS = ("WAV", "WAVEX", "RF64", "FLAC", "OGG", "MP3", "AIFF", "AU", "W64", "CAF")
+RATES = (1_000, 768_000)  # samples a second; outside of them a header lies
+MAX_CHANNELS = 64
+CLIPPED = 0.999  # of full scale
+SILENT = 1e-4  # of full scale (-80 dB): softer than the noise of any microphone
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SoundFacts(Facts):
+    """What was seen of one recording."""
+
+    rate: int  # as stored
+    channels: int
+    seconds: float  # as stored; what is used may be less
+    kept: float  # seconds that are used
+    peak: float  # of full scale
+    clipped: float  # share of the samples at full scale
+    silent: bool
+    cut: bool  # the file ends before its header says
+
+
+def decode(item: Any, rate: int, seconds: float) -> tuple[np.ndarray, SoundFacts]:
+    """Mono int16 (T,) at ``rate``, at most the first ``seconds``, and what was seen.
+
+    Takes a path, bytes, samples (T,) or (T, A) with their rate as a pair ``(samples, rate)``, or a dictionary with
+    ``array`` and ``sampling_rate``, or with ``bytes`` or ``path``, as `datasets` gives them.
+
+    Raises:
+        DecodeError: empty, not-sound, unknown-format, corrupt, no-samples, rate, channels, not-finite, or a code of
+            ``files.read_bytes``.
+    """
+    if isinstance(item, Mapping):
+        item = _of_mapping(item)
+    if isinstance(item, (str, os.PathLike, bytes)):
+        content = item if isinstance(item, bytes) else read_bytes(item)
+        samples, found, total, kind, cut = _read(content, seconds)
+        size, digest = len(content), hashlib.sha256(content).hexdigest()
+    else:
+        samples, found = _of_values(item)
+        total, kind, cut = len(samples), "array", False
+        size, digest = samples.nbytes, fingerprint(item)
+        samples = samples[: round(seconds * found)]
+    if not np.isfinite(samples).all():
+        raise DecodeError("not-finite", "holds samples that are no numbers")
+    mono = samples.mean(axis=1, dtype=np.float32)
+    peak = float(np.abs(samples).max())
+    facts = SoundFacts(
+        format=kind,
+        bytes=size,
+        sha256=digest,
+        rate=found,
+        channels=samples.shape[1],
+        seconds=total / found,
+        kept=len(samples) / found,
+        peak=peak,
+        clipped=float((np.abs(samples) >= CLIPPED).mean()),
+        silent=peak < SILENT,
+        cut=cut,
+    )
+    if found != rate:
+        mono = soxr.resample(mono, found, rate)
+        if not len(mono):
+            raise DecodeError("no-samples", "is shorter than one sample")
+    return (mono * 32767).round().clip(-32767, 32767).astype(np.int16), facts
+
+
+def fingerprint(item: Any) -> str:
+    """SHA-256 of the file's bytes, or of rate, shape, type and samples."""
+    if isinstance(item, Mapping):
+        item = _of_mapping(item)
+    if isinstance(item, (str, os.PathLike)):
+        return hashlib.sha256(read_bytes(item)).hexdigest()
+    if isinstance(item, bytes):
+        return hashlib.sha256(item).hexdigest()
+    samples, rate = _of_values(item)
+    told = f"{rate} {samples.shape} {samples.dtype}".encode()
+    return hashlib.sha256(told + np.ascontiguousarray(samples).tobytes()).hexdigest()
+
+
+def _read(content: bytes, seconds: float) -> tuple[np.ndarray, int, int, str, bool]:
+    """Samples float32 (T, A), the rate, the stored length, the format, and whether the file ends too early."""
+    try:
+        with soundfile.SoundFile(io.BytesIO(content)) as file:
+            if file.format not in FORMATS:
+                raise DecodeError("unknown-format", f"is {file.format}, which is not read")
+            _demand(file.samplerate, file.channels)
+            wanted = min(file.frames, round(seconds * file.samplerate))
+            # What the header promises is never allocated: a frame takes a hundredth of a byte at least.
+            possible = min(wanted, 800 * len(content) + 4096)
+            samples = file.read(possible, dtype="float32", always_2d=True)
+            rate, frames, kind = file.samplerate, file.frames, file.format
+    except soundfile.LibsndfileError as error:
+        raise DecodeError(*_reason(content, str(error))) from error
+    if not len(samples):
+        raise DecodeError("no-samples", "holds no samples")
+    return samples, rate, frames, kind, len(samples) < wanted
+
+
+def _demand(rate: int, channels: int) -> None:
+    if not RATES[0] <= rate <= RATES[1]:
+        raise DecodeError("rate", f"claims {rate:,} samples a second")
+    if not 1 <= channels <= MAX_CHANNELS:
+        raise DecodeError("channels", f"claims {channels:,} channels")
+
+
+_STARTS = (b"ID3", b"RIFF", b"fLaC", b"OggS", b"FORM")  # of files that are sounds, or were meant to be
+
+
+def _reason(content: bytes, told: str) -> tuple[str, str]:
+    """Code and sentence for what libsndfile does not open."""
+    if content[4:8] == b"ftyp":
+        return "unknown-format", "is M4A or MP4, which is not read; convert it to WAV or FLAC"
+    if content[:4] == b"\x1aE\xdf\xa3":
+        return "unknown-format", "is WebM or Matroska, which is not read; convert it to WAV or FLAC"
+    if content.startswith(_STARTS):
+        return "corrupt", f"is damaged ({told.rstrip('.')})"
+    return "not-sound", "is no sound file"
+
+
+def _of_mapping(item: Mapping[str, Any]) -> Any:
+    """What a dataset's dictionary holds: samples with their rate, bytes, or a path."""
+    if item.get("array") is not None:
+        return item["array"], item.get("sampling_rate")
+    found = item.get("bytes") or item.get("path")
+    if found is None:
+        raise DecodeError("not-sound", "is a dictionary without array, bytes or path")
+    return found
+
+
+def _of_values(item: Any) -> tuple[np.ndarray, int]:
+    """Samples float32 (T, A) within -1..1, and their rate."""
+    if not isinstance(item, tuple) or len(item) != 2:
+        raise DecodeError("not-sound", f"is a {type(item).__name__}; samples need their rate: (samples, rate)")
+    values, rate = item
+    if not isinstance(rate, (int, np.integer)):
+        raise DecodeError("rate", f"has the rate {rate!r}")
+    values = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
+    if values.ndim not in (1, 2) or values.dtype.kind not in "iuf" or not values.size:
+        raise DecodeError("no-samples" if not values.size else "not-sound", f"has the shape {values.shape}")
+    if values.ndim == 2 and values.shape[0] < values.shape[1] and values.shape[0] <= MAX_CHANNELS:
+        values = values.T  # (A, T), as torchaudio gives it
+    _demand(int(rate), 1 if values.ndim == 1 else values.shape[1])
+    if values.dtype.kind in "iu":
+        middle = 2 ** (8 * values.dtype.itemsize - 1)
+        values = (values.astype(np.float64) - (middle if values.dtype.kind == "u" else 0)) / middle
+    plain = values.astype(np.float32).reshape(len(values), -1)
+    return plain, int(rate)
