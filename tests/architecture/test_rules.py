@@ -58,6 +58,8 @@ def banned(tree: ast.AST) -> list[str]:
         given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
         if name in ("eval", "exec", "compile", "__import__", "os.system", "os.popen", "yaml.load", "yaml.unsafe_load"):
             found.append(f"{name} in line {node.lineno}")
+        elif name.rpartition(".")[2] in ("extract", "extractall", "unpack_archive"):
+            found.append(f"{name} in line {node.lineno}: members may lead out of the folder, and have no size")
         elif name == "torch.load" and given.get("weights_only") != "True":
             found.append(f"torch.load without weights_only=True in line {node.lineno}")
         if given.get("trust_remote_code", "False") != "False":
@@ -91,6 +93,11 @@ def test_nothing_runs_what_a_file_says(file: Path) -> None:
         "AutoModel.from_pretrained(name, trust_remote_code=flag)",
         "np.load(path, allow_pickle=True)",
         "subprocess.run(text, shell=True)",
+        "zipfile.ZipFile(path).extractall(folder)",
+        "tarfile.open(path).extractall(folder, filter='data')",
+        "archive.extract(member)",
+        "shutil.unpack_archive(path, folder)",
+        "unpack_archive(path)",
     ],
 )
 def test_a_banned_call_would_be_noticed(code: str) -> None:

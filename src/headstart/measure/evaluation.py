@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import html
 import json
-import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
 
 import numpy as np
 
-from headstart.core import manifest
+from headstart.core import arrays, manifest
 from headstart.core.errors import ArtefactError, HeadstartError, Problem
 from headstart.measure import calibration, metrics
 from headstart.measure.intervals import Difference, Measured, wilson
@@ -27,8 +25,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT = 1
-# What numpy and zipfile raise on damaged files; RuntimeError where a flipped bit says that a member is encrypted.
-UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, BadZipFile, zlib.error, HeadstartError)
 
 
 @dataclass(frozen=True)
@@ -223,11 +219,11 @@ class Evaluation:
         """Write an .npz file (numpy's own format, no pickle), atomically."""
         text = json.dumps({"format": FORMAT, "split": self.split, "classes": self.classes})
         about = text.encode("ascii")
-        arrays: dict[str, Any] = {"rows": self.rows, "logits": self.logits, "labels": self.labels}
+        answers = {"rows": self.rows, "logits": self.logits, "labels": self.labels}
 
         def write(temporary: Path) -> None:
             with open(temporary, "wb") as file:
-                np.savez(file, about=np.frombuffer(about, dtype=np.uint8), **arrays)
+                np.savez(file, about=np.frombuffer(about, dtype=np.uint8), **answers)
 
         manifest.write_atomically(Path(path), write)
 
@@ -239,18 +235,15 @@ class Evaluation:
             ArtefactError: the file is missing, damaged, of another format, or rows are missing, doubled or foreign.
         """
         try:
-            with (
-                open(path, "rb") as file,
-                np.load(file, allow_pickle=False) as stored,
-            ):  # numpy leaves damaged files open
-                about = json.loads(stored["about"].tobytes().decode())
-                if about["format"] != FORMAT:
-                    raise ArtefactError(f"predictions have the unknown format {about['format']}", where=str(path))
-                arrays = (stored["rows"], stored["logits"], stored["labels"])
-            found = cls(about["split"], *arrays, tuple(about["classes"]))
+            stored = arrays.read(path)
+            about = json.loads(stored["about"].tobytes().decode())
+            if about["format"] != FORMAT:
+                raise ArtefactError(f"predictions have the unknown format {about['format']}", where=str(path))
+            answers = (stored["rows"], stored["logits"], stored["labels"])
+            found = cls(about["split"], *answers, tuple(about["classes"]))
         except ArtefactError:
             raise
-        except UNREADABLE as error:
+        except (HeadstartError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise ArtefactError(f"predictions cannot be read: {error}", where=str(path)) from error
         if expected is not None and not np.array_equal(np.sort(found.rows), np.sort(np.asarray(expected))):
             raise ArtefactError("predictions do not hold exactly the rows of the split", where=str(path))
