@@ -108,7 +108,7 @@ def test_pictures_with_the_statistics_of_the_pretraining_data_are_near() -> None
     net.train()
     with torch.no_grad():
         for _ in range(60):
-            net.module(net.normalise(torch.from_numpy(noise(16, seed=1)).permute(0, 3, 1, 2)))
+            net.module(net.intake.normalise(torch.from_numpy(noise(16, seed=1)).permute(0, 3, 1, 2)))
     net.module[2].eval()
     found = similarity.measure(net, examples)
     assert found.level == "near"

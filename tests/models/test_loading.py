@@ -155,8 +155,8 @@ def test_torchvision_preprocessing_is_the_weights_own() -> None:
     inputs = torch.randint(0, 256, (2, 3, 232, 232), dtype=torch.uint8)
     wanted = preset(inputs)
     cut = inputs[:, :, 4:228, 4:228]
-    assert torch.allclose(backbone.normalise(cut), wanted, atol=1e-6)
-    assert backbone.normalise(wanted) is wanted
+    assert torch.allclose(backbone.intake.normalise(cut), wanted, atol=1e-6)
+    assert backbone.intake.normalise(wanted) is wanted
 
 
 def test_timm_preprocessing_is_the_weights_own() -> None:

@@ -16,7 +16,7 @@ def test_rows_with_any_number_of_bands_are_shown(fit, pictures, channels):
 
 
 def test_a_row_that_cannot_be_shown_is_left_out(fit, pictures, monkeypatch):
-    def fails(_item, _size):
+    def fails(_item):
         raise OSError("the file is gone")
 
     monkeypatch.setattr(image, "preview", fails)

@@ -16,7 +16,7 @@ from headstart.core.events import Event, Progress
 from headstart.engine import memory
 from headstart.engine.cache import FrontierCache, Tree, chunks
 from headstart.engine.runtime import Runtime
-from headstart.engine.streams import Examples, as_images
+from headstart.engine.streams import Examples, on_device
 from headstart.measure.evaluation import Evaluation
 from headstart.models.model import Model
 from headstart.stages.learner import POOLED, logits_from
@@ -44,7 +44,7 @@ def fill(
         done = 0
         for batch in examples.batches(order, batch_size=size, augment=augment, key=key):
             with torch.no_grad(), runtime.autocast():
-                value = compute(as_images(batch.inputs, runtime.device))
+                value = compute(on_device(batch.inputs, runtime.device))
             cache.put(view, batch.rows, value)
             done += len(batch.rows)
             emit(Progress(task, done, len(order), "rows", examples.split))
@@ -97,4 +97,4 @@ def _inputs(
             yield cache.take(0, rows, runtime.device), rows
         return
     for batch in examples.batches(order, batch_size=batch_size):
-        yield as_images(batch.inputs, runtime.device), batch.rows
+        yield on_device(batch.inputs, runtime.device), batch.rows

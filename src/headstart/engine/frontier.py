@@ -107,7 +107,7 @@ class Frontiers:
         if precision not in self._fast:
             few = np.linspace(0, len(examples) - 1, min(SAMPLE, len(examples))).astype(np.int64)
             batch = next(iter(examples.batches(few, batch_size=SAMPLE)))
-            sample = streams.as_images(batch.inputs, self.runtime.device)
+            sample = streams.on_device(batch.inputs, self.runtime.device)
             dtype = torch.bfloat16 if precision == "bf16" else torch.float32
             self._fast[precision], how = inference.optimised(self.model.backbone, sample, dtype=dtype)
             self.emit(Decision("feature pass", str(how.dtype).removeprefix("torch."), how.reason))
@@ -160,7 +160,7 @@ class Frontiers:
         blank = np.zeros((1, *examples.spec.input_shape), np.uint8)
         self.model.eval()
         with self.runtime.autocast():
-            value = resume.record(self.model.backbone, frontier, streams.as_images(blank, self.runtime.device))
+            value = resume.record(self.model.backbone, frontier, streams.on_device(blank, self.runtime.device))
         return cache.tree_bytes(value, 1)
 
     def _key(self, examples: Examples, augment: Any, view: int) -> str:

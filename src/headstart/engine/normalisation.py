@@ -20,7 +20,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from headstart.engine.streams import Examples, as_images
+from headstart.engine.streams import Examples, on_device
 from headstart.measure.intervals import Difference, paired_losses
 from headstart.models import inference
 from headstart.models.backbone import Backbone
@@ -86,7 +86,7 @@ def check(backbone: Backbone, examples: Examples) -> Mismatch | None:
         return None
     device = next(backbone.parameters()).device
     parts = list(examples.batches(rows, batch_size=BATCH))
-    pictures = torch.cat([as_images(part.inputs, device) for part in parts])
+    pictures = torch.cat([on_device(part.inputs, device) for part in parts])
     fast, _ = inference.optimised(backbone, pictures[:2])
     with torch.no_grad():
         return compare(fast.features, pictures, examples.rows.labels[rows], candidates(*_declared(backbone)))
@@ -139,7 +139,7 @@ def sample(labels: np.ndarray) -> np.ndarray:
 
 
 def _declared(backbone: Backbone) -> tuple[list[float], list[float]]:
-    return backbone.mean.flatten().tolist(), backbone.std.flatten().tolist()
+    return backbone.intake.mean.flatten().tolist(), backbone.intake.std.flatten().tolist()
 
 
 def _extract(features: Features, normalisation: Normalisation, pictures: torch.Tensor) -> torch.Tensor:

@@ -29,7 +29,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from headstart.engine.streams import Examples, as_images
+from headstart.engine.streams import Examples, on_device
 from headstart.models import resume
 from headstart.models.backbone import Backbone
 
@@ -66,7 +66,7 @@ def measure(backbone: Backbone, examples: Examples, *, rows: int = ROWS, seed: i
         return Similarity(None, "unknown", f"{count} pictures are too few to say")
     order = np.sort(np.random.default_rng(seed).permutation(len(examples))[:count])
     device = next(backbone.parameters()).device
-    pictures = [as_images(batch.inputs, device) for batch in examples.batches(order, batch_size=BATCH)]
+    pictures = [on_device(batch.inputs, device) for batch in examples.batches(order, batch_size=BATCH)]
     with resume.evaluating(backbone), torch.no_grad():
         scores: dict[str, float] = {}
         facts: dict[str, Any] = {"rows": count}

@@ -145,7 +145,7 @@ class LiveStream:
         device = self.runtime.device
         for batch, total in zip(loader, self.order.sizes[start:], strict=True):
             targets = torch.as_tensor(batch.labels, device=device)
-            yield Update(batch.rows, as_images(batch.inputs, device), targets, 0, total)
+            yield Update(batch.rows, on_device(batch.inputs, device), targets, 0, total)
 
 
 class CachedStream:
@@ -182,6 +182,7 @@ def why_fresh(stage: Training) -> str:
     return ""
 
 
-def as_images(pictures: np.ndarray, device: torch.device) -> torch.Tensor:
-    """uint8 pictures (B, C, H, W) on the device, channels last."""
-    return torch.from_numpy(pictures).to(device).contiguous(memory_format=torch.channels_last)
+def on_device(inputs: np.ndarray, device: torch.device) -> torch.Tensor:
+    """A batch of the loader on the device; pictures (B, C, H, W) channels last."""
+    given = torch.from_numpy(inputs).to(device)
+    return given.contiguous(memory_format=torch.channels_last) if given.dim() == 4 else given

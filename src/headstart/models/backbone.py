@@ -1,10 +1,11 @@
 """A backbone: any network that turns a batch of inputs into features, with its blocks in depth order.
 
-Shapes: B rows, C channels, H height, W width, D features, S classes of the source task.
+Shapes: B rows, D features, S classes of the source task; inputs (B, …) are what the modality's ``collate`` makes.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from headstart.core import registry
 from headstart.core.errors import BackboneError
 from headstart.models import blocks as chains
 from headstart.models import identity, resume
+
+INTAKES = "headstart.models.intakes"
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,8 @@ class Backbone(nn.Module):
     """A network without its classifier; ``forward`` is ``features``.
 
     Args:
-        module: maps a float batch (B, C, H, W) to features, or to an output that holds them (see ``pooled``).
-        spec: the inputs it expects (an ``ImageSpec`` for pictures).
+        module: maps what its intake makes of a batch to features, or to an output that holds them.
+        spec: the inputs it expects (an ``ImageSpec``, ``TextSpec`` or ``AudioSpec``).
         origin: where it comes from.
         architecture: JSON values from which ``backbones/<library>.rebuild`` makes the same module, untrained.
         source_head: the classifier that was taken off, where its weights are known and it was linear.
@@ -70,6 +74,7 @@ class Backbone(nn.Module):
         call: keywords for every call of ``module``.
         classifier: name inside ``module`` where the classifier was ("" where it is not native): a linear head can be
             saved under that name, so that the library itself opens the file.
+        intake: how the module is given its inputs and its output pooled; the modality's own where None.
     """
 
     def __init__(
@@ -84,9 +89,11 @@ class Backbone(nn.Module):
         feature_dim: int | None = None,
         call: Mapping[str, Any] | None = None,
         classifier: str = "",
+        intake: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.module = module
+        self.intake: Any = registry.find(INTAKES, spec.modality).Intake(spec) if intake is None else intake
         self.spec = spec
         self.origin = origin
         self.architecture = dict(architecture)
@@ -97,41 +104,50 @@ class Backbone(nn.Module):
         self.verification: Verification | None = None
         self.trailing: frozenset[str] | None = None  # parameters that verify found to work after the last block only
         self.stand_in: Tensor | None = None  # what features() reads instead of its argument while resumed
+        self.stand_in_lengths: Tensor | None = None  # of the rows that are resumed, where they differ
         self.stand_in_rows: int | None = 1  # rows of a stand-in; None: as many as the record has
+        self.uniform = False  # every block answers alike, so that a record can stand for those below it too
         self.blanks: dict[Any, Any] = {}
         self.compute = torch.float32  # type and layout of a copy that ``inference.optimised`` made
         self.channels_last = False
-        shape = (1, -1, 1, 1)
-        self.mean: Tensor
-        self.std: Tensor
-        self.register_buffer("mean", torch.tensor(spec.mean, dtype=torch.float32).view(shape), persistent=False)
-        self.register_buffer("std", torch.tensor(spec.std, dtype=torch.float32).view(shape), persistent=False)
         self.feature_dim = feature_dim or self._measure_features()
 
     def block(self, index: int) -> nn.Module:
         return self.module.get_submodule(self.blocks[index])
 
-    def normalise(self, inputs: Tensor) -> Tensor:
-        """uint8 (B, C, H, W) to float with the backbone's mean and std; floats are taken as normalised already."""
-        if inputs.is_floating_point():
-            return inputs
-        return (inputs.float() / 255 - self.mean) / self.std
+    @property
+    def modality(self) -> str:
+        return str(self.spec.modality)
+
+    @property
+    def device(self) -> torch.device:
+        return next(itertools.chain(self.parameters(), self.buffers())).device
 
     def features(self, inputs: Tensor) -> Tensor:
         """Features (B, D): what the original classifier saw, pooled."""
-        if self.stand_in is not None:
-            inputs = self.stand_in
-        inputs = self.normalise(inputs)
-        if self.channels_last or self.compute != torch.float32:
-            layout = torch.channels_last if self.channels_last else torch.preserve_format
-            return pooled(self.module(inputs.to(self.compute, memory_format=layout), **self.call)).float()
-        return pooled(self.module(inputs, **self.call))
+        return self.intake(
+            self.module,
+            inputs if self.stand_in is None else self.stand_in,
+            self.call,
+            lengths=self.stand_in_lengths,
+            dtype=self.compute,
+            channels_last=self.channels_last,
+        )
+
+    def refit(self, spec: Any) -> None:
+        """Take another spec of the same modality, such as one with windows for the user's recordings."""
+        options = {
+            name: getattr(self.intake, name) for name in ("pooling", "types", "masked") if hasattr(self.intake, name)
+        }
+        self.spec = spec
+        self.intake = registry.find(INTAKES, spec.modality).Intake(spec, **options).to(self.device)
+        self.blanks.clear()
 
     def forward(self, inputs: Tensor) -> Tensor:
         return self.features(inputs)
 
     def hidden(self, inputs: Tensor) -> Tensor:
-        """Output of the last block, before pooling: (B, C, H, W) of a convolutional net, (B, T, D) of a transformer."""
+        """Output of the last block, before pooling: (B, D, H, W) of a convolutional net, (B, T, D) of a transformer."""
         kept: list[Any] = []
         handle = self.block(len(self.blocks) - 1).register_forward_hook(lambda _m, _a, output: kept.append(output))
         try:
@@ -189,15 +205,17 @@ class Backbone(nn.Module):
         return self.verification
 
     def _take(self, chain: tuple[str, ...]) -> None:
-        self.blocks, self.trailing, self.stand_in_rows = chain, None, 1
+        self.blocks, self.trailing, self.stand_in_rows, self.uniform = chain, None, 1, False
         self.blanks.clear()
 
     def _refuted(self, chain: tuple[str, ...], inputs: Tensor) -> str:
         """Why ``chain`` is not a chain of blocks on ``inputs``, or nothing; leaves the backbone set up for it."""
         with resume.evaluating(self):
-            for rows in (1, None):
+            for rows, uniform in (None, True), (1, False), (None, False):
+                if uniform and not self.intake.ragged:
+                    continue
                 self._take(chain)
-                self.stand_in_rows = rows
+                self.stand_in_rows, self.uniform = rows, uniform
                 try:
                     reason = resume.refuted(self, inputs)
                 except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, AssertionError) as error:
@@ -208,27 +226,9 @@ class Backbone(nn.Module):
             return reason
 
     def _measure_features(self) -> int:
-        blank = torch.zeros(1, *self.spec.input_shape)
+        blank = torch.from_numpy(self.spec.blank(1))
         with resume.evaluating(self), torch.no_grad():
             return self.features(blank).shape[1]
-
-
-def pooled(output: Any) -> Tensor:
-    """Features (B, D) of whatever a network returns.
-
-    Named outputs: ``logits`` (the classifier was taken off, so they are what it saw), ``pooler_output``, else the
-    first value. Maps (B, D, H, W) are averaged over places, sequences (B, T, D) over tokens.
-    """
-    for name in ("logits", "pooler_output"):
-        value = getattr(output, name, None)
-        if isinstance(value, Tensor):
-            output = value
-            break
-    if not isinstance(output, Tensor):
-        output = tree_leaves(output)[0]
-    if output.dim() == 4:
-        return output.mean(dim=(2, 3))
-    return output.mean(dim=1) if output.dim() == 3 else output
 
 
 def load(

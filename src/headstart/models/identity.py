@@ -2,7 +2,7 @@
 
 Equal weights alone tell too little: the same layers may be called in another order, or pooled in another way.
 
-Shapes: B rows, C channels, H height, W width, D features.
+Shapes: D features.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from headstart.models import resume
 
 if TYPE_CHECKING:
-    from headstart.data.modalities.image import ImageSpec
     from headstart.models.backbone import Backbone
 
 
@@ -31,14 +30,7 @@ def digest(named: Iterable[tuple[str, Tensor]]) -> str:
     return found.hexdigest()
 
 
-def noise(spec: ImageSpec, rows: int = 2) -> Tensor:
-    """The same soft random pictures each time, uint8 (B, C, H, W)."""
-    generator = torch.Generator().manual_seed(0)
-    coarse = torch.rand(rows, spec.channels, 8, 8, generator=generator)
-    return (nn.functional.interpolate(coarse, size=tuple(spec.size), mode="nearest") * 255).to(torch.uint8)
-
-
 def answers(backbone: Backbone) -> Tensor:
     """Features (2, D) of the noise, float32 on the CPU; computed where the backbone is."""
     with resume.evaluating(backbone), torch.no_grad():
-        return backbone.features(noise(backbone.spec).to(backbone.mean.device)).float().cpu()
+        return backbone.features(torch.from_numpy(backbone.spec.noise(2)).to(backbone.device)).float().cpu()

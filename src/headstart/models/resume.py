@@ -5,7 +5,8 @@ stand-in input, so that only what comes after block ``k-1`` is computed. Three t
 (an in-place ReLU edits the record), stand-ins are real memory (never ``expand``), and the record is cloned again when
 it is handed out.
 
-Shapes: B rows, D features; a record is whatever block ``k-1`` returns (a tensor, or a tuple or dict of tensors).
+Shapes: B rows, D features; a record is whatever block ``k-1`` returns (a tensor, or a tuple or dict of tensors), and
+where rows differ in length a dict of that ``value`` and the ``lengths``.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ def record(backbone: Backbone, k: int, inputs: Tensor) -> Any:
     kept: list[Any] = []
 
     def keep(_module: nn.Module, _args: Any, output: Any) -> None:
-        kept.append(tree_map(_clone, output))
+        value = tree_map(_clone, output)
+        kept.append({"lengths": backbone.intake.lengths(inputs), "value": value} if backbone.intake.ragged else value)
         raise _Reached
 
     handle = backbone.block(k - 1).register_forward_hook(keep)
@@ -57,17 +59,19 @@ def resumed(backbone: Backbone, k: int, value: Any) -> Iterator[None]:
     Hooks of the replaced blocks still run, their attributes stay readable, and their parameters get no gradient.
     """
     _check(backbone, k)
-    rows = tree_leaves(value)[0].shape[0] if backbone.stand_in_rows is None else backbone.stand_in_rows
-    blanks = _blanks(backbone, rows, tree_leaves(value)[0])
+    lengths = None
+    if backbone.intake.ragged:
+        lengths, value = value["lengths"], value["value"]
+    blanks = _stand_ins(backbone, tree_leaves(value)[0], value, lengths)
     replaced = [backbone.block(i) for i in range(k)]
     try:
         for i, block in enumerate(replaced):
             answer = _Answer(value, copy=True) if i == k - 1 else _Answer(blanks.outputs[i], copy=False)
             block.forward = answer  # type: ignore[assignment]
-        backbone.stand_in = blanks.inputs
+        backbone.stand_in, backbone.stand_in_lengths = blanks.inputs, lengths
         yield
     finally:
-        backbone.stand_in = None
+        backbone.stand_in = backbone.stand_in_lengths = None
         for block in replaced:
             block.__dict__.pop("forward", None)
 
@@ -98,12 +102,21 @@ class _Blanks:
         self.inputs, self.outputs = inputs, outputs
 
 
-def _blanks(backbone: Backbone, rows: int, like: Tensor) -> _Blanks:
-    """Blanks of ``rows`` rows on the device of ``like``, computed by one forward and kept on the backbone."""
-    key = (rows, like.device, tuple(backbone.spec.input_shape), backbone.blocks)
+def _stand_ins(backbone: Backbone, like: Tensor, value: Any, lengths: Tensor | None) -> _Blanks:
+    """What goes in, and what the blocks below the record answer."""
+    if backbone.uniform and lengths is not None:  # then nothing needs to be computed first
+        return _Blanks(backbone.intake.stand_in(lengths), [value] * len(backbone.blocks))
+    rows = like.shape[0] if backbone.stand_in_rows is None else backbone.stand_in_rows
+    if lengths is not None and backbone.stand_in_rows is None:
+        return _blanks(backbone, backbone.intake.stand_in(lengths))
+    return _blanks(backbone, torch.from_numpy(backbone.spec.blank(rows)).to(like.device))
+
+
+def _blanks(backbone: Backbone, inputs: Tensor) -> _Blanks:
+    """What every block answers to blank ``inputs``, computed by one forward and kept on the backbone."""
+    key = (tuple(inputs.shape), inputs.device, backbone.blocks)
     if key in backbone.blanks:
         return backbone.blanks[key]
-    dtype = next((p.dtype for p in backbone.module.parameters()), torch.float32)
     outputs: list[Any] = [None] * len(backbone.blocks)
 
     def keep(i: int) -> Any:
@@ -113,7 +126,6 @@ def _blanks(backbone: Backbone, rows: int, like: Tensor) -> _Blanks:
     try:
         # Batch statistics must not see a blank row, and blanks made while measuring must still serve training.
         with evaluating(backbone), torch.inference_mode(False), torch.no_grad():
-            inputs = torch.zeros(rows, *backbone.spec.input_shape, device=like.device, dtype=dtype)
             backbone.features(inputs)
     finally:
         for handle in handles:

@@ -26,11 +26,10 @@ import torch
 from torch import Tensor, nn
 
 import headstart
-from headstart.core import arrays, manifest
+from headstart.core import arrays, manifest, registry
 from headstart.core.errors import ArtefactError, HeadstartError, TrainingError
 from headstart.core.storage import placed
-from headstart.data.modalities.image import ImageSpec
-from headstart.models import heads, identity, resume, weights
+from headstart.models import heads, resume, weights
 from headstart.models.backbone import Backbone, Origin
 from headstart.models.card import card
 from headstart.models.model import Model
@@ -55,9 +54,10 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
 }
 ARCHITECTURE_FIELDS = {  # of all libraries
     *("library", "name", "channels", "image_size"),
-    *("model_args", "num_classes", "transform_input", "config"),
+    *("model_args", "num_classes", "transform_input", "config", "pooling"),
 }
 HEAD_FIELDS = {"kind", "feature_dim", "num_classes", "hidden", "dropout"}
+MODALITIES = "headstart.data.modalities"
 LIBRARIES = ("torchvision", "timm", "transformers", "builtin", "own")
 GOLDEN_BYTES = 2**28  # to which golden.npz may unpack: four pictures of 4,096 pixels a side fit
 GOLDEN_TOLERANCE = 1e-3  # of the largest logit: other machines round differently
@@ -193,8 +193,9 @@ def _write(model: Model, draft: Path, examples: Tensor | None, notes: str) -> No
     weights.write(draft / "model.safetensors", state(model), metadata={"format": "pt"})
     manifest.write_json(draft / "headstart.json", _facts(model, native))
     manifest.write_json(draft / "labels.json", {"classes": list(model.classes)})
-    manifest.write_json(draft / "preprocess.json", {"modality": "image", "spec": model.backbone.spec.to_json()})
-    inputs = identity.noise(model.backbone.spec) if examples is None else examples.cpu()
+    seen = {"modality": model.backbone.modality, "spec": model.backbone.spec.to_json()}
+    manifest.write_json(draft / "preprocess.json", seen)
+    inputs = torch.from_numpy(model.backbone.spec.noise(2)) if examples is None else examples.cpu()
     logits = _reference(model, inputs)
     with placed(draft / "golden.npz"):
         np.savez_compressed(draft / "golden.npz", inputs=inputs.numpy(), logits=logits.numpy())
@@ -241,15 +242,17 @@ def _swap(draft: Path, folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _spec(stored: Any, folder: Path) -> ImageSpec:
+def _spec(stored: Any, folder: Path) -> Any:
     try:
-        return ImageSpec.from_json(stored["spec"])
+        if stored["modality"] not in registry.names(MODALITIES):
+            raise ValueError(f"unknown modality {stored['modality']!r}")
+        return registry.find(MODALITIES, stored["modality"]).Spec.from_json(stored["spec"])
     except (TypeError, KeyError, ValueError, AttributeError, HeadstartError) as error:
         place = str(folder / "preprocess.json")
         raise ArtefactError(f"not a preprocessing description ({error})", where=place) from error
 
 
-def _rebuild(facts: dict[str, Any], spec: ImageSpec, allow_module: bool | nn.Module, folder: Path) -> Backbone:
+def _rebuild(facts: dict[str, Any], spec: Any, allow_module: bool | nn.Module, folder: Path) -> Backbone:
     architecture = facts["architecture"]
     library = importlib.import_module(f"headstart.models.backbones.{architecture['library']}")
     consent = (allow_module,) if architecture["library"] == "own" else ()

@@ -275,9 +275,9 @@ def describe(run: Run, experiment: Experiment, decoded: Decoded) -> None:
 
 def few(decoded: Decoded, runtime: Runtime, count: int) -> Any:
     """A batch of the first training pictures, repeated where there are fewer."""
-    from headstart.engine.streams import as_images
+    from headstart.engine.streams import on_device
 
     train = decoded.examples("train")
     order = np.arange(count) % len(train)
     batch = next(iter(train.batches(order, batch_size=count)))
-    return as_images(batch.inputs, runtime.device)
+    return on_device(batch.inputs, runtime.device)

@@ -182,7 +182,7 @@ class Classifier:
         from headstart.data.loaders import batches
         from headstart.data.store import Store
         from headstart.engine import memory
-        from headstart.engine.streams import as_images
+        from headstart.engine.streams import on_device
 
         spec = self.model.backbone.spec
         device = next(self.model.parameters()).device
@@ -198,7 +198,7 @@ class Classifier:
             def attempt(size: int, store: Store = store, part: Rows = part, usable: np.ndarray = usable) -> list[Any]:
                 with torch.inference_mode():
                     parts = batches(store, part.labels, spec, batch_size=size, order=usable)
-                    return [compute(as_images(batch.inputs, device)).float().cpu().numpy() for batch in parts]
+                    return [compute(on_device(batch.inputs, device)).float().cpu().numpy() for batch in parts]
 
             outputs, size = memory.halving(attempt, size, on_halved=lambda n: say(memory.told(n)), where="predict")
             values = np.concatenate(outputs) if outputs else np.zeros((0, len(self.classes)), np.float32)

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from headstart.data.modalities.base import Facts
 from headstart.data.splits import Rows
 from headstart.data.store import Store
 
@@ -40,8 +39,8 @@ class View:
     rows: Rows
     store: Store
 
-    def seen(self) -> Iterable[tuple[int, Facts]]:
-        """(row, facts) of every row that could be decoded."""
+    def seen(self) -> Iterable[tuple[int, Any]]:
+        """(row, facts) of every row that could be decoded; the facts are those of the modality."""
         return ((row, facts) for row, facts in enumerate(self.store.facts) if facts is not None)
 
     def finding(self, kind: str, severity: Severity, rows: Sequence[int], message: str, remedy: str = "") -> Finding:

@@ -10,7 +10,7 @@ import io
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -43,6 +43,7 @@ class AudioSpec:
     wav2vec2 was trained), "fbank" (AST's log-mel frames), "whisper" (its log-mel frames).
     """
 
+    modality: ClassVar[str] = "audio"
     rate: int = 16_000
     seconds: float | None = None
     form: str = "waveform"

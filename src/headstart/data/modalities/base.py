@@ -54,7 +54,7 @@ class Modality(Protocol):
     DTYPE: str  # of a canvas
     RANK: int  # its axes, at most 3
     SKETCH: tuple[int, ...]  # shape of a sketch, uint8
-    Facts: type[Facts]
+    # Facts: a subclass of Facts, above
     Spec: type  # what a backbone wants to be given; to_json, from_json, blank(rows)
 
     def decode(self, item: Any, spec: Any) -> Any: ...

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
@@ -33,6 +33,7 @@ SKETCH = (32, 32)  # a grey miniature
 class ImageSpec:
     """What a backbone wants to see."""
 
+    modality: ClassVar[str] = "image"
     size: tuple[int, int] = (224, 224)  # (height, width)
     resize: int = 256  # shorter side before the crop ("pad": the longer side)
     crop: str = "center"  # or "squash" (shape not kept) or "pad" (nothing is cut off)
@@ -59,6 +60,12 @@ class ImageSpec:
     def blank(self, rows: int) -> np.ndarray:
         """Black pictures, uint8 (rows, C, H, W)."""
         return np.zeros((rows, *self.input_shape), np.uint8)
+
+    def noise(self, rows: int) -> np.ndarray:
+        """The same soft random pictures each time, uint8 (rows, C, H, W)."""
+        coarse = np.random.Generator(np.random.Philox(0)).integers(0, 256, (rows, self.channels, 8, 8), dtype=np.uint8)
+        down, across = (np.arange(side) * 8 // side for side in self.size)
+        return np.ascontiguousarray(coarse[:, :, down][:, :, :, across])
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers, strings and lists."""

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -61,6 +61,7 @@ class TextSpec:
     tokens lose their end. ``mask`` is the id that hides a token in augmentation, where the tokenizer has one.
     """
 
+    modality: ClassVar[str] = "text"
     tokenizer: str
     max_length: int = 256
     mask: int | None = None
@@ -163,7 +164,7 @@ def decode_with_facts(item: Any, spec: TextSpec) -> tuple[np.ndarray, Facts]:
     """The tokens, and what was seen."""
     texts, kind, content = read(item)
     tokenizer = reader(spec.tokenizer, spec.max_length)
-    found = tokenizer.encode(*texts)
+    found = tokenizer.encode(texts[0], texts[1] if len(texts) > 1 else None)
     cut = sum(len(part.ids) - sum(part.special_tokens_mask) for part in found.overflowing)
     value = np.array([found.ids, found.type_ids], dtype=np.int32)
     whole = " ".join(texts)
@@ -238,7 +239,7 @@ def augment(
         return np.asarray(policy(canvas.copy(), rng), dtype=np.int32)
     if policy is None or not policy.is_random or spec.mask is None:
         return canvas
-    hidden = rng.random(canvas.shape[1]) < policy.mask
+    hidden = np.asarray(rng.random(canvas.shape[1]) < policy.mask)
     hidden[[0, -1]] = False
     changed = canvas.copy()
     changed[0, hidden] = spec.mask

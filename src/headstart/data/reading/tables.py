@@ -14,12 +14,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from headstart.core.errors import DataError, MissingExtra, Problem
+from headstart.core.errors import DataError, Problem
+from headstart.data.files import read_bytes
 from headstart.data.reading.collection import listing, printable
-from headstart.data.splits import LazyItems
 
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
@@ -33,6 +32,10 @@ _BOMS = (
 )
 _MAX_COLUMNS = 10_000
 _MAX_CELL = 8_000_000  # characters; an unclosed quote would otherwise swallow a file
+_MAX_LINE = 16_000_000  # characters
+_MAX_GROWTH = 100  # times its own size, to which a file may unpack beyond _SMALL bytes
+_SMALL = 2**27
+BYTES_PER_CELL = 64  # of a Python object and the place that holds it
 
 
 @dataclass
@@ -57,9 +60,12 @@ def read_table(path: str, source: str) -> Table:
     """
     extension = os.path.splitext(path)[1].lower()
     if extension == ".parquet":
-        return _read_parquet(path, source)
+        from headstart.data.reading import parquet
+
+        return parquet.read(path, source)
     notes: list[str] = []
-    text = _decoded(Path(path).read_bytes(), source, notes)
+    text = _decoded(read_bytes(path), source, notes)
+    _demand_lines(text, source)
     if extension in (".jsonl", ".ndjson"):
         return _read_json_lines(text, path, source, notes)
     with _long_cells():
@@ -93,6 +99,16 @@ def _decoded(data: bytes, source: str, notes: list[str]) -> str:
             notes.append(f"the table is not UTF-8 (line {line}) and was read as {encoding}: check accented letters")
             return text
         raise
+
+
+def _demand_lines(text: str, source: str) -> None:
+    """Raises DataError where a line is longer than any line of a table."""
+    line = start = 0
+    while len(text) - start > _MAX_LINE:
+        line, end = line + 1, text.find("\n", start, start + _MAX_LINE + 1)
+        if end < 0:
+            raise DataError(f"line {line} has more than {_MAX_LINE:,} characters", where=source)
+        start = end + 1
 
 
 def _read_csv(text: str, path: str, source: str, notes: list[str], delimiter: str | None) -> Table:
@@ -194,9 +210,22 @@ def _is_data(first: list[str], others: list[list[str]]) -> bool:
     return first[1].strip() in {cells[1].strip() for cells in others if len(cells) == 2}
 
 
+def demand_columns(count: int, source: str) -> None:
+    """Raises DataError where a table has more columns than anybody meant."""
+    if count > _MAX_COLUMNS:
+        raise DataError(f"the table has {count:,} columns, more than {_MAX_COLUMNS:,}", where=source)
+
+
+def demand_size(claimed: int, size: int, source: str) -> None:
+    """Raises DataError where a file of ``size`` bytes would take ``claimed`` bytes of memory, and that is no table."""
+    most = max(_SMALL, _MAX_GROWTH * size)
+    if claimed > most:
+        what = f"it unpacks to more than {most / 1e6:,.0f} MB, far beyond its own size"
+        raise DataError(what, where=source, remedy="give the columns that are needed as a table of their own")
+
+
 def _header(cells: list[str], source: str, problems: list[Problem]) -> list[str]:
-    if len(cells) > _MAX_COLUMNS:
-        raise DataError(f"the table has {len(cells):,} columns, more than {_MAX_COLUMNS:,}", where=source)
+    demand_columns(len(cells), source)
     names = [cell.strip() or f"column {index}" for index, cell in enumerate(cells, start=1)]
     while names and not cells[len(names) - 1].strip():  # empty columns that spreadsheets leave at the end
         names.pop()
@@ -226,41 +255,7 @@ def _read_json_lines(text: str, path: str, source: str, notes: list[str]) -> Tab
     if broken:
         problems.append(Problem(f"not a JSON object: {listing(broken)}", source, "one {…} a line"))
     names = dict.fromkeys(name for row in rows for name in row)
+    demand_columns(len(names), source)
+    demand_size(len(rows) * len(names) * BYTES_PER_CELL, len(text), source)  # rows without a key get an empty cell
     columns = {name: [row.get(name) for row in rows] for name in names}
     return _table(columns, path, source, notes, problems, lines)
-
-
-def _read_parquet(path: str, source: str) -> Table:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError as error:
-        raise MissingExtra("pyarrow", "data", "reading Parquet") from error
-    try:
-        content = parquet.ParquetFile(path).read()
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"not a readable Parquet file ({error})", where=source) from error
-    columns: dict[str, Sequence[Any]] = {}
-    for name, column in zip(content.column_names, content.columns, strict=True):
-        kind = column.type
-        heavy = pyarrow.types.is_struct(kind) or pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind)
-        columns[name] = _cells(column) if heavy else column.to_pylist()
-    table = Table(columns, source, os.path.dirname(os.path.abspath(path)), lambda row: f"row {row}")
-    table.class_names = _class_names(content.schema.metadata or {})
-    if not content.num_rows:
-        table.problems.append(Problem("the table has no rows", source))
-    return table
-
-
-def _cells(column: Any) -> LazyItems:
-    """A column of encoded pictures that stays in Arrow's memory; cells become Python objects when they are read."""
-    return LazyItems(lambda row: column[row].as_py(), range(len(column)))
-
-
-def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, tuple[str, ...]]:
-    """The names of ClassLabel columns that `datasets` writes into the file's metadata."""
-    try:
-        features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
-        return {name: tuple(kind["names"]) for name, kind in features.items() if kind.get("_type") == "ClassLabel"}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return {}

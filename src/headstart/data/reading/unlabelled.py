@@ -31,6 +31,8 @@ def find_unlabelled(source: Any, modality: str, settings: DataSettings) -> tuple
         DataError: nothing there, or files that do not exist (all of them named).
     """
     notes: list[str] = []
+    items: Sequence[Any]
+    names: Sequence[str]
     if modality == "text" and _is_text(source):
         items, names = [source], ["row 0"]
     elif isinstance(source, (str, os.PathLike)):

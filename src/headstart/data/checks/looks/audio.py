@@ -19,7 +19,7 @@ SHORT = 0.1  # seconds
 
 def looks(view: View) -> list[Finding]:
     """Rows that are silent, distorted, incomplete or unlike the others; all of them are used."""
-    seen: dict[int, Facts] = dict(view.seen())  # type: ignore[arg-type]
+    seen: dict[int, Facts] = dict(view.seen())
     if not seen:
         return []
     findings = []

@@ -18,7 +18,7 @@ FAR = 20.0  # times the median length
 
 def looks(view: View) -> list[Finding]:
     """Rows that are cut, unreadable to the tokenizer, or unlike the others; all of them are used."""
-    seen: dict[int, Facts] = dict(view.seen())  # type: ignore[arg-type]
+    seen: dict[int, Facts] = dict(view.seen())
     if not seen:
         return []
     findings = []

@@ -1,0 +1,5 @@
+"""How a network is given its inputs and how its output becomes features, one file a modality.
+
+``Intake(spec)(module, inputs, …)`` gives features (B, D). Where rows differ in length it is ``ragged``: ``lengths``
+tells them, ``stand_in`` makes an input of given lengths, for resuming from a recorded block.
+"""

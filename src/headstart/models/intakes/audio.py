@@ -1,0 +1,93 @@
+"""Sounds: 16-bit samples to the form a network was trained on, in windows; frames and windows averaged to features.
+
+Shapes: B rows, T samples, N windows of W samples, F frames, D features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from headstart.data.modalities.audio import PAD, AudioSpec
+from headstart.models.intakes import spectrograms
+from headstart.models.intakes.output import mean_over, tensor_of
+
+
+class Intake(nn.Module):
+    """Recordings longer than the window are cut into windows whose features are averaged, weighted by their length.
+
+    ``masked`` says whether the network takes an ``attention_mask`` over samples.
+    """
+
+    ragged = True
+
+    def __init__(self, spec: AudioSpec, masked: bool = False) -> None:
+        super().__init__()
+        self.spec, self.masked = spec, masked
+        self.frames = spectrograms.FORMS[spec.form](spec) if spec.form in spectrograms.FORMS else None
+
+    def lengths(self, inputs: Tensor) -> Tensor:
+        """Samples of every window of every row, (B, N)."""
+        return (self._windows(inputs) != PAD).sum(dim=2)
+
+    def stand_in(self, lengths: Tensor) -> Tensor:
+        """Silence of these lengths, int16 (B, T)."""
+        place = torch.arange(self.spec.window, device=lengths.device)
+        made = torch.zeros(*lengths.shape, self.spec.window, dtype=torch.int16, device=lengths.device)
+        return made.masked_fill(place >= lengths[..., None], PAD).flatten(1)
+
+    def forward(
+        self,
+        module: nn.Module,
+        inputs: Tensor,
+        call: Mapping[str, Any],
+        *,
+        lengths: Tensor | None = None,
+        dtype: torch.dtype = torch.float32,
+        channels_last: bool = False,
+    ) -> Tensor:
+        """Features (B, D) of samples (B, T); ``lengths`` (B, N) where the inputs do not tell them."""
+        windows = self._windows(inputs)
+        real = windows != PAD
+        lengths = real.sum(dim=2) if lengths is None else lengths
+        given = {"attention_mask": real.flatten(0, 1).long()} if self.masked else {}
+        output = module(self._formed(windows.flatten(0, 1), real.flatten(0, 1)).to(dtype), **given, **call)
+        features = self._pooled(output, lengths.flatten())
+        if lengths.shape[1] == 1:
+            return features
+        weights = lengths.to(features.dtype) / lengths.sum(dim=1, keepdim=True).clamp_min(1)
+        return (features.view(*lengths.shape, -1) * weights[..., None]).sum(dim=1)
+
+    def _windows(self, inputs: Tensor) -> Tensor:
+        """(B, N, W); what is shorter than a window is filled up with PAD."""
+        window = self.spec.window
+        count = -(-inputs.shape[1] // window)
+        filled = functional.pad(inputs, (0, count * window - inputs.shape[1]), value=PAD)
+        return filled.view(len(inputs), count, window)
+
+    def _formed(self, samples: Tensor, real: Tensor) -> Tensor:
+        """Samples (M, W) as the network wants them; silence where there is none."""
+        wave = torch.where(real, samples, 0).float()
+        if self.spec.form == "int16":
+            return wave
+        wave = wave / 32768
+        if self.spec.form == "standardised":
+            count = real.sum(dim=1, keepdim=True).clamp_min(1)
+            mean = wave.sum(dim=1, keepdim=True) / count
+            spread = (torch.where(real, wave - mean, 0.0).square().sum(dim=1, keepdim=True) / count + 1e-7).sqrt()
+            return torch.where(real, (wave - mean) / spread, 0.0)
+        return wave if self.frames is None else self.frames(wave, real)
+
+    def _pooled(self, output: Any, lengths: Tensor) -> Tensor:
+        """(M, D): the frames (M, F, D) that hold sound are averaged; their share is that of the samples."""
+        found = tensor_of(output)
+        if found.dim() == 4:
+            found = found.flatten(2).transpose(1, 2)
+        if found.dim() == 2:
+            return found.float()
+        frames = (lengths * found.shape[1] // self.spec.window).clamp_min(1)
+        return mean_over(found, torch.arange(found.shape[1], device=found.device) < frames[:, None])
