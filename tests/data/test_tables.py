@@ -90,7 +90,7 @@ CASES = {
     ),
     "no header": Case("0.jpg,cat\n1.jpg,dog\n", problems=("the first line looks like data: add a header line",)),
     "header only": Case("path,label\n", problems=("the table has no rows",)),
-    "empty file": Case("", problems=("the table has no rows", "no columns")),
+    "empty file": Case("", problems=("is empty (0 bytes)",)),
     "one row": Case("path,label\n0.jpg,cat\n", problems=("only one class, 'cat', with 1 rows",)),
     "a million columns": Case("a," * 1_000_000 + "\n", problems=("the table has 1,000,001 columns",)),
     "a cell of a megabyte": Case(f"path,label,text\n0.jpg,cat,{'x' * 1_000_000}\n1.jpg,dog,\n", ["cat", "dog"]),

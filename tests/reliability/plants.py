@@ -344,3 +344,57 @@ def load_watched(folder: Path, *, run: str) -> None:
     headstart.load(place.path / "model").predict(nursery.pictures(3, 3)[0])
     listening[0] = False
     (folder / "seen.json").write_text(json.dumps({"seen": seen, "written": written}))
+
+
+def swallow_data(folder: Path, *, cases: dict[str, str]) -> None:
+    """Give each file to ``fit``."""
+    _swallow(folder, cases, lambda path: nursery.run_fit({"data": path}, folder))
+
+
+def swallow_artefacts(folder: Path, *, cases: dict[str, str]) -> None:
+    """Load each path as a model, or as predictions."""
+    import headstart
+    from headstart.measure.evaluation import Evaluation
+
+    _swallow(folder, cases, lambda path: Evaluation.load(path) if path.endswith(".npz") else headstart.load(path))
+
+
+def swallow_sounds(folder: Path, *, cases: dict[str, str]) -> None:
+    """Decode each file as a recording."""
+    from headstart.data.modalities import audio
+
+    _swallow(folder, cases, lambda path: audio.decode(path, audio.AudioSpec()))
+
+
+def swallow_memory(folder: Path, *, cases: dict[str, str]) -> None:
+    """Take 400 MB, and then more than the process may have: the measure itself is looked at."""
+    sizes = iter([400 * 2**20, 2**40])
+    _swallow(folder, cases, lambda path: np.ones(next(sizes), np.uint8))
+
+
+def _swallow(folder: Path, cases: dict[str, str], act: Callable[[str], Any]) -> None:
+    """Write down what came of every case: peak of memory beyond what there was, seconds of the processor, the error."""
+    from headstart.core.errors import HeadstartError
+
+    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (size + 3 * 2**30, resource.RLIM_INFINITY))
+    found: dict[str, dict[str, Any]] = {}
+    for name, path in cases.items():
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+        before, started = _memory("VmRSS"), time.process_time()
+        kind, said = "nothing", ""
+        try:
+            act(path)
+        except HeadstartError as error:
+            kind, said = "ours", str(error)
+        except Exception as error:
+            kind, said = type(error).__name__, str(error)
+        found[name] = {"kind": kind, "said": said[:2000], "seconds": time.process_time() - started}
+        found[name]["memory"] = _memory("VmHWM") - before
+        print(name, found[name])  # where one of them kills the process, the log names it by those before
+    (folder / "swallowed.json").write_text(json.dumps(found))
+
+
+def _memory(what: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(what))

@@ -25,6 +25,7 @@ VERSION = f"1 soundfile {soundfile.__version__} libsndfile {soundfile.__libsndfi
 FORMATS = ("WAV", "WAVEX", "RF64", "FLAC", "OGG", "MP3", "AIFF", "AU", "W64", "CAF")
 RATES = (1_000, 768_000)  # samples a second; outside of them a header lies
 MAX_CHANNELS = 64
+MAX_SAMPLES = 24_000_000  # of all channels that are decoded: a minute of stereo at 192 kHz
 CLIPPED = 0.999  # of full scale
 SILENT = 1e-4  # of full scale (-80 dB): softer than the noise of any microphone
 
@@ -108,7 +109,7 @@ def _read(content: bytes, seconds: float) -> tuple[np.ndarray, int, int, str, bo
             if file.format not in FORMATS:
                 raise DecodeError("unknown-format", f"is {file.format}, which is not read")
             _demand(file.samplerate, file.channels)
-            wanted = min(file.frames, round(seconds * file.samplerate))
+            wanted = min(file.frames, round(seconds * file.samplerate), MAX_SAMPLES // file.channels)
             # What the header promises is never allocated: a frame takes a hundredth of a byte at least.
             possible = min(wanted, 800 * len(content) + 4096)
             samples = file.read(possible, dtype="float32", always_2d=True)
