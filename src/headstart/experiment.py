@@ -33,6 +33,7 @@ class HeadSettings:
     hidden: int = Field(default=256, ge=1)
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     init: Literal["default", "xavier", "zero", "source"] = "default"
+    pooling: Literal["mean", "cls", "native", "layers"] | None = None  # of tokens or frames; None: the usual one
 
 
 class Explained(NamedTuple):
@@ -69,6 +70,7 @@ class Experiment:
     threads: int | None = Field(default=None, ge=1, le=1024)
     baseline: bool = True
     normalisation_check: bool = True
+    limits: bool = False  # tell of every stage how near it came to what the machine allows; half a second each
     offline: bool = False
     cache_budget: float | None = Field(default=None, ge=0.0)  # GB
     force: bool = False  # run a recipe that the check of the plan refuses
@@ -172,8 +174,7 @@ def load(
 def _checked(layers: Layers) -> Experiment:
     _yield_to_later(layers.root)
     places = {text_of(keys): item.place for keys, item in layers.root.walk() if keys}
-    values: dict[str, Any] = {}
-    training: dict[str, Any] = {}
+    values, training = dict[str, Any](), dict[str, Any]()
     problems: list[Problem] = []
     for key, item in layers.root.value.items():
         if key in _FIELDS:

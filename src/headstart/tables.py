@@ -50,14 +50,18 @@ def stage_table(
     if trains:
         table.add_column("trains", style="quiet", no_wrap=True)
     table.add_column("time", justify="right", no_wrap=True)
+    limits = [f"{100 * entry['limit']['share']:.0f} %" if entry.get("limit") else "" for entry in (*baselines, *stages)]
+    if any(limits):
+        table.add_column("of limit", justify="right", no_wrap=True)
     table.add_column(f"{metric.replace('_', ' ')} [95 %], n = {rows}", no_wrap=True)
     if drawn:
         table.add_column("", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     scale = _scale([value for value in measured if value])
     entries = [_baseline_cells(entry) for entry in baselines] + [_stage_cells(stage, best) for stage in stages]
-    for (name, what, seconds, verdict), value in zip(entries, measured, strict=True):
-        cells: list[RenderableType] = [name, *([what] if trains else []), duration(seconds), _score(metric, value)]
+    for (name, what, seconds, verdict), value, limit in zip(entries, measured, limits, strict=True):
+        cells: list[RenderableType] = [name, *([what] if trains else []), duration(seconds)]
+        cells += [*([limit] if any(limits) else []), _score(metric, value)]
         table.add_row(*cells, *([_whisker(value, scale, 24)] if drawn else []), verdict)
     return table
 
@@ -112,8 +116,7 @@ def checks(found: Iterable[Any]) -> Table:
     grid.add_column(overflow="fold")
     last = ""
     for check in found:
-        topic = "" if check.topic == last else check.topic
-        last = check.topic
+        topic, last = "" if check.topic == last else check.topic, check.topic
         style = "" if check.status in ("ok", "info") else SEVERITIES[check.status]
         text = Text(clean(check.value), style=style)
         if check.remedy:

@@ -41,6 +41,15 @@ class Frontier:
     val: FrontierCache | None = None
 
 
+@dataclass(frozen=True)
+class Passed:
+    """Rows that went through the frozen blocks, up to this frontier."""
+
+    rows: int
+    frontier: int
+    precision: str
+
+
 @dataclass
 class Frontiers:
     """Builds frontiers and pooled features of one model."""
@@ -51,6 +60,7 @@ class Frontiers:
     seed: int
     budget: int  # bytes
     kept: FeatureStore | None = None
+    passed: list[Passed] = field(default_factory=list)  # what was computed, and not found
     _fast: dict[str, Backbone] = field(default_factory=dict)  # by precision
 
     @cached_property
@@ -78,7 +88,7 @@ class Frontiers:
 
     def pooled(self, examples: Examples, view: int = 0, augment: Any = None) -> torch.Tensor:
         """Pooled features (N, D) of one view; view 0 is the plain picture."""
-        chosen = None if view == 0 else augmentation(augment)
+        chosen = None if view == 0 else augmentation(augment, examples.store.modality)
         kept = None if callable(chosen) else self.kept  # nobody can tell one function of the user's from another
         key = self._key(examples, chosen, view)
         found = kept.read(key) if kept else None
@@ -123,14 +133,14 @@ class Frontiers:
             self._row_bytes(train, frontier) if frontier else 0,
             len(train) * views + len(val),
             self.budget,
-            fresh=why_fresh(stage),
+            fresh=why_fresh(stage, train.store.modality) or self._why_ragged(train, val),
         )
         self.emit(Decision("frontier cache", "used" if decision.used else "not used", decision.reason))
         if not decision.used:
             return Frontier(decision)
         caches = FrontierCache(frontier, len(train), views), FrontierCache(frontier, len(val))
         for view in range(views):
-            augment = None if view == 0 else augmentation(stage.augment)
+            augment = None if view == 0 else augmentation(stage.augment, train.store.modality)
             self._record(caches[0], view, train, augment, (self.seed, index, view))
         self._record(caches[1], 0, val, None, ())
         return Frontier(decision, *caches)
@@ -155,12 +165,23 @@ class Frontiers:
             key=key,
             task=task,
         )
+        self.passed.append(Passed(len(examples), into.frontier, self.runtime.precision))
+
+    def _why_ragged(self, *examples: Examples) -> str:
+        """Why what lies between the blocks has no fixed size to be kept in; empty where it has."""
+        if not self.model.backbone.intake.ragged:
+            return ""
+        window = getattr(examples[0].spec, "window", 0)  # of sounds: each row fills one, unless it is longer
+        if window and all(each.store.lengths.max() <= window for each in examples):
+            return ""
+        noun = examples[0].store.kind.NOUN[1]
+        return f"{noun} differ in length, so what lies between the blocks has no fixed size; every epoch computes it"
 
     def _row_bytes(self, examples: Examples, frontier: int) -> int:
-        blank = np.zeros((1, *examples.spec.input_shape), np.uint8)
         self.model.eval()
         with self.runtime.autocast():
-            value = resume.record(self.model.backbone, frontier, streams.on_device(blank, self.runtime.device))
+            blank = streams.on_device(examples.spec.blank(1), self.runtime.device)
+            value = resume.record(self.model.backbone, frontier, blank)
         return cache.tree_bytes(value, 1)
 
     def _key(self, examples: Examples, augment: Any, view: int) -> str:

@@ -109,6 +109,12 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def of_limit(stage: Mapping[str, Any]) -> str:
+    """The time that the machine needs at least, of the time that a stage took: 43%; "" where it was not told."""
+    limit = stage.get("limit")
+    return f"{100 * limit['share']:.0f}%" if isinstance(limit, Mapping) and "share" in limit else ""
+
+
 def p_value(p: float) -> str:
     """p = 0.03, or p < 0.001."""
     return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"

@@ -16,6 +16,7 @@ from headstart.report.formats import (
     interval,
     is_share,
     metric_title,
+    of_limit,
     parameters,
     rate,
     score,
@@ -35,6 +36,7 @@ class StageRow:
     what: str
     detail: str
     time: str
+    limit: str
     value: str
     interval: str
     n: int
@@ -52,6 +54,10 @@ class StageTable:
     metric: str
     axis: Markup
     rows: tuple[StageRow, ...]
+
+    @property
+    def has_limits(self) -> bool:
+        return any(row.limit for row in self.rows)
 
 
 def stage_table(contents: Contents) -> StageTable | None:
@@ -83,6 +89,7 @@ def _row(entry: dict[str, Any], found: dict[str, Any] | None, kind: str, scale: 
     verdict = entry.get("verdict") or {}
     decision = str(verdict.get("decision", "")) if kind in ("stage", "best") else ""
     common = {"value": value, "interval": span, "n": shown["n"], "bar": bar, "name": name, "kind": kind}
+    common["limit"] = "" if kind == "test" else of_limit(entry)
     if kind == "baseline":
         what, time = "no backbone", duration(entry.get("seconds"))
         return StageRow(number="", what=what, detail="", time=time, verdict="", decision="", reason="", **common)

@@ -23,6 +23,7 @@ from headstart.engine.cache import CacheDecision, FrontierCache
 from headstart.engine.checkpoint import Checkpoints, load_tensors, save_tensors
 from headstart.engine.features import Emit
 from headstart.engine.frontier import Frontiers
+from headstart.engine.limits import Gauge
 from headstart.engine.loop import Job, Loop
 from headstart.engine.mixing import Mixer
 from headstart.engine.runtime import Runtime
@@ -69,6 +70,7 @@ class Course:
     seed: int
     metric: str | OwnMetric
     deadline: float | None = None  # time.monotonic() at which the budget of the run ends
+    gauge: Gauge | None = None
     incumbent: Incumbent | None = None
 
     def take(self, index: int, stage: Stage) -> Verdict:
@@ -76,6 +78,9 @@ class Course:
         folder = self.run.stage_folder(index, stage.title)
         if self.run.is_done(index, stage.title):
             return self._replay(index, stage, folder)
+        gauge = None if (folder / "state").exists() else self.gauge  # of a resumed stage only the end is timed
+        if gauge is not None:
+            gauge.begin()
         started = time.monotonic()
         before = {name: value.clone() for name, value in self.model.state_dict().items()}
         outcome = self._probe(index, stage) if isinstance(stage, probe.Settings) else self._train(index, stage)
@@ -88,6 +93,8 @@ class Course:
             name=earlier.title if earlier else "",
         )
         result = outcomes.result(self.model, index, stage, outcome, verdict, self.metric, time.monotonic() - started)
+        if gauge is not None:
+            result["limit"] = outcomes.limit(gauge, index, stage, outcome, result["seconds"])
         if verdict.decision == "keep":
             self._keep(Incumbent(index, stage, outcome.evaluation), stage)
         if self.runtime.is_main:
@@ -227,13 +234,16 @@ class Course:
     def _stream(self, index: int, stage: Training, cached: FrontierCache | None) -> streams.Stream:
         balanced = stage.sampler == "balanced"
         weights = balance.row_weights(self.train.rows.labels, len(self.model.classes)) if balanced else None
-        order = streams.Order(self.seed, index, self.train.rows, stage.batch_size, weights)
+        lengths = self.train.store.lengths if self.model.backbone.intake.ragged else None
+        order = streams.Order(self.seed, index, self.train.rows, stage.batch_size, weights, lengths)
         if min(order.sizes) < self.runtime.world:
             what = f"{self.runtime.world} ranks cannot share batches of {min(order.sizes)} rows"
             raise ConfigError(what, where="batch_size", remedy="start fewer processes, or raise batch_size")
         if cached is not None:
             return streams.CachedStream(self.runtime, order, cached)
-        return streams.LiveStream(self.runtime, order, self.train, augmentation(stage.augment))
+        return streams.LiveStream(
+            self.runtime, order, self.train, augmentation(stage.augment, self.train.store.modality)
+        )
 
     def _groups(self, stage: Training) -> list[dict[str, Any]]:
         backbone = self.model.backbone

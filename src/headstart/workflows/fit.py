@@ -22,6 +22,8 @@ from headstart.workflows.places import open_run, recorder, remember_contents, se
 if TYPE_CHECKING:
     from headstart.data.reading.collection import Collection
     from headstart.data.store import Store
+    from headstart.engine.frontier import Frontiers
+    from headstart.engine.limits import Gauge
     from headstart.engine.runtime import Runtime
     from headstart.experiment import Experiment
     from headstart.models.backbone import Backbone
@@ -76,7 +78,7 @@ def fit_rows(
     started = time.monotonic()
     said: list[Event] = []
     with phase(said.append, "backbone"):  # first: a run is known by its network too
-        backbone = materials.backbone(experiment, said.append)
+        backbone = materials.backbone(experiment, said.append, collection.modality)
     run, continued = open_run(experiment, collection, backbone, resume, runtime)
     emit = recorder(run, on_event)
     try:
@@ -126,7 +128,7 @@ def _go(
     preflight.check(stages, model, decoded.splits.train.labels)
     chosen = choices.settle(run, runtime, model, decoded, stages, experiment, emit)
     course = _course(run, runtime, model, decoded, experiment, chosen, emit, started)
-    if runtime.is_main and experiment.normalisation_check:
+    if runtime.is_main and experiment.normalisation_check and backbone.modality == "image":
         materials.check_normalisation(model, decoded, emit)
     for index, stage in enumerate(stages):
         if index and not run.is_done(index, stage.title) and course.is_late():
@@ -186,17 +188,38 @@ def _course(
     from headstart.workflows.course import Course
 
     kept = FeatureStore(canvases.default_folder() / "features", FEATURE_CACHE_BYTES)
+    frontiers = Frontiers(model, runtime, emit, experiment.seed, chosen.frontier_bytes, kept)
     return Course(
         run=run,
         runtime=runtime,
         model=model,
         train=decoded.examples("train"),
         val=decoded.examples("val"),
-        frontiers=Frontiers(model, runtime, emit, experiment.seed, chosen.frontier_bytes, kept),
+        frontiers=frontiers,
         emit=emit,
         seed=experiment.seed,
         metric=experiment.metric,
         deadline=None if experiment.time_limit is None else started + experiment.time_limit,
+        gauge=_gauge(run, runtime, model, decoded, frontiers) if experiment.limits else None,
+    )
+
+
+def _gauge(run: Run, runtime: Runtime, model: Model, decoded: Decoded, frontiers: Frontiers) -> Gauge | None:
+    """What tells the limits of the stages; of one process alone, since ranks would measure each other."""
+    from headstart.engine.limits import Gauge, decoding
+
+    if runtime.world > 1:
+        return None
+    train, rows = decoded.examples("train"), sum(len(rows) for rows in decoded.splits.present().values())
+    spent = [event["seconds"] for event in run.events() if event.get("event") == "Phase" and event["name"] == "decode"]
+    return Gauge(
+        model,
+        runtime,
+        train,
+        decoded.examples("val"),
+        frontiers.passed,
+        decode_limit=decoding(train, rows),
+        decode_seconds=spent[-1] if spent else 0.0,
     )
 
 

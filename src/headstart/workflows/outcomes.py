@@ -6,11 +6,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from headstart.engine.cache import CacheDecision
+from headstart.engine.limits import Gauge
 from headstart.measure.evaluation import Evaluation
 from headstart.measure.metrics import OwnMetric
 from headstart.models.model import Model
 from headstart.stages.base import Stage, as_mapping
 from headstart.stages.gates import Verdict
+from headstart.stages.learner import POOLED
+from headstart.stages.methods import probe
 
 
 @dataclass
@@ -61,3 +64,17 @@ def result(
         "layers": layers,
         **outcome.details,
     }
+
+
+def limit(gauge: Gauge, index: int, stage: Stage, outcome: Outcome, seconds: float) -> dict[str, Any]:
+    """How near the stage came to what the machine allows, for its ``result.json``."""
+    above = outcome.cache.frontier if outcome.cache is not None and outcome.cache.used else 0
+    return gauge.told(
+        index,
+        stage,
+        seconds,
+        start=POOLED if isinstance(stage, probe.Settings) else above,
+        epochs=outcome.epochs,
+        updates=outcome.updates,
+        solved=outcome.details.get("probe", {}).get("iterations", ()),
+    )

@@ -1,0 +1,269 @@
+"""How near a stage comes to what this machine allows: the limit of its work over its time, by the roofline model
+(Williams, Waterman and Patterson 2009).
+
+The peaks are those of this process and minute, never a datasheet's: the largest matrix product in the precision that is
+used, a copy through memory, rows decoded by one core. The work is counted on the user's rows: FLOPs (two a
+multiply-add, by torch's FlopCounterMode) and the numbers that convolutions and products write, block by block, so that
+the frozen share is exact. A forward pass from block a to block b takes at least
+
+    max(F(a, b) / P, 2 A(a, b) s / B)        of F FLOPs at peak P, A numbers of s bytes written and read once at B,
+
+and the backward pass through what is thawed twice the FLOPs and twice the traffic: less than any code that fuses less
+than everything, so the limit flatters nobody. Decoding and computing share the cores of a CPU, so their times add.
+
+Shapes: N rows, D features, K classes.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
+
+from headstart.data.modalities.base import DecodeError
+from headstart.engine.frontier import Passed
+from headstart.engine.runtime import Runtime
+from headstart.engine.streams import Examples, on_device
+from headstart.models import resume
+from headstart.models.model import Model
+from headstart.stages.base import Training
+from headstart.stages.learner import POOLED
+
+SIDE = {"cpu": 1536, "cuda": 8192, "mps": 2048}  # of the matrices that are multiplied
+COPIED = {"cpu": 64 * 2**20, "cuda": 2**30, "mps": 256 * 2**20}  # bytes
+ROUNDS = 3
+SAMPLE = 4  # rows that are counted where rows differ in length
+DECODED = 16  # rows that are decoded to know what a row costs
+BYTES = {"fp32": 4, "bf16": 2}  # of a number
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+OPTIMIZER_BYTES = {"adamw": 28, "adam": 28, "sgd": 20}  # read and written a parameter: weight, gradient, moments
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """What the machine did at best: FLOP/s by precision, and bytes read and written a second in a copy."""
+
+    flops: dict[str, float]
+    copy: float
+
+    def best(self, other: Peaks) -> Peaks:
+        """The better of two measurements: a limit must hold for the quieter of two moments."""
+        flops = {name: max(value, other.flops[name]) for name, value in self.flops.items()}
+        return Peaks(flops, max(self.copy, other.copy))
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Of one row: FLOPs and numbers written until a point of the network is reached.
+
+    Point 0 is the input, ``i`` the end of block ``i - 1``, one more than the blocks the features, the last the logits.
+    """
+
+    flops: tuple[float, ...]
+    written: tuple[float, ...]
+
+    def point(self, frontier: int) -> int:
+        """Where a pass starts from that frontier (0: the input; ``POOLED``: the features)."""
+        return len(self.flops) - 2 if frontier == POOLED else frontier
+
+    def seconds(
+        self, peaks: Peaks, precision: str, start: int, end: int | None = None, thawed: int | None = None
+    ) -> float:
+        """Least seconds of one row: forward from ``start`` to ``end`` (None: the logits), backward from there to
+        ``thawed`` (None: not at all)."""
+        last = len(self.flops) - 1 if end is None else end
+
+        def work(counted: tuple[float, ...]) -> float:
+            backward = 0.0 if thawed is None else 2 * (counted[last] - counted[thawed])
+            return counted[last] - counted[start] + backward
+
+        traffic = 2 * work(self.written) * BYTES[precision]
+        return max(work(self.flops) / peaks.flops[precision], traffic / peaks.copy)
+
+
+@dataclass
+class Gauge:
+    """Tells of every stage of a run how near it came to its limit."""
+
+    model: Model
+    runtime: Runtime
+    train: Examples
+    val: Examples
+    passed: list[Passed]  # what the frontiers computed, stage after stage
+    decode_limit: float = 0.0  # seconds of decoding that belong to the first stage, and what they were
+    decode_seconds: float = 0.0
+    _before: Peaks | None = field(default=None, init=False)
+    _seen: int = field(default=0, init=False)
+
+    def begin(self) -> None:
+        """Right before a stage."""
+        self._before = measure(self.runtime.device, {"fp32", self.runtime.precision})
+        self._seen = len(self.passed)
+
+    def told(
+        self, index: int, stage: Any, seconds: float, *, start: int, epochs: int, updates: int, solved: Sequence[int]
+    ) -> dict[str, Any]:
+        """The limit of a stage that took ``seconds``, right after it, for ``result.json``.
+
+        Args:
+            start: the frontier that its updates began at.
+            solved: iterations of the solver, of every strength.
+        """
+        assert self._before is not None
+        peaks = self._before.best(measure(self.runtime.device, {"fp32", self.runtime.precision}))
+        counts = count(self.model, self.train)
+        terms = {"frozen blocks": passes_limit(counts, peaks, self.passed[self._seen :])}
+        if epochs:
+            training = stage if isinstance(stage, Training) else stage.as_training()
+            terms |= self._training(counts, peaks, training, start, epochs, updates)
+        if solved:
+            dims, classes = self.model.backbone.feature_dim, len(self.model.classes)
+            rows = len(self.train) * stage.views
+            terms["head"] = head_limit(peaks, rows, dims, classes, sum(solved))
+        spent = seconds
+        if index == 0 and self.decode_seconds:
+            terms["decode"] = min(self.decode_limit, self.decode_seconds)
+            spent += self.decode_seconds
+        terms = {name: value for name, value in terms.items() if value}
+        total = sum(terms.values())
+        return {"seconds": total, "of": spent, "share": total / spent, "terms": terms, "peaks": peaks.__dict__}
+
+    def _training(
+        self, counts: Counts, peaks: Peaks, stage: Training, start: int, epochs: int, updates: int
+    ) -> dict[str, float]:
+        precision, first = self.runtime.precision, counts.point(start)
+        thawed = first if start == POOLED else self.model.frozen_prefix
+        row = counts.seconds(peaks, precision, first, thawed=thawed)
+        judged = counts.seconds(peaks, precision, first)
+        exactly = counts.seconds(peaks, "fp32", first if precision == "fp32" or start == POOLED else 0)
+        trainable = sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)
+        return {
+            "updates": len(self.train) * epochs * row,
+            "optimizer": updates * trainable * OPTIMIZER_BYTES[stage.optimizer] / peaks.copy,
+            "validation": len(self.val) * (epochs * judged + exactly),
+        }
+
+
+def passes_limit(counts: Counts, peaks: Peaks, passed: Sequence[Passed]) -> float:
+    """Least seconds of what was computed once below a frontier."""
+    return sum(each.rows * counts.seconds(peaks, each.precision, 0, counts.point(each.frontier)) for each in passed)
+
+
+def head_limit(peaks: Peaks, rows: int, dims: int, classes: int, iterations: int) -> float:
+    """Least seconds of the solver: the Gram matrix and its eigenvectors, then two products with the features for every
+    iteration, whose features come through memory each time."""
+    rank = min(rows, dims)
+    frame = (2 * rows * dims * rank + 9 * rank**3 + 2 * rows * dims * rank) / peaks.flops["fp32"]
+    products = max(4 * rows * rank * classes / peaks.flops["fp32"], 2 * rows * rank * BYTES["fp32"] / peaks.copy)
+    return frame + iterations * products
+
+
+def count(model: Model, examples: Examples) -> Counts:
+    """FLOPs and numbers written by one row of ``examples``, in eval mode; the mean of a few where rows differ."""
+    rows = np.linspace(0, len(examples) - 1, SAMPLE if model.backbone.intake.ragged else 1).astype(np.int64)
+    found = []
+    for batch in examples.batches(rows, batch_size=1):
+        found.append(_counted(model, on_device(batch.inputs, model.backbone.device)))
+    flops, written = np.mean(found, axis=0)
+    return Counts(tuple(flops.tolist()), tuple(written.tolist()))
+
+
+def _counted(model: Model, inputs: Any) -> tuple[list[int], list[int]]:
+    flops, written = [0], [0]
+    backbone = model.backbone
+    with (
+        resume.evaluating(model),
+        torch.no_grad(),
+        FlopCounterMode(display=False) as counter,
+        _Written() as numbers,
+    ):
+
+        def note() -> None:
+            flops.append(counter.get_total_flops())
+            written.append(numbers.total)
+
+        with _after_blocks(backbone, note):
+            features = backbone.features(inputs)
+        note()
+        model.head(features)
+        note()
+    return flops, written
+
+
+@contextmanager
+def _after_blocks(backbone: Any, note: Callable[[], Any]) -> Iterator[None]:
+    def hook(_module: nn.Module, _args: Any, _output: Any) -> None:
+        note()
+
+    handles = [backbone.block(index).register_forward_hook(hook) for index in range(len(backbone.blocks))]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class _Written(TorchDispatchMode):
+    """Counts the numbers that convolutions, products and attention write: whatever has FLOPs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func._overloadpacket in flop_registry:
+            self.total += next(leaf.numel() for leaf in tree_leaves(out) if torch.is_tensor(leaf))
+        return out
+
+
+def measure(device: torch.device, precisions: set[str]) -> Peaks:
+    """The peaks of this moment, the best of a few rounds each; about a quarter of a second on two cores."""
+    kind = device.type if device.type in SIDE else "cpu"
+    side, flops = SIDE[kind], {}
+    for precision in sorted(precisions):
+        left = torch.ones(side, side, dtype=DTYPES[precision], device=device)
+        right, out = left.clone(), left.clone()
+        flops[precision] = 2 * side**3 / _best(partial(torch.mm, left, right, out=out), device)
+    source = torch.ones(COPIED[kind], dtype=torch.uint8, device=device)
+    target = source.clone()
+    return Peaks(flops, 2 * COPIED[kind] / _best(lambda: target.copy_(source), device))
+
+
+def _best(work: Callable[[], Any], device: torch.device) -> float:
+    """Seconds of the quickest of ``ROUNDS`` calls, after one to warm up."""
+    quickest = math.inf
+    for round in range(ROUNDS + 1):
+        started = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        elif device.type == "mps":
+            torch.mps.synchronize()
+        if round:
+            quickest = min(quickest, time.perf_counter() - started)
+    return quickest
+
+
+def decoding(examples: Examples, rows: int) -> float:
+    """Least seconds in which all cores decode ``rows`` rows, judged by a few rows of ``examples`` on one core."""
+    took = []
+    for row in np.unique(np.linspace(0, len(examples) - 1, DECODED).astype(np.int64)):
+        item = examples.rows.items[int(row)]
+        started = time.perf_counter()
+        with suppress(DecodeError):  # a file that has gone since
+            examples.store.kind.decode(item, examples.spec)
+            took.append(time.perf_counter() - started)
+    return rows * float(np.median(took)) / (os.cpu_count() or 1) if took else 0.0
