@@ -103,6 +103,7 @@ class Loop:
     def _epoch(self, started: float, before: float) -> Iterator[Event]:
         job, state = self.job, self.state
         begun = last_saved = time.monotonic()
+        job.learner.train()  # once: walking a large network takes milliseconds, judging is what ends it
         for update in job.stream.epoch(state.epoch, state.step):
             state.loss_sum += self._update(update)
             state.step += 1
@@ -151,6 +152,7 @@ class Loop:
         """One step at ``scale`` times the stage's rates, for the finder, which undoes it; the loss before the step."""
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * scale
+        self.job.learner.train()
         loss = self._gradients(update)
         optimisers.clip(self.job.learner.parameters(), self.job.settings.clip)
         self.optimizer.step()
@@ -183,7 +185,6 @@ class Loop:
     def _gradients(self, update: Update, on_halved: Callable[[int], None] = lambda micro: None) -> float:
         """Gradients of the mean loss, in as many parts as memory needs; returns that loss."""
         job, state = self.job, self.state
-        job.learner.train()
         if job.mixer is not None:
             key = (job.seed, job.stage, state.updates)
             update.inputs, update.targets = job.mixer(update.inputs, update.targets, key)
