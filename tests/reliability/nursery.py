@@ -13,6 +13,7 @@ import importlib
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import time
@@ -187,6 +188,8 @@ def _prepared(spec: dict[str, Any], folder: Path) -> Iterator[None]:
     loop.CHECKPOINT_SECONDS = spec.get("checkpoint_seconds", -1.0)
     if "die_at" in spec or "trace" in spec:
         _watch(folder, spec.get("die_at", 0))
+    if "keep" in spec:
+        _keep_states(folder, Path(spec["keep"]))
     if "die_before" in spec:
         _watch_for(folder, [tuple(point) for point in spec["die_before"]])
     for name, arguments in spec.get("plants", []):
@@ -239,6 +242,23 @@ def _watch(folder: Path, die_at: int) -> None:
             file = os.open(folder / "changes.json", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.write(file, json.dumps(seen).encode())
             os.close(file)
+
+    changes(folder, notice)
+
+
+def _keep_states(folder: Path, keep: Path) -> None:
+    """Copy the folder before every change, where it is another than at the last copy: what a kill there would leave.
+
+    The kernel has all that a process wrote, whether it goes on or is killed; what it holds itself is in neither.
+    """
+    last: list[list[tuple[str, int, int]]] = [[]]
+
+    def notice(what: str, path: str) -> None:
+        found = ((each, each.lstat()) for each in folder.rglob("*"))
+        now = sorted((str(each), stat.st_ino, stat.st_mtime_ns) for each, stat in found)
+        if now != last[0]:
+            last[0] = now
+            shutil.copytree(folder, keep / f"{len(list(keep.iterdir())):04d}", symlinks=True)
 
     changes(folder, notice)
 

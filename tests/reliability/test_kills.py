@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -79,16 +81,40 @@ def test_killed_at_random_instants(tmp_path: Path, whole: Path, kills: int) -> N
     assert hits == kills
 
 
-@pytest.mark.slow
+@pytest.fixture(scope="session")
+def states(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """What a run's folder was before each of its changes: all that a kill at any instant can leave."""
+    keep = tmp_path_factory.mktemp("states")
+    life = Life(tmp_path_factory.mktemp("kept"), keep=str(keep))
+    assert life.end() == 0, life.log()
+    return sorted(keep.iterdir())
+
+
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("stride", [5, 1])
-def test_killed_before_every_change_in_the_file_system(tmp_path: Path, whole: Path, stride: int) -> None:
-    """With stride 1 no sample: every place where a crash between two file operations can happen (ten minutes)."""
-    places = range(1, len(json.loads((whole / "changes.json").read_text())) - 2, stride)
+@pytest.mark.parametrize("stride", [50, pytest.param(1, marks=pytest.mark.slow)])
+def test_killed_before_every_change_in_the_file_system(whole: Path, states: list[Path], stride: int) -> None:
+    """With stride 1 no sample: every place where a crash between two file operations can happen."""
+    places = states[stride // 2 :: stride]
     for place in places:
-        killed(tmp_path / str(place), die_at=place)
-        finished(tmp_path / str(place), whole, f"change {place}")
-    print(f"\nR1: {len(places)}/{len(places)} kills, each before another change of the file system: same weights")
+        folder = place.with_name(f"{place.name} by {stride}")
+        shutil.copytree(place, folder, symlinks=True)
+        finished(folder, whole, f"state {place.name}")
+        shutil.rmtree(folder)
+    print(f"\nR1: {len(places)}/{len(places)} of {len(states)} states of the file system: same weights")
+
+
+def test_a_state_is_what_a_kill_leaves(tmp_path: Path, states: list[Path]) -> None:
+    """The copies above are no other than the folders of lives that were really killed."""
+
+    def known(folder: Path) -> list[str]:
+        names = (path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+        return sorted(re.sub(r"\.tmp-\d+|features/\.?\w+", "", name) for name in names if "life.log" not in name)
+
+    kept = [known(state) for state in states]
+    for place in (POINTS["before a checkpoint's rename"], POINTS["in the report"]):
+        folder = tmp_path / place[1][:9].replace("/", "-")
+        killed(folder, die_before=[place])
+        assert known(folder) in kept, place
 
 
 @pytest.mark.parametrize("runs", [1, pytest.param(10, marks=pytest.mark.slow)])
