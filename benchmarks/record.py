@@ -150,8 +150,18 @@ def write(path: Path, value: Any) -> None:
     os.replace(file.name, path)
 
 
-def measured(command: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None) -> dict[str, Any]:
+def first_reaching(epochs: Sequence[Mapping[str, Any]], accuracy: float) -> float | None:
+    """The seconds at which a peer's epochs first reach ``accuracy``; None where they never do."""
+    return next((epoch["seconds"] for epoch in epochs if epoch["accuracy"] >= accuracy), None)
+
+
+def measured(
+    command: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None, accepted: Sequence[int] = (0,)
+) -> dict[str, Any]:
     """Run a command as a process of its own, its output going to ``log``.
+
+    Args:
+        accepted: exit codes that count as done: of ``headstart fit``, 2 says that no stage beat the baseline.
 
     Returns:
         seconds (wall), cpu_seconds (user and system, children included), peak_rss_mb, and the reference product's
@@ -168,7 +178,7 @@ def measured(command: Sequence[str], *, log: Path, env: Mapping[str, str] | None
         _, status, usage = os.wait4(child.pid, 0)
         seconds = time.perf_counter() - started
     child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode != 0:
+    if child.returncode not in accepted:
         end = log.read_text(encoding="utf-8", errors="replace")[-3000:]
         raise RuntimeError(f"{' '.join(command)} ended with {child.returncode}:\n{end}")
     return {
