@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headstart import options
+from headstart import options, shipping
 
 if TYPE_CHECKING:
     from headstart.experiment import Experiment
-    from headstart.terminal import Terminal
 
 EXAMPLES = """
 [bold]headstart fit photos/[/] trains; runs/photos/ then holds the model, the report and the evidence.\n
@@ -72,7 +71,7 @@ def fit(
     from headstart import results, tables
     from headstart.core.interruption import Interrupted
 
-    with _terminal(experiment) as terminal:
+    with options.terminal(experiment) as terminal:
         if explain:
             terminal.console.print(tables.explained(experiment.explain()))
             return
@@ -97,10 +96,10 @@ def predict(
 
     if output:
         predictions.check(output, predictions.TEXTS)
-    with _terminal() as terminal:
-        from headstart.workflows.predict import load
+    with options.terminal() as terminal:
+        from headstart.workflows.predict import answerer
 
-        model = load(run, device=device or "cpu")
+        model = answerer(run, device=device or "cpu", on_event=terminal)
         top = predictions.labels_a_file(top_k, len(model.classes), whole=output is not None)
         found = model.predict(source[0] if len(source) == 1 else source, top_k=top, on_event=terminal)
     if output:
@@ -123,7 +122,7 @@ def evaluate(
 
     if output:
         predictions.check(output, predictions.TEXTS)
-    with _terminal() as terminal:
+    with options.terminal() as terminal:
         from headstart.workflows.predict import evaluate as evaluate_run
 
         found = evaluate_run(run, data, on_event=terminal)
@@ -153,7 +152,7 @@ def audit(words: options.Words = None, config: options.Config = None, offline: o
     experiment = _experiment(words, config, offline=offline)
     from headstart import tables
 
-    with _terminal(experiment) as terminal:
+    with options.terminal(experiment) as terminal:
         from headstart.workflows.audit import audit as check
 
         splits, found = check(experiment, on_event=terminal)
@@ -178,7 +177,7 @@ def plan(
     experiment = _experiment(words, config, backbone=backbone, plan=plan, offline=offline, **flags)
     from headstart import tables
 
-    with _terminal(experiment) as terminal:
+    with options.terminal(experiment) as terminal:
         from headstart.workflows.plan import plan as lay_out
 
         table = lay_out(experiment, on_event=terminal)
@@ -199,7 +198,7 @@ def embed(
     from headstart import predictions
 
     predictions.check(output, predictions.ARRAYS)
-    with _terminal() as terminal:
+    with options.terminal() as terminal:
         from headstart.workflows.predict import embed as embed_with
 
         features, names = embed_with(run, source[0] if len(source) == 1 else source, on_event=terminal)
@@ -243,9 +242,13 @@ def demo(
     from headstart import tables
     from headstart.workflows import demo as workflow
 
-    with _terminal() as terminal:
+    with options.terminal() as terminal:
         run = workflow.demo(Path(output_dir), on_event=terminal)
     tables.results(run, terminal.console)
+
+
+for _verb in (shipping.export,):
+    app.command()(_verb)
 
 
 def main() -> None:
@@ -304,15 +307,3 @@ def _experiment(words: list[str] | None, config: Path | None, *, offline: bool, 
     if experiment.offline:
         os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when the Hub's client is imported
     return experiment
-
-
-def _terminal(experiment: Experiment | None = None) -> Terminal:
-    """The terminal that shows events, after the names of other tools were said aloud."""
-    from headstart.core.events import Notice
-    from headstart.terminal import Terminal
-
-    metric = getattr(experiment, "metric", "accuracy")
-    terminal = Terminal(metric=metric if isinstance(metric, str) else "")
-    for note in experiment.notes if experiment else ():
-        terminal(Notice("info", "alias", note))
-    return terminal

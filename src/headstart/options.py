@@ -1,11 +1,15 @@
-"""Words and options that several verbs of the command line share."""
+"""What several verbs of the command line share: words, options, and the terminal that shows their events."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from headstart.experiment import Experiment
+    from headstart.terminal import Terminal
 
 Words = Annotated[list[str] | None, typer.Argument(metavar="[DATA] [KEY=VALUE]...", show_default=False)]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run, such as runs/photos.")]
@@ -30,3 +34,15 @@ Answers = Annotated[
     Path | None, typer.Option("--output", "-o", help="Also write the answer for every row: a .csv or .jsonl file.")
 ]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file instead of the terminal.")]
+
+
+def terminal(experiment: Experiment | None = None) -> Terminal:
+    """The terminal that shows events, after the names of other tools were said aloud."""
+    from headstart.core.events import Notice
+    from headstart.terminal import Terminal
+
+    metric = getattr(experiment, "metric", "accuracy")
+    made = Terminal(metric=metric if isinstance(metric, str) else "")
+    for note in experiment.notes if experiment else ():
+        made(Notice("info", "alias", note))
+    return made

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from headstart.measure.evaluation import Evaluation
-    from headstart.workflows.predict import Prediction
+    from headstart.measure.prediction import Prediction
 
 ALL_OF = 20  # classes: up to so many, a file holds the probability of each
 TEXTS, ARRAYS = (".csv", ".jsonl"), (".npz",)
@@ -55,7 +55,7 @@ def labels_a_file(asked: int | None, classes: int, *, whole: bool) -> int:
 
 def summary(rows: Sequence[Prediction], path: Path) -> str:
     """``12 predictions in new.csv, 4 files could not be read (named in the file)``."""
-    failed = sum(bool(row.problem) for row in rows)
+    failed = sum(not row.scores for row in rows)
     left = f", {failed} file{'s' * (failed > 1)} could not be read (named in the file)" if failed else ""
     return f"{len(rows) - failed} predictions in {path}{left}"
 

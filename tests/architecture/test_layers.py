@@ -29,6 +29,8 @@ RANK = {
     "headstart.terminal": 7,
     "headstart.tables": 7,
     "headstart.results": 7,
+    "headstart.verdicts": 7,
+    "headstart.shipping": 7,
     "headstart.predictions": 7,
     "headstart.workflows": 7,
     "headstart.options": 7,
@@ -48,6 +50,8 @@ LIGHT = (
     "tables",
     "results",
     "predictions",
+    "verdicts",
+    "shipping",
     "options",
     "__init__",
 )

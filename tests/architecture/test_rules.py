@@ -17,7 +17,7 @@ from headstart.core import registry
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src" / "headstart"
 FILES = sorted(SOURCE.rglob("*.py"))
-VERBS = ("audit", "demo", "doctor", "embed", "evaluate", "fit", "models", "plan", "predict", "report")
+VERBS = ("audit", "demo", "doctor", "embed", "evaluate", "export", "fit", "models", "plan", "predict", "report")
 MAX_LINES = 320
 VAGUE = {"utils", "util", "helpers", "helper", "manager", "common", "misc", "tools"}
 
@@ -170,7 +170,13 @@ def test_the_verbs_are_few_and_known() -> None:
 
 
 @pytest.mark.parametrize(
-    "package", ["headstart.data.modalities", "headstart.models.backbones", "headstart.stages.methods"]
+    "package",
+    [
+        "headstart.data.modalities",
+        "headstart.models.backbones",
+        "headstart.stages.methods",
+        "headstart.deploy.runtimes",
+    ],
 )
 def test_every_alternative_in_a_registry_can_be_imported(package: str) -> None:
     for name in registry.names(package):

@@ -5,25 +5,24 @@ Shapes: N rows, D features, K classes.
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from headstart.core import manifest
-from headstart.core.errors import ArtefactError, DataError, Problem
+from headstart.core.errors import ArtefactError, DataError, MissingExtra, Problem
 from headstart.core.events import Event, Notice, Progress
 from headstart.core.run import Run
 from headstart.data.splits import Rows
 from headstart.measure.evaluation import Evaluation
 from headstart.measure.metrics import softmax
+from headstart.measure.prediction import Predictions
 
 if TYPE_CHECKING:
-    import pandas as pd
-
+    from headstart.deploy.predictor import Predictor
     from headstart.models.model import Model
 
 BATCH = 32
@@ -31,69 +30,12 @@ SHOWN = 5  # unreadable rows that a warning names
 Emit = Callable[[Event], None]
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """The answer for one row: labels with probabilities, most likely first; or why there is none."""
-
-    name: str
-    scores: tuple[tuple[str, float], ...] = ()
-    problem: str = ""
-
-    @property
-    def label(self) -> str:
-        """The most likely label, or nothing where the row could not be read."""
-        return self.scores[0][0] if self.scores else ""
-
-    @property
-    def score(self) -> float:
-        return self.scores[0][1] if self.scores else float("nan")
-
-    def as_pipeline(self) -> list[dict[str, Any]]:
-        """The shape of transformers' pipelines: ``[{"label": "ant", "score": 0.98}, …]``."""
-        return [{"label": label, "score": score} for label, score in self.scores]
-
-
-class Predictions(Sequence[Prediction]):
-    """Predictions in the order of the rows; shows itself as a table in a notebook."""
-
-    def __init__(self, items: Sequence[Prediction]) -> None:
-        self._items = tuple(items)
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self._items[index]
-
-    def frame(self) -> pd.DataFrame:
-        """A DataFrame: name, label, score, problem, and a column of probabilities for every label shown."""
-        import pandas as pd
-
-        rows = [
-            {"name": item.name, "label": item.label, "score": item.score, "problem": item.problem, **dict(item.scores)}
-            for item in self
-        ]
-        return pd.DataFrame(rows)
-
-    def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{html.escape(item.name)}</td><td>{html.escape(item.label or item.problem)}</td>"
-            f"<td>{item.score:.3f}</td></tr>"
-            for item in self._items[:50]
-        )
-        more = f"<caption>{len(self)} rows, the first 50 shown</caption>" if len(self) > 50 else ""
-        return f"<table>{more}<tr><th>name</th><th>label</th><th>score</th></tr>{rows}</table>"
-
-    def __repr__(self) -> str:
-        return f"Predictions({len(self)} rows)"
-
-
 class Classifier:
     """A trained model that takes the user's own files: ``headstart.load("runs/photos")``."""
 
-    def __init__(self, model: Model, modality: str = "image") -> None:
+    def __init__(self, model: Model) -> None:
         self.model = model.eval()
-        self.modality = modality
+        self.modality = model.backbone.modality
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -109,18 +51,13 @@ class Classifier:
         """
         from headstart.data import sources
 
-        rows, notes = sources.find_unlabelled(source)
+        rows, notes = sources.find_unlabelled(source, modality=self.modality)
         _tell_notes(notes, on_event)
-        found: list[Prediction] = [Prediction(name) for name in rows.names]
-        for indices, logits, problems in self._logits(rows, on_event):
-            probabilities = softmax(logits / self.model.temperature)
-            for row, shares in zip(indices, probabilities, strict=True):
-                order = np.argsort(-shares, kind="stable")[:top_k]
-                scores = tuple((self.classes[i], float(shares[i])) for i in order)
-                found[row] = Prediction(rows.names[row], scores)
-            for row, problem in problems.items():
-                found[row] = Prediction(rows.names[row], problem=problem)
-        return Predictions(found)
+        parts = (
+            (indices, softmax(logits / self.model.temperature), problems)
+            for indices, logits, problems in self._logits(rows, on_event)
+        )
+        return Predictions.gather(rows.names, self.classes, parts, top_k=top_k)
 
     def evaluate(
         self, rows: Rows, classes: Sequence[str], split: str, on_event: Emit | None = None, *, where: str = ""
@@ -157,7 +94,7 @@ class Classifier:
         """Features (N, D) float32 that the head sees, with the names of the rows; unreadable rows are left out."""
         from headstart.data import sources
 
-        rows, notes = sources.find_unlabelled(source)
+        rows, notes = sources.find_unlabelled(source, modality=self.modality)
         _tell_notes(notes, on_event)
         parts, unreadable = [], []
         for rows_read, features, problems in self._outputs(rows, self.model.backbone.features, on_event):
@@ -225,6 +162,28 @@ def load(path: str | Path | Run, *, device: str = "cpu", allow_module: Any = Fal
     return Classifier(Model.load(folder, allow_module=allow_module).to(device))
 
 
+def answerer(path: str | Path | Run, *, device: str = "cpu", on_event: Emit | None = None) -> Classifier | Predictor:
+    """What predicts: of an export the best accepted variant; of a run its model, or its export where torch is missing.
+
+    Raises:
+        ArtefactError: neither is there, or it is damaged.
+        MissingExtra: a run without an export, and no torch.
+    """
+    from headstart.deploy.folder import is_export
+
+    place = path.path if isinstance(path, Run) else Path(path)
+    if not is_export(place):
+        try:
+            return load(path, device=device)
+        except ModuleNotFoundError as error:
+            if not is_export(place / "export"):
+                raise MissingExtra("torch", "train", "predicting with a run that was not exported") from error
+        place = place / "export"
+    from headstart.deploy.predictor import Predictor
+
+    return Predictor(place, on_event=on_event)
+
+
 def _no_model(folder: Path) -> ArtefactError:
     if (folder / "folds.json").is_file():
         what, remedy = "a cross-validated run keeps the models of its folds", f"give one of them: {folder / 'fold-1'}"
@@ -252,8 +211,8 @@ def _tell_unreadable(unreadable: Sequence[Problem], count: int, on_event: Emit |
 def predict(
     path: str | Path | Run, source: Any, *, top_k: int | None = None, on_event: Emit | None = None
 ) -> Predictions:
-    """Labels and probabilities for new rows; see ``Classifier.predict``."""
-    return load(path).predict(source, top_k=top_k, on_event=on_event)
+    """Labels and probabilities for new rows; see ``Classifier.predict`` and, of an export, ``Predictor.predict``."""
+    return answerer(path, on_event=on_event).predict(source, top_k=top_k, on_event=on_event)
 
 
 def embed(path: str | Path | Run, source: Any, *, on_event: Emit | None = None) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -280,6 +239,7 @@ def evaluate(path: str | Path | Run, data: Any = None, *, on_event: Emit | None 
         return replace(found, names=None if names is None else tuple(names))
     from headstart.data import sources
 
-    rows, classes = sources.read_labelled(data)
+    model = load(run)
+    rows, classes = sources.read_labelled(data, modality=model.modality)
     where = str(data) if isinstance(data, (str, Path)) else ""
-    return load(run).evaluate(rows, classes, "given", on_event, where=where)
+    return model.evaluate(rows, classes, "given", on_event, where=where)

@@ -1,0 +1,1 @@
+"""From a model to what runs without torch: ONNX files, their proof, and the predictor that reads them."""

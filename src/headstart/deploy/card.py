@@ -1,0 +1,38 @@
+"""The README of an export: what it is, what was measured, and how to use it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from headstart.deploy.verdict import Judged
+
+SHOWN = 20  # classes that are named
+
+
+def readme(judged: Sequence[Judged], order: Sequence[str], classes: Sequence[str], metric: str) -> str:
+    """Markdown. Names of classes are the user's: what could be markup in them is left out."""
+    known = ", ".join(_plain(name) for name in classes[:SHOWN]) + (" …" if len(classes) > SHOWN else "")
+    lines = [
+        "# Exported classifier",
+        "",
+        f"Classes ({len(classes)}): {known}",
+        "",
+        "```",
+        "headstart predict path/to/this/folder new/     # the base install is enough: no torch",
+        "```",
+        "",
+        f"| variant | MB | {metric} (n = {judged[0].score.n}) | same decision | ms alone | rows/s in batches | |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for each in judged:
+        told = each.refused or ("taken first" if each.name == order[0] else "accepted")
+        lines.append(
+            f"| {each.name} | {each.bytes / 1e6:.1f} | {each.score.value:.4f} | {each.agreement.value:.4f} "
+            f"| {each.speed.one.p50_ms:.2f} | {each.speed.rows_a_second:.0f} | {told} |"
+        )
+    lines += ["", "`verdict.json` holds the intervals and reasons; `golden.npz` rows with torch's answers.", ""]
+    return "\n".join(lines)
+
+
+def _plain(name: str) -> str:
+    return "".join(character if character.isprintable() and character not in "`<>[]|" else " " for character in name)

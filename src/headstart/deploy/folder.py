@@ -1,0 +1,76 @@
+"""The folder of an export: which files it may hold, and what its golden rows prove.
+
+Shapes: B rows, K classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from headstart.core import arrays, manifest
+from headstart.core.errors import ArtefactError
+
+FLOAT, INT8, VERDICT, GOLDEN, README = "model.onnx", "model.int8.onnx", "verdict.json", "golden.npz", "README.md"
+MODELS = (FLOAT, INT8, "model.fp16.onnx")
+GOLDEN_BYTES = 2**28  # to which golden.npz may unpack
+PARITY = 1e-4  # of the largest logit: how far fp32 ONNX may be from torch
+
+
+@dataclass(frozen=True)
+class Golden:
+    """A few inputs as the modality collates them, with torch's logits and probabilities (B, K) in fp32."""
+
+    inputs: np.ndarray
+    logits: np.ndarray
+    probabilities: np.ndarray
+
+    def save(self, path: Path) -> None:
+        """Write an .npz file, atomically."""
+
+        def write(temporary: Path) -> None:
+            with open(temporary, "wb") as file:
+                np.savez_compressed(file, **vars(self))
+
+        manifest.write_atomically(path, write)
+
+    @classmethod
+    def read(cls, path: Path) -> Golden:
+        """What ``save`` wrote.
+
+        Raises:
+            ArtefactError: missing, damaged, or with other arrays in it.
+        """
+        try:
+            return cls(**arrays.read(path, limit=GOLDEN_BYTES))
+        except TypeError as error:
+            raise ArtefactError(f"not golden rows ({error})", where=str(path)) from error
+
+    def gap(self, logits: np.ndarray) -> float:
+        """The largest difference of ``logits`` (B, K) from these, relative to the largest logit."""
+        if logits.shape != self.logits.shape:
+            return float("inf")
+        return float(np.abs(logits - self.logits).max() / max(1e-12, np.abs(self.logits).max()))
+
+
+def is_export(folder: Path) -> bool:
+    """Whether this looks like what ``headstart export`` wrote."""
+    return (folder / VERDICT).is_file() and (folder / GOLDEN).is_file()
+
+
+def read_verdict(folder: Path) -> dict[str, Any]:
+    """``verdict.json`` of a complete, undamaged export.
+
+    Raises:
+        ArtefactError: a file is missing or differs from the manifest, or the verdict is of a newer format.
+    """
+    manifest.check(folder, FLOAT, VERDICT, GOLDEN)
+    found = manifest.read_json(folder / VERDICT)
+    if not isinstance(found, dict) or not isinstance(found.get("variants"), list):
+        raise ArtefactError("not a verdict", where=str(folder / VERDICT))
+    if not isinstance(found.get("format"), int) or found["format"] > 1:
+        raise ArtefactError("written by a newer Headstart", where=str(folder / VERDICT), remedy="upgrade headstart")
+    return found

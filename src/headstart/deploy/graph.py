@@ -1,0 +1,132 @@
+"""A trained model as one ONNX file: raw uint8, ids or samples in, logits and probabilities out.
+
+Shapes: B rows, K classes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headstart import __version__
+from headstart.core import manifest
+from headstart.core.errors import ArtefactError, MissingExtra
+from headstart.deploy.contract import INPUT, KEY, OUTPUTS, Contract
+from headstart.deploy.folder import Golden
+from headstart.deploy.onnxfile import MOST_BYTES
+
+if TYPE_CHECKING:
+    from headstart.models.model import Model
+
+
+def contract_of(model: Model) -> Contract:
+    """What a file of this model promises."""
+    spec = model.backbone.spec
+    return Contract(spec.modality, spec, model.classes, float(model.temperature))
+
+
+def write(model: Model, path: Path) -> None:
+    """Write ``model`` to ``path`` as ONNX that stands alone, with normalisation and temperature inside.
+
+    The number of rows may be any; of texts and sounds the length too. Nothing of the machine (paths, stack traces)
+    stays in the file, and the same model gives the same bytes.
+
+    Raises:
+        ArtefactError: the network cannot be exported, or takes more than one file can hold.
+        MissingExtra: onnx or onnxscript is not installed.
+    """
+    program = _program(model)
+    graph = program.model
+    for part in (graph.graph, *graph.functions.values()):
+        for node in part.all_nodes():
+            node.metadata_props.clear()
+            node.doc_string = None
+            for value in (*node.inputs, *node.outputs):
+                if value is not None:
+                    value.metadata_props.clear()
+        for value in (*part.inputs, *part.outputs):
+            value.metadata_props.clear()
+        part.metadata_props.clear()
+    graph.metadata_props.clear()
+    graph.metadata_props[KEY] = contract_of(model).to_text(__version__)
+    graph.producer_name, graph.producer_version, graph.doc_string = "headstart", __version__, None
+    manifest.write_atomically(path, lambda temporary: program.save(temporary, external_data=False))
+
+
+def golden(model: Model, inputs: np.ndarray) -> Golden:
+    """Torch's answers to ``inputs``, eager and in fp32."""
+    import torch
+
+    with torch.inference_mode():
+        logits, probabilities = _whole(model)(torch.from_numpy(inputs))
+    return Golden(inputs, logits.numpy(), probabilities.numpy())
+
+
+def _whole(model: Model) -> Any:
+    """A module from inputs to both outputs."""
+    import torch
+
+    class Whole(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+            self.temperature = float(model.temperature)
+
+        def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            logits = self.model(inputs).float()
+            return logits, torch.softmax(logits / self.temperature, dim=1)
+
+    return Whole().eval()
+
+
+def _program(model: Model) -> Any:
+    import torch
+
+    for package in ("onnx", "onnxscript"):
+        try:
+            __import__(package)
+        except ImportError as error:
+            raise MissingExtra(package, "train", "writing ONNX files") from error
+    size = sum(value.numel() * value.element_size() for value in model.state_dict().values())
+    if size > 0.98 * MOST_BYTES:
+        raise ArtefactError(f"the weights take {size:,} bytes, and one ONNX file holds {MOST_BYTES:,}")
+    spec = model.backbone.spec
+    example = torch.from_numpy(spec.noise(2))
+    shapes = {0: torch.export.Dim("rows")}
+    if spec.modality != "image":
+        shapes[example.dim() - 1] = torch.export.Dim("length")
+    try:
+        with _quiet():
+            return torch.onnx.export(
+                _whole(model),
+                (example,),
+                dynamo=True,
+                dynamic_shapes={INPUT: shapes},
+                input_names=[INPUT],
+                output_names=list(OUTPUTS),
+                external_data=False,
+                verbose=False,
+            )
+    except Exception as error:  # torch.onnx raises what the step that failed raises
+        what = f"the network cannot be exported ({type(error).__name__}: {str(error).strip()[:400]})"
+        raise ArtefactError(what, where=model.backbone.origin.uri) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Any:
+    """The exporter tells its own story on the terminal; ours is the verdict."""
+    logger = logging.getLogger("torch.onnx")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)

@@ -1,0 +1,192 @@
+"""Answers of an exported model, without torch: the project's own decoder, and ONNX Runtime or OpenVINO.
+
+Shapes: N rows, B rows of a batch, K classes.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from headstart.core import registry
+from headstart.core.errors import ArtefactError
+from headstart.core.events import Event, Notice, Progress
+from headstart.data import loaders, sources
+from headstart.data.splits import Rows
+from headstart.data.store import Store
+from headstart.deploy import contract, folder
+from headstart.deploy.folder import Golden
+from headstart.measure.prediction import Predictions
+
+RUNTIMES = "headstart.deploy.runtimes"
+BATCH = 16
+CHUNK = 512  # rows decoded at a time: memory does not grow with the number of rows
+# Other processors round differently; where int8 products saturate (U8S8 without VNNI), answers differ by far more.
+SLACK = 3.0
+Emit = Callable[[Event], None]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to run an export: a file, a runtime, the precision of its floats, and what the verdict found."""
+
+    file: str
+    runtime: str
+    precision: str
+    gap: float  # from torch's logits on the golden rows, relative to the largest
+
+
+class Predictor:
+    """An export that takes the user's own files: ``Predictor("runs/photos/export").predict(["new/1.jpg"])``.
+
+    The quickest variant that the verdict accepted and this machine can run is taken; its answers on the golden rows
+    are compared with torch's before anything else.
+
+    Args:
+        variant: a variant of the verdict by name, accepted or not, instead of the quickest.
+        threads: for the runtime; by default all that this process may use.
+        on_event: told where another variant than the verdict's first choice is taken.
+
+    Raises:
+        ArtefactError: the export is damaged or incomplete, no variant of it was accepted, or it answers differently
+            here from where it was written.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        variant: str | None = None,
+        threads: int | None = None,
+        on_event: Emit | None = None,
+    ) -> None:
+        self.folder = Path(path)
+        verdict = folder.read_verdict(self.folder)
+        self.name, self.variant = _choose(verdict, variant, self.folder, on_event)
+        self.contract = contract.read(self.folder / self.variant.file)
+        self.threads = threads or usable_cores()
+        self.threshold = _threshold(verdict, self.name)
+        self._modality = registry.find(contract.MODALITIES, self.contract.modality)
+        self._session = open_session(self.folder, self.variant, self.threads)
+        self._turn = threading.Lock()
+        self._check_golden()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.contract.classes
+
+    @property
+    def modality(self) -> str:
+        return self.contract.modality
+
+    def predict(self, source: Any, *, top_k: int | None = None, on_event: Emit | None = None) -> Predictions:
+        """Labels and probabilities, most likely first, for a folder, files, arrays, pictures, texts or sounds.
+
+        A row that cannot be read gets a prediction without scores whose ``problem`` says why; where the export has a
+        threshold, so does one that is not sure enough ("don't know").
+
+        Raises:
+            DataError: there is nothing to predict.
+        """
+        say = on_event or (lambda event: None)
+        rows, notes = sources.find_unlabelled(source, modality=self.modality)
+        for note in notes:
+            say(Notice("info", "data", note))
+        parts = self._parts(rows, say)
+        return Predictions.gather(rows.names, self.classes, parts, top_k=top_k, threshold=self.threshold)
+
+    def prepare(self, item: Any) -> np.ndarray:
+        """One item (a path, bytes, a text, an array) to what the model is given, without the axis of rows.
+
+        Raises:
+            DecodeError: it cannot be read.
+        """
+        return self._modality.prepare(item, self.contract.spec)
+
+    def answer(self, values: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Logits and probabilities (B, K) of prepared items, as one batch; calls from several threads take turns."""
+        inputs = self._modality.collate(values)
+        with self._turn:
+            return self._session(inputs)
+
+    def _parts(self, rows: Rows, say: Emit) -> Iterator[tuple[np.ndarray, np.ndarray, dict[int, str]]]:
+        for start in range(0, len(rows), CHUNK):
+            part = rows.take(np.arange(start, min(start + CHUNK, len(rows))))
+            store = Store.build(part, self.contract.spec, modality=self.modality)
+            problems = {start + row: f"{reason.message} [{reason.code}]" for row, reason in store.errors.items()}
+            spec, order = self.contract.spec, store.usable
+            found = [
+                self._session(batch.inputs)[1]
+                for batch in loaders.batches(store, part.labels, spec, batch_size=BATCH, order=order)
+            ]
+            say(Progress("predict", start + len(part), len(rows), "rows"))
+            shares = np.concatenate(found) if found else np.zeros((0, len(self.classes)), np.float32)
+            yield order + start, shares, problems
+
+    def _check_golden(self) -> None:
+        golden = Golden.read(self.folder / folder.GOLDEN)
+        try:
+            gap = golden.gap(self._session(golden.inputs)[0])
+        except Exception as error:  # whatever a runtime raises where inputs or outputs do not fit
+            raise ArtefactError(f"its golden rows do not fit the model ({error})", where=str(self.folder)) from error
+        if not gap <= max(folder.PARITY, SLACK * self.variant.gap):
+            raise ArtefactError(
+                f"'{self.name}' answers differently here from where it was written (by {gap:.2g} of the largest logit, "
+                f"{self.variant.gap:.2g} there)",
+                where=str(self.folder),
+                remedy="export the run again on this machine",
+            )
+
+    def __repr__(self) -> str:
+        return f"Predictor({str(self.folder)!r}, {self.name!r}, {len(self.classes)} classes)"
+
+
+def open_session(place: Path, variant: Variant, threads: int) -> Any:
+    """The file of a variant, opened by its runtime (see ``runtimes.base.Session``)."""
+    runtime = registry.find(RUNTIMES, variant.runtime)
+    return runtime.load(place / variant.file, threads=threads, precision=variant.precision)
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _choose(verdict: dict[str, Any], wanted: str | None, place: Path, on_event: Emit | None) -> tuple[str, Variant]:
+    """Name and variant: the one that is wanted, else the first in the verdict's order that can run here."""
+    where = str(place / folder.VERDICT)
+    try:
+        known = {str(entry["name"]): _variant(entry) for entry in verdict["variants"]}
+        order = [str(name) for name in verdict["accepted"]] if wanted is None else [wanted]
+        for name in order:
+            if name not in known:
+                raise ArtefactError(f"there is no variant '{name}'", where=where, remedy=f"known: {', '.join(known)}")
+            if wanted is not None or registry.find(RUNTIMES, known[name].runtime).version():
+                if name != order[0] and on_event is not None:
+                    what = f"'{order[0]}' was quickest where this was exported; '{name}' is what can run here"
+                    on_event(Notice("info", "runtime", what))
+                return name, known[name]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtefactError(f"not a verdict ({error})", where=where) from error
+    remedy = "verdict.json says why; train on, or export with a larger --tolerance"
+    raise ArtefactError("no variant of this export was accepted", where=where, remedy=remedy)
+
+
+def _variant(entry: dict[str, Any]) -> Variant:
+    found = Variant(str(entry["file"]), str(entry["runtime"]), str(entry["precision"]), float(entry["gap"]))
+    if found.file not in folder.MODELS or found.runtime not in registry.names(RUNTIMES):
+        raise ValueError(f"unknown file or runtime: {found.file[:80]!r}, {found.runtime[:80]!r}")
+    if found.precision not in registry.find(RUNTIMES, found.runtime).PRECISIONS:
+        raise ValueError(f"{found.runtime} knows no precision {found.precision[:80]!r}")
+    return found
+
+
+def _threshold(verdict: dict[str, Any], name: str) -> float:
+    chosen = next(entry for entry in verdict["variants"] if entry["name"] == name).get("threshold")
+    return 0.0 if chosen is None else float(chosen["value"])

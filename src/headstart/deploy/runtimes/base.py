@@ -1,0 +1,30 @@
+"""What a runtime is.
+
+Shapes: B rows, K classes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+
+class Session(Protocol):
+    """An opened model; one call at a time."""
+
+    def __call__(self, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Logits and probabilities, both (B, K) float32, of a batch as the modality collates it."""
+
+
+class Runtime(Protocol):
+    """The functions that a file in this folder offers at module level."""
+
+    EXTRA: str  # of the package that brings it; "" where the base install does
+    PRECISIONS: tuple[str, ...]  # in which it can compute what the file holds as floats, the plain one first
+
+    def version(self) -> str:
+        """Of the library; "" where it is not installed."""
+
+    def load(self, path: Path, *, threads: int, precision: str) -> Session: ...

@@ -1,0 +1,49 @@
+"""ONNX Runtime: part of the base install.
+
+Shapes: B rows, K classes.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as version_of
+from pathlib import Path
+
+import numpy as np
+
+from headstart.core.errors import ArtefactError
+from headstart.deploy.contract import INPUT, OUTPUTS
+from headstart.deploy.runtimes.base import Session
+
+EXTRA = ""
+PRECISIONS = ("fp32",)
+
+
+def version() -> str:
+    """Of the installed library; "" where there is none."""
+    try:
+        return version_of("onnxruntime")
+    except PackageNotFoundError:
+        return ""
+
+
+def load(path: Path, *, threads: int, precision: str = "fp32") -> Session:
+    """Open a file that was looked through (see ``contract.read``)."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # Threads that spin while they wait slow everything else on the machine down, torch beside it by a factor of 2.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its own exceptions have no common base, and derive from RuntimeError only in part
+        raise ArtefactError(f"ONNX Runtime refuses the file ({str(error)[:300]})", where=str(path)) from error
+
+    def run(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        logits, probabilities = session.run(list(OUTPUTS), {INPUT: inputs})
+        return logits, probabilities
+
+    return run

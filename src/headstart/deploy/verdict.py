@@ -1,0 +1,184 @@
+"""Whether a variant of an export may be used: judged on validation rows and by the clock of this machine.
+
+Shapes: N rows, K classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from headstart.deploy.folder import PARITY
+from headstart.deploy.timing import Timed
+from headstart.measure.evaluation import Evaluation
+from headstart.measure.intervals import Difference, Measured, wilson
+
+TOLERANCE = 0.005  # of the metric: half a point
+SLOWER = 1.02  # times the time of the plain file: within it, a clock cannot tell
+BATCHES = (1, 16)
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Below ``value`` the answer is "don't know": what is answered was right in ``precision`` of the ``coverage``."""
+
+    wanted: float
+    value: float
+    precision: Measured
+    coverage: float
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Times of a call with one row and with sixteen."""
+
+    one: Timed
+    many: Timed
+
+    @property
+    def ms_a_row(self) -> float:
+        """Geometric mean of the time a row alone and in a batch: neither use counts more."""
+        return math.sqrt(self.one.p50_ms * self.many.p50_ms / BATCHES[1])
+
+    @property
+    def rows_a_second(self) -> float:
+        return 1e3 * BATCHES[1] / self.many.p50_ms
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One variant with everything that was measured, and the verdict."""
+
+    name: str
+    file: str
+    runtime: str
+    precision: str
+    how: str  # what was done to the weights, in words
+    bytes: int
+    gap: float
+    score: Measured
+    difference: Difference  # of the metric, from torch in fp32 on the same rows
+    agreement: Measured  # share of rows with the same decision
+    recall_changes: tuple[tuple[str, float], ...]  # of the classes whose recall moved, the largest first
+    speed: Speed
+    too_few: bool  # rows to tell a loss beyond the tolerance from none
+    refused: str = ""  # why, or nothing
+    threshold: Threshold | None = None
+
+    @property
+    def accepted(self) -> bool:
+        return not self.refused
+
+    def as_json(self) -> dict[str, Any]:
+        speed = {"ms_a_row": self.speed.ms_a_row, "rows_a_second": self.speed.rows_a_second}
+        return {**asdict(self), "accepted": self.accepted, "speed": asdict(self.speed) | speed}
+
+
+def judge(
+    reference: Evaluation,
+    found: Evaluation,
+    speed: Speed,
+    plain: Speed,
+    *,
+    name: str,
+    file: str,
+    runtime: str,
+    precision: str,
+    how: str,
+    size: int,
+    gap: float,
+    exact: bool,
+    metric: str = "accuracy",
+    tolerance: float = TOLERANCE,
+    wanted_precision: float | None = None,
+) -> Judged:
+    """Compare ``found`` with torch's answers on the same rows, and its speed with that of the plain file.
+
+    Args:
+        exact: the variant computes in fp32 from the weights as they are, so that its logits have to be torch's.
+    """
+    difference = found.compare(reference, metric)
+    same = found.predicted == reference.predicted
+    agreement = Measured(float(same.mean()), *wilson(int(same.sum()), len(same)), len(same))
+    return Judged(
+        name=name,
+        file=file,
+        runtime=runtime,
+        precision=precision,
+        how=how,
+        bytes=size,
+        gap=gap,
+        score=found.metric(metric),
+        difference=difference,
+        agreement=agreement,
+        recall_changes=_recall_changes(reference, found),
+        speed=speed,
+        too_few=not exact and difference.low < -tolerance,
+        refused=_refusal(reference, found, difference, speed, plain, gap, exact, metric, tolerance),
+        threshold=None if wanted_precision is None else threshold(found, wanted_precision),
+    )
+
+
+def order(judged: Sequence[Judged]) -> list[str]:
+    """Names of the accepted variants, the quickest first."""
+    return [each.name for each in sorted(judged, key=lambda each: each.speed.ms_a_row) if each.accepted]
+
+
+def threshold(found: Evaluation, wanted: float) -> Threshold | None:
+    """The lowest threshold from which on answers were right in at least ``wanted`` of the rows; None where none is.
+
+    Rows of equal confidence are answered together.
+    """
+    confidence = found.probabilities.max(axis=1)
+    ranks = np.argsort(-confidence, kind="stable")
+    right = np.cumsum(found.correct[ranks])
+    count = np.arange(1, len(found) + 1)
+    last_of_its_value = np.r_[confidence[ranks][1:] < confidence[ranks][:-1], True]
+    good = np.flatnonzero((right / count >= wanted) & last_of_its_value)
+    if not len(good):
+        return None
+    place = int(good[-1])
+    n = place + 1
+    share = Measured(float(right[place] / n), *wilson(int(right[place]), n), n)
+    return Threshold(wanted, float(confidence[ranks][place]), share, n / len(found))
+
+
+def _refusal(
+    reference: Evaluation,
+    found: Evaluation,
+    difference: Difference,
+    speed: Speed,
+    plain: Speed,
+    gap: float,
+    exact: bool,
+    metric: str,
+    tolerance: float,
+) -> str:
+    if exact:
+        largest = max(gap, _gap(reference.logits, found.logits))
+        changed = int((reference.predicted != found.predicted).sum())
+        if not largest <= PARITY or changed:
+            return (
+                f"its logits are not torch's: they differ by {largest:.2g} of the largest (at most {PARITY:g}), "
+                f"and {changed} of {len(found)} decisions changed"
+            )
+    if -difference.value > tolerance + 1e-12:
+        return f"{metric} falls by {-100 * difference.value:.2f} points, more than {100 * tolerance:g}"
+    if speed.ms_a_row > SLOWER * plain.ms_a_row:
+        return f"{speed.ms_a_row / plain.ms_a_row:.2f} times the time of the plain file in ONNX Runtime"
+    return ""
+
+
+def _gap(wanted: np.ndarray, found: np.ndarray) -> float:
+    """Largest difference of logits (N, K), relative to the largest logit."""
+    return float(np.abs(found - wanted).max() / max(1e-12, np.abs(wanted).max()))
+
+
+def _recall_changes(reference: Evaluation, found: Evaluation) -> tuple[tuple[str, float], ...]:
+    pairs = zip(reference.per_class(), found.per_class(), strict=True)
+    changes = [(before.name, after.recall.value - before.recall.value) for before, after in pairs]
+    return tuple(sorted((change for change in changes if change[1]), key=lambda change: -abs(change[1])))

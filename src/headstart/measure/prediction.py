@@ -1,0 +1,103 @@
+"""What a model answered about rows without labels, row by row.
+
+Shapes: N rows, B rows of a part, K classes.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one row: labels with probabilities, most likely first.
+
+    ``problem`` says why there is none, or, beside scores, why the model would rather not say ("don't know").
+    """
+
+    name: str
+    scores: tuple[tuple[str, float], ...] = ()
+    problem: str = ""
+
+    @property
+    def label(self) -> str:
+        """The most likely label, or nothing where the row could not be read."""
+        return self.scores[0][0] if self.scores else ""
+
+    @property
+    def score(self) -> float:
+        return self.scores[0][1] if self.scores else float("nan")
+
+    def as_pipeline(self) -> list[dict[str, Any]]:
+        """The shape of transformers' pipelines: ``[{"label": "ant", "score": 0.98}, …]``."""
+        return [{"label": label, "score": score} for label, score in self.scores]
+
+
+class Predictions(Sequence[Prediction]):
+    """Predictions in the order of the rows; shows itself as a table in a notebook."""
+
+    def __init__(self, items: Sequence[Prediction]) -> None:
+        self._items = tuple(items)
+
+    @classmethod
+    def gather(
+        cls,
+        names: Sequence[str],
+        classes: Sequence[str],
+        parts: Iterable[tuple[np.ndarray, np.ndarray, Mapping[int, str]]],
+        *,
+        top_k: int | None = None,
+        threshold: float = 0.0,
+    ) -> Predictions:
+        """From parts of (row indices (B,), probabilities (B, K), problems by row) to N predictions.
+
+        Args:
+            top_k: labels a row, all by default.
+            threshold: a most likely label below this probability is marked "don't know".
+        """
+        found = [Prediction(name) for name in names]
+        for indices, probabilities, problems in parts:
+            for row, shares in zip(indices, probabilities, strict=True):
+                order = np.argsort(-shares, kind="stable")[:top_k]
+                scores = tuple((classes[i], float(shares[i])) for i in order)
+                unsure = f"don't know: {shares.max():.3f} is below {threshold:.3f}"
+                found[row] = Prediction(names[row], scores, unsure if shares.max() < threshold else "")
+            for row, problem in problems.items():
+                found[row] = Prediction(names[row], problem=problem)
+        return cls(found)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._items[index]
+
+    def frame(self) -> pd.DataFrame:
+        """A DataFrame: name, label, score, problem, and a column of probabilities for every label shown."""
+        import pandas as pd
+
+        rows = [
+            {"name": item.name, "label": item.label, "score": item.score, "problem": item.problem, **dict(item.scores)}
+            for item in self
+        ]
+        return pd.DataFrame(rows)
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{html.escape(item.name)}</td><td>{html.escape(item.label or item.problem)}</td>"
+            f"<td>{item.score:.3f}</td></tr>"
+            for item in self._items[:50]
+        )
+        more = f"<caption>{len(self)} rows, the first 50 shown</caption>" if len(self) > 50 else ""
+        return f"<table>{more}<tr><th>name</th><th>label</th><th>score</th></tr>{rows}</table>"
+
+    def __repr__(self) -> str:
+        return f"Predictions({len(self)} rows)"

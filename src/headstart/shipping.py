@@ -1,0 +1,35 @@
+"""The verbs of the command line that bring a finished run to where it is used."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from headstart.options import RunFolder, terminal
+
+Data = Annotated[str | None, typer.Option(help="The run's data, where it has moved.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads; all cores unless told.")]
+
+
+def export(
+    run: RunFolder,
+    data: Data = None,
+    tolerance: Annotated[
+        float, typer.Option(min=0, max=1, help="How much of the metric may be lost: 0.005 is half a point.")
+    ] = 0.005,
+    precision: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help='Say "don\'t know" as often as it takes to be right this often.'),
+    ] = None,
+    int8: Annotated[bool, typer.Option(help="Look for a quantised file that is quicker and as good.")] = True,
+    threads: Threads = None,
+) -> None:
+    """Write ONNX files that run without torch, each with its verdict. Exit code 2 where none is accepted."""
+    from headstart.verdicts import told
+
+    with terminal() as shown:
+        from headstart.workflows import ship
+
+        settings = ship.Settings(tolerance=tolerance, precision=precision, int8=int8, threads=threads)
+        told(shown.console, lambda: ship.export(run, data=data, settings=settings, on_event=shown))

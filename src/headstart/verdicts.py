@@ -1,0 +1,92 @@
+"""Tables of exports and benchmarks, for people. Imports rich and nothing heavy."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from headstart.core import manifest
+from headstart.core.errors import NothingAccepted
+from headstart.terminal import clean, number
+
+
+def told(console: Console, work: Callable[[], Path]) -> None:
+    """Do the work and show its verdict, also where nothing was accepted.
+
+    Raises:
+        NothingAccepted: as ``work`` did, after its table was shown.
+    """
+    try:
+        place = work()
+    except NothingAccepted as error:
+        show(Path(error.problems[0].where), console)
+        raise
+    show(place, console)
+
+
+def show(place: Path, console: Console) -> None:
+    """The verdict on every variant of an export, and what to do next."""
+    verdict = manifest.read_json(place / "verdict.json")
+    console.print()
+    console.print(table(verdict))
+    console.print()
+    for each in verdict["variants"]:
+        if each["refused"]:
+            told = Text.assemble((f"✗ {clean(each['name'])} ", "warn"), (clean(each["refused"]), "quiet"))
+            console.print(told)
+    few = [each["name"] for each in verdict["variants"] if each["too_few"] and not each["refused"]]
+    if few:
+        rows, points = verdict["data"]["rows"], 100 * verdict["tolerance"]
+        what = f"{rows} validation rows are too few to tell a loss of {points:g} points from none: {', '.join(few)}"
+        console.print(Text(clean(what), style="warn"))
+    if verdict["accepted"]:
+        console.print(Text(f"headstart predict {clean(shlex.quote(str(place)))} new/", style="accent"))
+
+
+def table(verdict: Mapping[str, Any]) -> Table:
+    """One line a variant: size, metric and its difference from torch, agreement, latency, throughput, verdict."""
+    metric = verdict["metric"]
+    made = Table(box=box.SIMPLE_HEAD, header_style="quiet", pad_edge=False, show_edge=False)
+    made.add_column("variant", no_wrap=True)
+    made.add_column("MB", justify="right", no_wrap=True)
+    made.add_column(metric.replace("_", " "), justify="right", no_wrap=True)
+    made.add_column(f"change, n = {verdict['data']['rows']}", no_wrap=True)
+    made.add_column("same", justify="right", no_wrap=True)
+    made.add_column("p50 / p95 ms", justify="right", no_wrap=True)
+    made.add_column("rows/s", justify="right", no_wrap=True)
+    made.add_column("verdict", no_wrap=True)
+    reference = Text(number(metric, verdict["reference"]["value"]), style="quiet")
+    made.add_row(Text("torch fp32", style="quiet"), "", reference, "", "", "", "", Text("reference", style="quiet"))
+    first = next(iter(verdict["accepted"]), None)
+    for each in verdict["variants"]:
+        one = each["speed"]["one"]
+        made.add_row(
+            Text(clean(each["name"]), style="bold" if each["name"] == first else ""),
+            f"{each['bytes'] / 1e6:.1f}",
+            number(metric, each["score"]["value"]),
+            _change(each["difference"]),
+            f"{100 * each['agreement']['value']:.1f} %",
+            f"{one['p50_ms']:.2f} / {one['p95_ms']:.2f}",
+            f"{each['speed']['rows_a_second']:.0f}",
+            _told(each, first),
+        )
+    return made
+
+
+def _told(variant: Mapping[str, Any], first: str | None) -> Text:
+    if variant["refused"]:
+        return Text("✗ refused", "warn")
+    return Text("✓ ★ used" if variant["name"] == first else "✓ accepted", "good")
+
+
+def _change(difference: Mapping[str, float]) -> Text:
+    """In points, with its paired interval."""
+    value, low, high = (100 * difference[side] for side in ("value", "low", "high"))
+    return Text.assemble(f"{value:+.1f}", (f" [{low:+.1f}, {high:+.1f}]", "quiet"))

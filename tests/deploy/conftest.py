@@ -1,0 +1,62 @@
+"""One exported run that the tests of this folder look at."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import headstart
+from headstart.core.run import Run
+
+CLASSES = ("dark", "red", "stripes")
+
+
+def draw(folder: Path, per_class: int, seed: int = 0, size: int = 32) -> Path:
+    """Noisy pictures of three kinds that any network tells apart, in a folder a class."""
+    rng = np.random.default_rng(seed)
+    for index, name in enumerate(CLASSES):
+        (folder / name).mkdir(parents=True)
+        for number in range(per_class):
+            values = rng.integers(90, 160, (size, size, 3)).astype(np.float64)
+            values[...] -= 70 * (index == 0)
+            values[..., 0] += 90 * (index == 1)
+            values[:, ::4] += 90 * (index == 2)
+            Image.fromarray(values.clip(0, 255).astype(np.uint8)).save(folder / name / f"{number:03d}.png")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a flush guards against, a power cut, no test can see."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+
+
+@pytest.fixture(scope="session")
+def toy_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A probe of builtin/tiny on drawn pictures."""
+    folder = tmp_path_factory.mktemp("toy")
+    return headstart.fit(
+        str(draw(folder / "photos", 24)),
+        plan="probe",
+        backbone="builtin/tiny",
+        image_size=32,
+        output_dir=str(folder / "runs"),
+        device="cpu",
+        precision="fp32",
+        baseline=False,
+        normalisation_check=False,
+        force=True,
+        on_event=lambda event: None,
+    )
+
+
+@pytest.fixture(scope="session")
+def exported(toy_run: Run) -> Path:
+    """Its export."""
+    from headstart.workflows import ship
+
+    return ship.export(toy_run, settings=ship.Settings(threads=1, seconds=0.05))

@@ -1,0 +1,71 @@
+"""The predictor: the same answers as torch, in a process that cannot import torch."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from headstart.core.run import Run
+from headstart.deploy.predictor import Predictor
+from headstart.workflows.predict import load
+
+WITHOUT_TORCH = """
+import sys
+
+BANNED = {"torch", "torchvision", "timm", "transformers", "accelerate", "safetensors", "onnx", "onnxscript", "pandas",
+          "sklearn", "scipy", "openvino", "huggingface_hub"}
+
+class Ban:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in BANNED:
+            raise ModuleNotFoundError(f"{name} is not installed here")
+
+sys.meta_path.insert(0, Ban())
+from headstart.cli import run
+sys.exit(run(sys.argv[1:], traceback=True))
+"""
+
+
+def without_torch(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", "-c", WITHOUT_TORCH, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+
+def photos(run: Run) -> Path:
+    return run.path.parents[1] / "photos"
+
+
+def test_the_base_install_predicts(toy_run: Run, exported: Path, tmp_path: Path) -> None:
+    table = tmp_path / "found.csv"
+    done = without_torch("predict", str(exported), str(photos(toy_run)), "--output", str(table))
+    assert done.returncode == 0, done.stderr
+    wanted = load(toy_run).predict(str(photos(toy_run)))
+    with open(table, newline="") as file:
+        found = list(csv.DictReader(file))
+    assert [row["label"] for row in found] == [each.label for each in wanted]
+    assert np.allclose([float(row["score"]) for row in found], [each.score for each in wanted], atol=2e-6)
+
+
+def test_a_run_falls_back_to_its_export_where_torch_is_missing(toy_run: Run, exported: Path) -> None:
+    done = without_torch("predict", str(toy_run.path), str(photos(toy_run) / "red"))
+    assert done.returncode == 0, done.stderr
+    assert "red" in done.stdout
+
+
+def test_the_ban_would_notice_torch(toy_run: Run, tmp_path: Path) -> None:
+    assert without_torch("embed", str(toy_run.path), str(photos(toy_run))).returncode == 1
+
+
+def test_single_items_and_batches_agree(toy_run: Run, exported: Path) -> None:
+    predictor = Predictor(exported, threads=1)
+    files = sorted(str(file) for file in photos(toy_run).rglob("*.png"))[:5]
+    values = [predictor.prepare(file) for file in files]
+    logits, shares = predictor.answer(values)
+    alone = np.concatenate([predictor.answer([value])[0] for value in values])
+    assert np.allclose(logits, alone, rtol=1e-5, atol=1e-5)
+    found = predictor.predict(files, top_k=1)
+    assert [each.label for each in found] == [predictor.classes[i] for i in shares.argmax(axis=1)]
