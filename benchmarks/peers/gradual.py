@@ -17,12 +17,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers import tutorial_probe  # first: it takes the time before it imports torch
+STARTED = time.perf_counter()
 
-import torch  # noqa: I001
-from safetensors.torch import load_file
-from torch import nn
-from torchvision import models
+import torch  # noqa: E402
+from safetensors.torch import load_file  # noqa: E402
+from torch import nn  # noqa: E402
+from torchvision import models  # noqa: E402
+
+from benchmarks.peers import tutorial_probe  # noqa: E402
 
 
 def network(chosen: argparse.Namespace, classes: int) -> tuple[nn.Module, nn.Module]:
@@ -103,7 +105,7 @@ def train(told: dict[str, Any], chosen: argparse.Namespace) -> list[dict[str, An
         for _ in range(stage["epochs"]):
             epoch(model, batches["train"], step, chosen)
             right = epoch(model, batches["val"], None, chosen)
-            seconds = round(time.perf_counter() - tutorial_probe.STARTED, 2)
+            seconds = round(time.perf_counter() - STARTED, 2)
             history.append({"depth": depth, "accuracy": right / len(told["splits"]["val"]), "seconds": seconds})
             print(history[-1], flush=True)
     return history
@@ -114,7 +116,9 @@ def main() -> None:
     parser.add_argument("--rows", type=Path, required=True, help=tutorial_probe.ROWS)
     parser.add_argument("--network", default="mobilenet_v2", help="of torchvision")
     parser.add_argument("--weights", type=Path, help="of the network, safetensors; random without them")
-    schedule = '{"blocks": ["features.0", …], "stages": [{"blocks": 5, "epochs", "lr", "layer_decay", "head_multiple"}]}'
+    schedule = (
+        '{"blocks": ["features.0", …], "stages": [{"blocks": 5, "epochs", "lr", "layer_decay", "head_multiple"}]}'
+    )
     parser.add_argument("--schedule", type=Path, required=True, help=schedule)
     parser.add_argument("--answer", type=Path, required=True)
     parser.add_argument("--size", type=int, default=224)
