@@ -123,6 +123,32 @@ def strays(folder: Path) -> list[str]:
     return [path.relative_to(folder).as_posix() for path in found]
 
 
+def finished(folder: Path, whole: Path, said: object = "", **spec: Any) -> None:
+    """Start again: it goes on from what was there, loses nothing, and ends like the life that was not interrupted."""
+    stages = sorted((folder / "runs" / "toy" / "stages").glob("*"))
+    kept = [stage for stage in stages if (stage / "manifest.json").is_file()]
+    steps = [step for stage in stages if stage not in kept for step in sorted(stage.glob("state/step-*"))]
+    facts = [json.loads((step / "facts.json").read_text(encoding="utf-8")) for step in steps[-1:]]
+    over = (folder / "runs" / "toy" / "result.json").is_file()
+    before = len(_lines(folder))
+    life = Life(folder, **spec)
+    assert life.end() == 0, f"{said}\n{life.log()}"
+    assert weights(folder) == weights(whole), said
+    assert (life.run / "report.html").is_file(), said
+    assert strays(folder) == [], said
+    new = [event for event in life.events()[before:] if "kind" in event]
+    if not over:
+        taken = [event for event in new if event["kind"] == "stage-kept"]
+        assert len(taken) == len(kept), f"{said}: {len(kept)} stages were complete, {len(taken)} of them were kept"
+    resumed = [event["message"].rpartition(" ")[2] for event in new if event["kind"] == "resumed"]
+    assert resumed == [str(found["state"]["updates"] + 1) for found in facts], f"{said}: work was done twice"
+
+
+def _lines(folder: Path) -> list[str]:
+    file = folder / "runs" / "toy" / "events.jsonl"
+    return file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+
+
 def _context() -> Any:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["warm"])

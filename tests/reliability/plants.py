@@ -232,6 +232,17 @@ def little_space(folder: Path, *, free: int) -> None:
     shutil.disk_usage = lambda path: usage(path)._replace(free=free)
 
 
+def forgetful(folder: Path, *, of: str) -> None:
+    """Start anew what there is a checkpoint of, or a complete stage."""
+    from headstart.core.run import Run
+    from headstart.engine.checkpoint import Checkpoints
+
+    if of == "checkpoints":
+        Checkpoints.latest = lambda self: None
+    else:
+        Run.is_done = lambda self, index, name: False
+
+
 # ---- observers and nuisances -----------------------------------------------------------------------------------------
 
 

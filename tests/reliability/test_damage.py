@@ -66,12 +66,13 @@ def taken(folder: Path) -> tuple[int, list[str]]:
     return facts["step"], said
 
 
-def test_a_thousand_damaged_checkpoints(pair: Path) -> None:
+@pytest.mark.parametrize("cases", [180, pytest.param(1000, marks=pytest.mark.slow)])
+def test_damaged_checkpoints(pair: Path, cases: int) -> None:
     newest = pair / "step-00000002"
     files = {name: (newest / name).read_bytes() for name in ("tensors.safetensors", "facts.json", "manifest.json")}
     rng = np.random.default_rng(0)
     fell_back = harmless = 0
-    for case in range(1000):
+    for case in range(cases):
         name = list(files)[case % 3]
         damage = list(DAMAGES.values())[case // 3 % len(DAMAGES)]
         (newest / name).write_bytes(damage(bytearray(files[name]), rng))
@@ -84,8 +85,10 @@ def test_a_thousand_damaged_checkpoints(pair: Path) -> None:
             harmless += 1
         (newest / name).write_bytes(files[name])
     assert taken(pair) == (2, [])
-    print(f"\nR3: 1000/1000 damaged checkpoints: {fell_back} fell back aloud, {harmless} harmless (in the manifest)")
-    assert harmless < 20
+    print(
+        f"\nR3: {cases}/{cases} damaged checkpoints: {fell_back} fell back aloud, {harmless} harmless (in the manifest)"
+    )
+    assert harmless <= cases // 50
 
 
 @pytest.mark.parametrize(
@@ -95,7 +98,7 @@ def test_a_newest_checkpoint_that_is_another(pair: Path, tmp_path: Path, what: s
     one, two = pair / "step-00000001", pair / "step-00000002"
     if what == "swapped":
         shutil.copy(one / "tensors.safetensors", two / "tensors.safetensors")
-    elif what == "stale":
+    elif what == "stale manifest":
         shutil.copy(one / "manifest.json", two / "manifest.json")
     elif what == "empty manifest":
         (two / "manifest.json").write_text('{"version": 1, "files": {}}')

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from nursery import Life, strays, weights
+from nursery import Life, finished
 
 ERRORS = ("ENOSPC", "EIO", "EROFS", "EDQUOT")
 
@@ -16,15 +16,6 @@ def positions(whole: Path, count: int) -> list[int]:
     """Places of a run's changes in the file system, evenly spread."""
     total = len(json.loads((whole / "changes.json").read_text()))
     return [2 + index * (total - 4) // count for index in range(count)]
-
-
-def finished(folder: Path, whole: Path, said: object) -> None:
-    life = Life(folder)
-    assert life.end() == 0, f"{said}\n{life.log()}"
-    assert weights(folder) == weights(whole), said
-    assert strays(folder) == [], said
-    for line in (life.run / "events.jsonl").read_text().splitlines():
-        json.loads(line)
 
 
 @pytest.mark.parametrize("count", [2, pytest.param(40, marks=pytest.mark.slow)])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,24 +27,45 @@ QUICK = {("train", "python", 37), ("evaluation", "cpu", 1), ("features", "cuda",
 PROBE = ["probe", {"thaw": {"name": "tuned", "epochs": 2, "batch_size": 8, "blocks": 2, "views": 1, "augment": "none"}}]
 
 
+@pytest.fixture(scope="module")
+def roomy(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool, int], str]:
+    """The weights of the same runs where nothing runs out, each made once."""
+
+    @functools.cache
+    def made(probe: bool, epochs: int) -> str:
+        folder = tmp_path_factory.mktemp("roomy")
+        life = Life(folder, settings={"plan": PROBE if probe else plan_of(epochs)}, checkpoint_seconds=1e9)
+        assert life.end() == 0, life.log()
+        assert not life.events("memory")
+        return weights(folder)
+
+    return made
+
+
 @pytest.mark.parametrize(
     ("where", "kind", "call"),
     [case if case in QUICK else pytest.param(*case, marks=pytest.mark.slow) for case in CASES],
 )
-def test_it_completes_and_says_so(tmp_path: Path, where: str, kind: str, call: int) -> None:
+def test_it_completes_and_says_so(
+    tmp_path: Path, roomy: Callable[[bool, int], str], where: str, kind: str, call: int
+) -> None:
     if where == "features" and call > 1:
         call = 3  # a pass over 24 rows takes few calls
-    epochs = 20 if call > 3 else 2
+    epochs = 14 if call > 3 else 2
     plan = PROBE if where == "features" else plan_of(epochs)
     plants = [("exhausted", {"where": where, "limit": 4, "kind": kind, "call": call})]
     life = Life(tmp_path, settings={"plan": plan}, plants=plants, checkpoint_seconds=1e9)
     assert life.end() == 0, life.log()
-    assert life.events("memory"), "nothing was said"
+    told = [int(re.search(r"parts of (\d+) rows", event["message"])[1]) for event in life.events("memory")]
+    assert told, "nothing was said"
+    assert min(told) >= 2, "smaller parts than memory asks for"
     stage = json.loads(next(life.run.glob("stages/*-tuned/result.json")).read_text())
-    assert stage["updates"] == 3 * epochs, "the effective batch has changed"
+    assert stage["updates"] == (6 if where == "features" else 3 * epochs), "the effective batch has changed"
+    if where != "train":  # dropout sees in which parts a batch is trained: see below
+        assert weights(tmp_path) == roomy(where == "features", epochs), "smaller parts gave other numbers"
 
 
-def test_the_weights_are_those_of_a_run_with_smaller_parts(tmp_path: Path) -> None:
+def test_the_weights_are_those_of_a_run_with_smaller_parts(tmp_path: Path, roomy: Callable[[bool, int], str]) -> None:
     small = Life(tmp_path / "small", settings={"plan": plan_of(4, accumulate=2)})
     tight = Life(
         tmp_path / "tight",
@@ -52,6 +76,7 @@ def test_the_weights_are_those_of_a_run_with_smaller_parts(tmp_path: Path) -> No
     a, b = (tensors(folder) for folder in (tmp_path / "small", tmp_path / "tight"))
     assert a.keys() == b.keys()
     assert all((a[name] == b[name]).all() for name in a)
+    assert weights(tmp_path / "tight") != roomy(False, 4), "without a difference this test would show nothing"
 
 
 def tensors(folder: Path) -> dict:
@@ -60,11 +85,12 @@ def tensors(folder: Path) -> dict:
     return load_file(folder / "runs/toy/model/model.safetensors")
 
 
-def test_a_split_is_written_down_before_it_is_used(tmp_path: Path) -> None:
+def test_a_split_is_written_down_before_it_is_used(tmp_path: Path, roomy: Callable[[bool, int], str]) -> None:
     """Killed after memory ran out, and resumed where there is enough: the same parts, so the same weights."""
     plants = [("exhausted", {"where": "train", "limit": 4, "kind": "cpu", "call": 5})]
     whole = Life(tmp_path / "whole", settings={"plan": PLAN}, plants=plants, checkpoint_seconds=1e9)
     assert whole.end() == 0, whole.log()
+    assert weights(tmp_path / "whole") != roomy(False, 4), "without a difference this test would show nothing"
     point = ("os.rename", r"state/step-\d+$", 3)  # the end of the first epoch, that moment, the second
     broken = Life(
         tmp_path / "broken", settings={"plan": PLAN}, plants=plants, checkpoint_seconds=1e9, die_before=[point]
