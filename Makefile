@@ -34,9 +34,13 @@ test-distributed: setup  ## the tests that start two processes
 test-all: setup  ## every test that needs no network
 	$(PYTHON) -m pytest -m "not network"
 
-bench: setup  ## what the stored results lack: the table of plans, the probe; writes the tables (hours)
-	$(PYTHON) -m benchmarks.transfer
-	$(PYTHON) -m benchmarks.probe
+bench: setup  ## what the stored results lack, and the tables (hours); PEER=.peer/bin/python adds fastai
+	$(PYTHON) -m benchmarks.transfer $(if $(PEER),--peer $(PEER))
+	$(PYTHON) -m benchmarks.probe --sets hymenoptera pacs --peer --epochs-timed 3
+	$(PYTHON) -m benchmarks.probe --sets hymenoptera pacs --accuracy-seeds 5
+	$(PYTHON) -m benchmarks.gradual $(if $(PEER),--peer $(PEER))
+	$(PYTHON) -m benchmarks.frontier
+	$(PYTHON) -m benchmarks.scale
 	$(PYTHON) -m benchmarks.tables
 
 check: setup  ## style, formatting and types

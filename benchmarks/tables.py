@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import re
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import assets, record, transfer
+from benchmarks import assets, record, speed, transfer
+from benchmarks.texts import busy, chosen, interval, judged, machines, markdown, mean_text, seconds_text, share
 
 PAGES = (assets.ROOT / "README.md", assets.ROOT / "benchmarks" / "README.md")
 MARKED = re.compile(r"(<!-- table:([\w-]+) -->\n)(.*?)(<!-- /table -->)", re.DOTALL)
-T975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)  # Student's t, 1 … 10 degrees of freedom
 COLUMNS = {
     "baseline": "baseline",
     "probe": "probe",
@@ -34,48 +33,6 @@ SETS = {
     "cartoon": "PACS cartoon",
     "mnist": "MNIST, 1,000 rows",
 }
-
-
-def interval(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean, and half of the 95 % interval of the mean by Student's t (None below two values)."""
-    mean = statistics.fmean(values)
-    if len(values) < 2:
-        return mean, None
-    degrees = min(len(values) - 1, len(T975))
-    return mean, T975[degrees - 1] * statistics.stdev(values) / math.sqrt(len(values))
-
-
-def share(value: float) -> str:
-    """0.954 as .954, 1 as 1.000."""
-    return f"{value:.3f}".removeprefix("0")
-
-
-def mean_text(values: Sequence[float]) -> str:
-    mean, half = interval(values)
-    return share(mean) if half is None else f"{share(mean)} ± {share(half)}"
-
-
-def seconds_text(values: Sequence[float]) -> str:
-    """The median."""
-    middle = statistics.median(values)
-    return f"{middle:.1f} s" if middle < 10 else f"{middle:.0f} s"
-
-
-def judged(run: dict[str, Any]) -> float:
-    """The accuracy that counts: of test rows where there are any, else of validation rows."""
-    told = run["accuracy"]
-    return told.get("test", told["val"])
-
-
-def chosen(results: dict[str, Any], **key: Any) -> list[dict[str, Any]]:
-    """The runs of a key, by seed."""
-    found = [run for run in results["runs"] if all(run["key"][name] == value for name, value in key.items())]
-    return sorted(found, key=lambda run: run["key"].get("seed", 0))
-
-
-def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
 def transfer_table(results: dict[str, Any]) -> str:
@@ -99,12 +56,6 @@ def transfer_table(results: dict[str, Any]) -> str:
     over = f"Mean and 95 % interval (Student's t) over {seeds} seed{'s' * (seeds != 1)}"
     spent = "median seconds of a whole process: start, decoding, training, report"
     return f"{text}\n{over}; {spent}. {sizes}. {busy(results['runs'])} {machines(results)}\n"
-
-
-def busy(runs: Sequence[dict[str, Any]]) -> str:
-    """How many of the times are to be read with care."""
-    count = sum(record.disturbed(run, runs) for run in runs)
-    return f"The host was busy with other work during {count} of {len(runs)} runs, which lengthened their seconds."
 
 
 def gain_table(results: dict[str, Any]) -> str:
@@ -156,33 +107,6 @@ def accuracies(run: dict[str, Any]) -> list[float]:
     return [stage["accuracy"] for stage in run["stages"]]
 
 
-def probe_table(results: dict[str, Any]) -> str:
-    """Wall time of the whole command, by set and side; medians with the range of the runs."""
-    rows = []
-    for name in dict.fromkeys(run["key"]["set"] for run in results["runs"]):
-        for side in dict.fromkeys(run["key"]["side"] for run in results["runs"] if run["key"]["set"] == name):
-            runs = chosen(results, set=name, side=side)
-            seconds = [run["seconds"] for run in runs]
-            spread = f"{statistics.median(seconds):.1f} s ({min(seconds):.1f} … {max(seconds):.1f}, {len(runs)} runs)"
-            accuracy = share(statistics.fmean(judged(run) for run in runs))
-            memory = f"{statistics.median(run['peak_rss_mb'] for run in runs):,.0f} MB"
-            rows.append([name, side, spread, accuracy, memory])
-    text = markdown(["set", "command", "seconds", "accuracy", "peak memory"], rows)
-    return f"{text}\n{busy(results['runs'])} {machines(results)}\n"
-
-
-def machines(results: dict[str, Any]) -> str:
-    """On what the runs of a file were made."""
-    found = []
-    for machine in results["machines"].values():
-        flags = " ".join(machine["flags"])
-        packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
-        found.append(f"{machine['cpu']}, {machine['cores']} cores, {flags}; Python {machine['python']}, {packages}")
-    threads = {run.get("threads") for run in results["runs"]} - {None}
-    limited = f" {' and '.join(map(str, sorted(threads)))} thread{'s' * (threads != {1})}." if threads else ""
-    return f"Measured on {'; and on '.join(dict.fromkeys(found))}.{limited}"
-
-
 def assets_table(_results: dict[str, Any]) -> str:
     """Origins and hashes."""
     rows = [[f"`{each.path}`", each.what, each.origin, f"`{each.sha256[:16]}…`"] for each in assets.ASSETS.values()]
@@ -194,7 +118,11 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "transfer": ("transfer.json", transfer_table),
     "gains": ("transfer.json", gain_table),
     "plans": ("plans.json", plans_table),
-    "probe": ("probe.json", probe_table),
+    "probe": ("probe.json", speed.probe_table),
+    "probe-accuracy": ("probe.json", speed.accuracy_table),
+    "gradual": ("gradual.json", speed.gradual_table),
+    "frontier": ("frontier.json", speed.frontier_table),
+    "scale": ("scale.json", speed.scale_table),
 }
 
 

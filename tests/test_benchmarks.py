@@ -130,6 +130,126 @@ def test_the_real_data_are_those_the_tables_name(benchmarks: Callable[[str], Mod
         assert assets.digest(shared_data / name) == asset.sha256, name
 
 
+def pairs(side: str, *seconds: float, **facts: object) -> list[dict]:
+    """Runs of one side, pair after pair."""
+    common = {"machine": "m", "threads": 1, "reference_ms": [10.0, 10.0], "peak_rss_mb": 500.0}
+    return [
+        {"key": {"job": "mobilenet_v2", "pair": pair, "side": side}, "seconds": took, **common, **facts}
+        for pair, took in enumerate(seconds)
+    ]
+
+
+def test_ratios_are_taken_pair_by_pair(benchmarks: Callable[[str], ModuleType], results: dict) -> None:
+    speed = benchmarks("speed")
+    epochs = [{"accuracy": 0.5, "seconds": 30.0}, {"accuracy": 0.9, "seconds": 60.0}]
+    runs = pairs("headstart", 10.0, 20.0, accuracy={"val": 0.8})
+    runs += pairs("plain", 90.0, 100.0, accuracy={"val": 0.9}, epochs=epochs)
+    runs += pairs("strong", 30.0, accuracy={"val": 0.7}, epochs=epochs[:1])
+    found = {**results, "runs": runs}
+    assert speed.ratios(found, "headstart", "plain", job="mobilenet_v2") == [9.0, 5.0]
+    assert speed.ratios(found, "headstart", "strong", job="mobilenet_v2") == [3.0], "a pair without a peer has no ratio"
+    settings = {"epochs": 4, "views": 2, "batch_size": 16, "image_size": 224}
+    text = speed.gradual_table({**found, "settings": settings})
+    assert (
+        "| MobileNetV2 | plain | 95.0 s (90.0 … 100.0, 2 runs) | .900 ± .000 | 7.0x (5.0 … 9.0) | 3x | 60 s |" in text
+    )
+    assert "| 3.0x |  | never |" in text
+
+
+def test_the_second_of_equal_accuracy(benchmarks: Callable[[str], ModuleType]) -> None:
+    first = benchmarks("record").first_reaching
+    epochs = [{"accuracy": 0.5, "seconds": 1.0}, {"accuracy": 0.9, "seconds": 2.0}, {"accuracy": 0.9, "seconds": 3.0}]
+    assert first(epochs, 0.9) == 2.0
+    assert first(epochs, 0.91) is None
+
+
+def test_extrapolated_runs_are_marked_and_tell_no_accuracy(benchmarks: Callable[[str], ModuleType]) -> None:
+    epochs = [{"accuracy": 0.5, "seconds": 20.0 + 8 * index} for index in range(3)]
+    facts = {"seconds": 37.0, "cpu_seconds": 70.0, "accuracy": {"val": 0.5}, "epochs": epochs}
+    found = benchmarks("probe").extrapolated(facts, 25)
+    assert found["seconds"] == 37.0 + 22 * 8.0
+    assert found["extrapolated"] == {"epochs_timed": 3, "measured_seconds": 37.0, "epoch_seconds": 8.0}
+    assert not {"accuracy", "cpu_seconds"} & set(found)
+
+
+def test_the_probe_table_tells_times_and_limits(benchmarks: Callable[[str], ModuleType], results: dict) -> None:
+    speed = benchmarks("speed")
+    runs = []
+    for side, seconds in (("headstart cold", 10.0), ("headstart warm", 5.0), ("tutorial", 300.0)):
+        runs += [{**run, "key": {"set": "photo", "pair": 0, "side": side}} for run in pairs(side, seconds)]
+        runs[-1] |= {"accuracy": {"val": 0.9}}
+    runs.append({**runs[-1], "key": {"set": "photo", "pair": 1, "side": "tutorial"}, "extrapolated": {}})
+    del runs[-1]["accuracy"]
+    for seed in range(2):
+        key = {"set": "photo", "seed": seed, "side": "headstart"}
+        runs.append({**runs[0], "key": key, "limit": {"share": 0.4 + 0.2 * seed}})
+    found = {**results, "runs": runs}
+    text = speed.probe_table(found)
+    assert "| photo | tutorial | 300.0 s (300.0 … 300.0, 2 runs) | .900 | 500 MB | 30.0x | 60.0x |" in text
+    assert "1 runs of the tutorial are extrapolated" in text
+    assert "| photo | headstart | .900 ± .000 | 2 | 40 % | 60 % |" in speed.accuracy_table(found)
+
+
+def test_the_bounds_of_a_cache(benchmarks: Callable[[str], ModuleType]) -> None:
+    bounds = benchmarks("frontier").bounds
+    warm, cold = bounds(0.2, epochs=5)
+    assert warm == pytest.approx(1.4 / 0.6)
+    assert cold == pytest.approx(5 * 1.4 / (0.8 + 5 * 0.6)), "one pass below the frontier, then five above it"
+    assert bounds(0.2, epochs=5, views=2)[1] < cold < warm
+    assert bounds(1.0, epochs=5) == (1.0, 1.0), "nothing is frozen: nothing to gain"
+
+
+def test_the_slope_of_time(benchmarks: Callable[[str], ModuleType]) -> None:
+    slope = benchmarks("scale").slope
+    assert slope((1e3, 5.0), (1e4, 50.0)) == pytest.approx(1.0)
+    assert slope((1e3, 5.0), (1e4, 500.0)) == pytest.approx(2.0), "a planted quadratic step is seen"
+
+
+def test_drawn_pictures_are_all_different(benchmarks: Callable[[str], ModuleType], tmp_path: Path) -> None:
+    scale = benchmarks("scale")
+    scale.draw(tmp_path / "pictures", 60)
+    files = sorted((tmp_path / "pictures").glob("*/*.jpg"))
+    assert len(files) == 60
+    assert len({file.parent.name for file in files}) == scale.CLASSES
+    assert len({file.read_bytes() for file in files}) == 60
+
+
+def test_the_schedule_of_the_peer_is_ours(benchmarks: Callable[[str], ModuleType]) -> None:
+    from headstart.stages import plans
+
+    gradual = benchmarks("gradual")
+    stages = plans.parse(gradual.plan("mobilenet_v2", epochs=3, views=2))
+    assert [stage.method for stage in stages] == [stage.method for stage in plans.PLANS["gradual"]]
+    for stage, named in zip(stages[1:], plans.PLANS["gradual"][1:], strict=True):
+        assert (stage.epochs, stage.patience, stage.gate.on_fail) == (3, None, "warn")
+        assert (stage.lr, stage.blocks, stage.layer_decay) == (named.lr, named.blocks, named.layer_decay)
+        assert stage.batch_size == gradual.BATCH_SIZE
+    ours = {"blocks": [str(index) for index in range(8)], "stages": [{"thawed": n} for n in (0, 2, 4, 8)]}
+    told = gradual.schedule(ours, 3)
+    assert [stage["blocks"] for stage in told["stages"]] == [0, 2, 4, 8]
+    assert [stage["epochs"] for stage in told["stages"]] == [3, 3, 3, 3]
+    assert [stage["lr"] for stage in told["stages"][1:]] == [stage.lr for stage in plans.PLANS["gradual"][1:]]
+    fine = plans.parse(gradual.plan("fine_tune", epochs=3, views=2))
+    assert [(stage.method, getattr(stage, "epochs", 0)) for stage in fine] == [("probe", 0), ("thaw", 4)]
+
+
+def test_the_peer_thaws_the_same_parameters(benchmarks: Callable[[str], ModuleType], tmp_path: Path) -> None:
+    from argparse import Namespace
+
+    peer = benchmarks("peers.gradual")
+    model, head = peer.network(Namespace(network="resnet18", weights=None), 3)
+    blocks = ["layer1", "layer2", "layer3", "layer4"]
+    stage = {"blocks": 1, "lr": 1e-3, "layer_decay": 0.5, "head_multiple": 1.0}
+    found = peer.groups(model, head, stage, blocks)
+    trains = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert {name.split(".")[0] for name in trains} == {"layer4", "fc"}
+    everything = peer.groups(model, head, {**stage, "blocks": 4}, blocks)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert sum(len(part["params"]) for part in everything) == len(list(model.parameters()))
+    assert [part["lr"] for part in found] == [1e-3, 1e-3]
+    assert [part["lr"] for part in everything] == [1e-3, 1e-3, 5e-4, 2.5e-4, 1.25e-4, 6.25e-5]
+
+
 def test_transfer_runs_on_toys(
     benchmarks: Callable[[str], ModuleType],
     toy_photos: Callable[..., Path],
