@@ -42,7 +42,7 @@ def draw(folder: Path, count: int) -> None:
         from PIL import Image
 
         rng = np.random.default_rng(number)
-        coarse = rng.integers(0, 200, (8, 8, 3)).astype(np.uint8)
+        coarse = rng.integers(0, 200, (4, 4, 3)).astype(np.uint8)
         label = number % CLASSES
         coarse[..., label % 3] = np.minimum(255, coarse[..., label % 3] + np.uint8(5 * label + 5))
         out = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Where the canvases lie: segments in memory, or one memory-mapped file in the user's cache folder.
+"""Where the canvases lie: segments in memory, or one file in the user's cache folder, read row by row.
 
 Shapes: N rows. A finished file is a folder ``<cache>/canvases/<key>/`` with values.bin, index.npz and facts.json; it is
 written beside and renamed, so that a folder of that name is whole. The least recently used ones leave a full cache.
@@ -10,7 +10,9 @@ import json
 import os
 import shutil
 import tempfile
+import threading
 import time
+import weakref
 import zlib
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -24,6 +26,7 @@ from headstart.core.errors import ArtefactError, DataError
 from headstart.data.modalities.base import Facts, Unreadable
 
 SEGMENT_BYTES = 64 * 2**20
+MEMORY_BYTES = 2**30  # what canvases take in memory at most unless told: the system keeps files there anyway
 CACHE_BYTES = 50 * 2**30  # what all files of the cache may take together
 DAY_SECONDS = 86_400
 
@@ -77,6 +80,10 @@ class Buffer:
         self._starts = [0, *np.cumsum([len(segment) for segment in segments])[:-1].tolist()]
         self.nbytes = nbytes
         self.folder = folder
+        if folder is not None:  # read, not mapped: what is mapped counts as this process's memory once it was seen
+            self._file = (folder / "values.bin").open("rb", buffering=0)  # stays readable when the cache drops it
+            self._turn = threading.Lock()
+            weakref.finalize(self, self._file.close)
 
     @property
     def where(self) -> str:
@@ -84,17 +91,21 @@ class Buffer:
         return "memory" if self.folder is None else "disk"
 
     def read(self, place: int, count: int, checksum: int) -> np.ndarray:
-        """``count`` bytes from ``place``, without a copy.
+        """``count`` bytes from ``place``; those in memory without a copy.
 
         Raises:
             ArtefactError: a file of the cache was damaged since it was written.
         """
+        if self.folder is not None:
+            with self._turn:
+                self._file.seek(place)
+                found = np.frombuffer(self._file.read(count), np.uint8)
+            if len(found) != count or zlib.crc32(found.data) != checksum:
+                raise ArtefactError("a cached row is damaged", where=str(self.folder), remedy="delete this folder")
+            return found
         segment = bisect_right(self._starts, place) - 1
         start = place - self._starts[segment]
-        found = self._segments[segment][start : start + count]
-        if self.folder is not None and zlib.crc32(found.data) != checksum:
-            raise ArtefactError("a cached row is damaged", where=str(self.folder), remedy="delete this folder")
-        return found
+        return self._segments[segment][start : start + count]
 
 
 class Writer:
@@ -181,7 +192,7 @@ class Writer:
             self.abandon()
             raise _no_room(self._cache, error) from error
         make_room(final)
-        return Buffer([_mapped(final, self.nbytes)], self.nbytes, final)
+        return Buffer([], self.nbytes, final)
 
 
 def find(cache: Path, key: str, dtype: str, kind: type[Facts]) -> tuple[Buffer, Index] | None:
@@ -190,17 +201,12 @@ def find(cache: Path, key: str, dtype: str, kind: type[Facts]) -> tuple[Buffer, 
     try:
         index = Index.load(folder, kind)
         nbytes = int(index.shapes.prod(axis=1).sum()) * np.dtype(dtype).itemsize
-        pixels = _mapped(folder, nbytes)
-        if len(pixels) != nbytes:
+        if (folder / "values.bin").stat().st_size != nbytes:
             return None
         os.utime(folder)  # used now
+        return Buffer([], nbytes, folder), index
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return Buffer([pixels], nbytes, folder), index
-
-
-def _mapped(folder: Path, nbytes: int) -> np.ndarray:
-    return np.memmap(folder / "values.bin", np.uint8, mode="r") if nbytes else np.zeros(0, np.uint8)
 
 
 def make_room(newest: Path, limit: int | None = None) -> None:

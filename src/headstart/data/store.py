@@ -126,8 +126,9 @@ class Store:
         """Decode every row of ``rows`` once, with threads (the decoders release the GIL), in order.
 
         Args:
-            budget_bytes: what the canvases may take in memory; None is a quarter of what is free now. Above it they
-                go to a file in ``cache_dir``, which a later run finds by contents, spec and decoder version.
+            budget_bytes: what the canvases may take in memory; None is a quarter of what is free now, at most 1 GB.
+                Above it they go to a file in ``cache_dir``, which a later run finds by contents, spec and decoder
+                version.
             cache_dir: None is $HEADSTART_CACHE, or ~/.cache/headstart. The least recently used files leave it when all
                 of them take more than 50 GB.
             progress: called with (rows done, N) from the calling thread.
@@ -136,7 +137,8 @@ class Store:
             DataError: no room for the file. Rows that cannot be decoded raise nothing: see ``errors``.
         """
         kind = registry.find("headstart.data.modalities", modality)
-        budget = canvases.free_bytes() // 4 if budget_bytes is None else budget_bytes
+        own = min(canvases.free_bytes() // 4, canvases.MEMORY_BYTES)
+        budget = own if budget_bytes is None else budget_bytes
         cache = Path(cache_dir) if cache_dir is not None else canvases.default_folder()
         if _estimate(kind, rows, spec, budget) > budget:
             found = canvases.find(cache, _key(kind, spec, _identities(kind, rows)), kind.DTYPE, kind.Facts)

@@ -32,7 +32,7 @@ class Frame:
 
     def rotate(self, features: torch.Tensor) -> torch.Tensor:
         """(N, D) -> (N, r)."""
-        standard = (features - self.shift.to(features.dtype)) / self.scale.to(features.dtype)
+        standard = (features - self.shift.to(features.dtype)).div_(self.scale.to(features.dtype))
         return standard if self.basis is None else standard @ self.basis
 
     def fold(self, coefs: torch.Tensor, intercepts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -56,7 +56,7 @@ def frame_of(rows: torch.Tensor) -> Frame:
     varies = scale > 1e-7 * (shift.abs() + scale)
     floor = 0.5 * scale[varies].median() if varies.any() else scale.new_ones(())
     scale = torch.where(varies, scale.clamp_min(floor), 1e7 * (shift.abs() + scale + 1))
-    standard = centred / scale.float()
+    standard = centred.div_(scale.float())  # in place: features of many rows are the largest thing in memory
     if min(count, dims) > LARGEST_ROTATION:
         return Frame(shift, scale, None, standard.square().mean(0))
     if count < 0.75 * dims:
