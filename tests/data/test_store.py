@@ -245,3 +245,18 @@ def test_progress_counts_every_row() -> None:
     record: Callable[[int, int], None] = lambda done, total: seen.append((done, total))  # noqa: E731
     Store.build(rows_of([corpus.picture(), b"", corpus.picture()]), SPEC, progress=record)
     assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_many_rows_go_to_disk_and_are_read_row_by_row(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """However much memory is free: what lies there belongs to the user's other work."""
+    monkeypatch.setattr(canvases, "MEMORY_BYTES", 10_000)
+    items: list[Any] = [np.asarray(corpus.picture(seed=n)) for n in range(12)]
+    store = Store.build(rows_of(items), SPEC, cache_dir=tmp_path)
+    assert store.where == "disk"
+    assert store.nbytes > canvases.MEMORY_BYTES
+    (folder,) = (tmp_path / "canvases").iterdir()
+    (folder / "values.bin").unlink()  # another run needed the room: this one reads on
+    assert all(np.array_equal(store[row], image.canvas(item, SPEC)) for row, item in enumerate(items))
+    assert not np.shares_memory(store[0], store[0]), "nothing is kept"
+    seen = batches(store, np.zeros(12), SPEC, batch_size=1, order=np.arange(12).repeat(8), prefetch=4)
+    assert all(np.array_equal(batch.inputs[0], image.finish(store[batch.rows[0]], SPEC)) for batch in seen)
