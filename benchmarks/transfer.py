@@ -122,7 +122,7 @@ def baseline(name: str, seed: int) -> dict[str, Any]:
     """Logistic regression on small pixels and colours, its strength chosen on validation rows, judged on test rows."""
     import numpy as np
 
-    from headstart.engine import baseline as baselines
+    from headstart.engine.baselines import image as baselines
     from headstart.stages.solver import solve_path
 
     rows = decoded(name, seed)

@@ -77,7 +77,7 @@ class Experiment:
     places: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
     notes: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
-    def stages(self) -> tuple[Stage, ...]:
+    def stages(self, modality: str = "image") -> tuple[Stage, ...]:
         """The stages of the plan with the settings of ``training`` applied.
 
         Raises:
@@ -85,7 +85,7 @@ class Experiment:
         """
         if self.plan == "auto":
             raise ConfigError("plan 'auto' has no stages before the data is known", where="plan")
-        stages = plans.parse(self.plan)
+        stages = plans.parse(self.plan, modality=modality)
         plans.override(stages, self.training)
         return tuple(plans.override([stage], self._whole_plan(index, stage))[0] for index, stage in enumerate(stages))
 
@@ -111,7 +111,7 @@ class Experiment:
             Explained(key, item, self._why(key))
             for name in _FIELDS
             if name not in ("plan", "training")
-            for key, item in _flat(name, _plain(getattr(self, name)))
+            for key, item in settings.flat(name, _plain(getattr(self, name)))
         ]
         rows.append(Explained("plan", self.plan if isinstance(self.plan, str) else "a list", self._why("plan")))
         rows += [Explained(key, _plain(item), self._why(key)) for key, item in self.training.items()]
@@ -311,11 +311,3 @@ def _plain(item: Any) -> Any:
         return str(item)
     kind = item if hasattr(item, "__qualname__") else type(item)
     return f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _flat(key: str, item: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(item, dict) and item:
-        for inner, value in item.items():
-            yield from _flat(f"{key}.{inner}", value)
-    else:
-        yield key, item

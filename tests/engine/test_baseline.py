@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from headstart.engine import baseline
+from headstart.engine.baselines import image
 from headstart.engine.streams import Examples
 
 CLASSES = ("dark", "red", "stripes")
@@ -52,7 +53,7 @@ def test_the_same_rows_give_the_same_answers(examples: Callable[..., Examples]) 
 
 def test_the_look_is_cell_means_moments_and_shares() -> None:
     picture = np.random.default_rng(0).integers(0, 256, (64, 32, 3)).astype(np.uint8)
-    seen = baseline.look(picture)
+    seen = image.look(picture)
     cells = picture.reshape(8, 8, 8, 4, 3).mean((1, 3)) / 255
     assert seen[:192] == pytest.approx(cells.ravel(), abs=1e-5)
     assert seen[192:195] == pytest.approx(picture.reshape(-1, 3).mean(0) / 255, abs=1e-5)
@@ -63,7 +64,7 @@ def test_the_look_is_cell_means_moments_and_shares() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (3, 5, 1), (28, 28, 1), (256, 900, 4), (63, 65, 3), (130, 8, 3)])
 def test_every_shape_gives_as_many_numbers(shape: tuple[int, int, int]) -> None:
-    flat = baseline.look(np.full(shape, 51, np.uint8))
+    flat = image.look(np.full(shape, 51, np.uint8))
     channels = shape[2]
     assert flat.shape == ((64 + 2 + 8) * channels,)
     assert flat[: 64 * channels] == pytest.approx(0.2)

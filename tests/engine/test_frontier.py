@@ -72,7 +72,7 @@ def test_views_differ_and_are_drawn_once(frontiers, examples, model):
     ("settings", "blocks", "budget", "reason"),
     [
         (Training(augment="none"), "all", 10**9, "no block is frozen"),
-        (Training(augment="standard"), 1, 10**9, "fresh augmented"),
+        (Training(augment="standard"), 1, 10**9, "freshly augmented"),
         (Training(augment="none"), 1, 10, "exceeds the budget"),
         (Training(augment="none", mixup=0.2), 1, 10**9, "mixup blends the pictures"),
         (Training(views=2, mixup=0.2, cutmix=1.0), 1, 10**9, "mixup and cutmix blend the pictures"),

@@ -180,7 +180,7 @@ def test_timm_preprocessing_is_the_weights_own() -> None:
     ],
 )
 def test_image_processors_become_specs(stored: dict[str, Any], wanted: dict[str, Any]) -> None:
-    from headstart.models import processor
+    from headstart.models.families import processor
 
     spec = processor.read(stored, SimpleNamespace(image_size=224))
     assert spec.size == (32, 32)
@@ -196,7 +196,7 @@ def test_written_processors_prepare_what_the_spec_says(tmp_path: Path) -> None:
     from transformers import AutoImageProcessor
 
     from headstart.data.modalities import image
-    from headstart.models import processor
+    from headstart.models.families import processor
 
     pixels = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
     for spec in (ImageSpec(size=(32, 32), resize=36), ImageSpec(size=(32, 32), resize=32, crop="squash")):

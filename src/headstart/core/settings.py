@@ -201,3 +201,12 @@ def _convert(loader: Any, node: Any, label: str, problems: list[Problem], depth:
         inner = _convert(loader, value_node, label, problems, depth + 1, counter)
         mapping[key_node.value] = Written(inner.value, key_place)
     return Written(mapping, place)
+
+
+def flat(key: str, item: Any) -> Iterator[tuple[str, Any]]:
+    """Every plain value inside ``item`` with its dotted key."""
+    if isinstance(item, dict) and item:
+        for inner, value in item.items():
+            yield from flat(f"{key}.{inner}", value)
+    else:
+        yield key, item

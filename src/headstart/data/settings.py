@@ -48,6 +48,8 @@ class DataSettings:
     split_column: str | None = None
     config: str | None = None  # the configuration of a Hub dataset
     limit: Annotated[int, Field(ge=2)] | None = None  # at most so many rows, stratified over splits and classes
-    channels: Annotated[int, Field(ge=1)] = 3
+    channels: Annotated[int, Field(ge=1)] = 3  # of pictures
+    max_length: Annotated[int, Field(ge=4)] | None = None  # tokens of a text; None: what is usual and the network takes
+    seconds: Annotated[float, Field(ge=0.1, le=60)] | None = None  # of a sound's window; None: chosen from the lengths
     on_unreadable: Literal["skip", "stop"] = "skip"
     max_unreadable: Annotated[float, Field(ge=0, le=1)] = 0.05  # a larger share of unreadable or missing files stops

@@ -38,7 +38,7 @@ def fill(
     task: str = "features",
 ) -> None:
     """Run ``compute`` over all rows of one view and keep what it gives; ranks share the work."""
-    order = runtime.share_of(np.arange(len(examples)))
+    order = runtime.share_of(examples.by_length(np.arange(len(examples))))
 
     def attempt(size: int) -> None:
         done = 0
@@ -62,8 +62,8 @@ def evaluate(
     cache: FrontierCache | None = None,
     emit: Emit | None = None,
 ) -> Evaluation:
-    """What the model answers on every row, from the pictures or from a frontier cache; placed by row index."""
-    order = runtime.share_of(np.arange(len(examples)))
+    """What the model answers on every row, from the inputs or from a frontier cache; placed by row index."""
+    order = runtime.share_of(examples.by_length(np.arange(len(examples))))
     local = torch.empty(len(order), len(model.classes))
     say = emit or (lambda event: None)
     frontier = cache.frontier if cache else 0

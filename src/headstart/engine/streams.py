@@ -15,15 +15,16 @@ import numpy as np
 import torch
 from torch.utils._pytree import tree_map
 
-from headstart.core import keyed
+from headstart.core import keyed, registry
 from headstart.data import loaders
-from headstart.data.augment import AugmentPolicy, policy
 from headstart.data.splits import Rows
 from headstart.data.store import Store
 from headstart.engine import memory
 from headstart.engine.cache import FrontierCache
 from headstart.engine.runtime import Runtime
 from headstart.stages.base import Training
+
+POOL = 50  # batches among which rows of alike length are brought together
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,10 @@ class Examples:
     def fingerprint(self) -> str:
         """Hex digest of the contents, in order."""
         return f"{keyed.digest('contents', *self.store.digests):032x}"
+
+    def by_length(self, order: np.ndarray) -> np.ndarray:
+        """These rows with alike lengths beside each other, the longest first: hardly anything is padded then."""
+        return order[np.argsort(-self.store.lengths[order], kind="stable")]
 
     def batches(
         self,
@@ -72,7 +77,7 @@ class Update:
     """One effective batch, or this rank's share of it."""
 
     rows: np.ndarray  # (B,) indices into the training rows
-    inputs: Any  # pictures (B, C, H, W) uint8, or the tree that the frozen blocks gave
+    inputs: Any  # a batch of the loader, or the tree that the frozen blocks gave
     targets: torch.Tensor  # (B,) class indices or (B, K) soft targets
     frontier: int
     total: int  # rows of the effective batch over all ranks
@@ -106,6 +111,7 @@ class Order:
     rows: Rows
     batch_size: int
     weights: np.ndarray | None = None  # (N,) for drawing rows, balanced; None: every row comes once
+    lengths: np.ndarray | None = None  # (N,) where rows differ in length: batches are of alike ones
 
     @property
     def sizes(self) -> list[int]:
@@ -117,7 +123,23 @@ class Order:
             order = keyed.order(self.seed, self.stage, epoch, len(self.rows))
         else:
             order = keyed.weighted_order(self.seed, self.stage, epoch, self.weights)
-        return np.split(order, np.cumsum(self.sizes)[:-1])
+        edges = np.cumsum(self.sizes)[:-1]
+        if self.lengths is None:
+            return np.split(order, edges)
+        pool = POOL * self.batch_size
+        parts = [order[start : start + pool] for start in range(0, len(order), pool)]
+        ordered = np.concatenate([part[np.argsort(-self.lengths[part], kind="stable")] for part in parts])
+        return self._mixed(np.split(ordered, edges), epoch)
+
+    def _mixed(self, batches: list[np.ndarray], epoch: int) -> list[np.ndarray]:
+        """The batches in random order, those of one size among themselves: ``sizes`` stays true."""
+        sizes = np.array(self.sizes)
+        drawn = keyed.generator(self.seed, "order of batches", self.stage, epoch).permutation(len(batches))
+        mixed: list[np.ndarray] = [np.empty(0)] * len(batches)
+        for size in np.unique(sizes):
+            for place, chosen in zip(np.flatnonzero(sizes == size), drawn[sizes[drawn] == size], strict=True):
+                mixed[place] = batches[chosen]
+        return mixed
 
 
 class LiveStream:
@@ -165,20 +187,20 @@ class CachedStream:
             yield Update(rows, self.cache.take(views, rows, device), targets, self.frontier, len(effective))
 
 
-def augmentation(value: Any) -> Any:
+def augmentation(value: Any, modality: str = "image") -> Any:
     """The policy that a setting means, or None where every view of a row would be the same."""
-    found = policy(value)
-    return None if isinstance(found, AugmentPolicy) and not found.is_random else found
+    found = registry.find("headstart.data.modalities", modality).policy(value)
+    return None if hasattr(found, "is_random") and not found.is_random else found
 
 
-def why_fresh(stage: Training) -> str:
-    """Why this stage needs pictures that no earlier epoch has seen; empty where its inputs repeat."""
+def why_fresh(stage: Training, modality: str = "image") -> str:
+    """Why this stage needs inputs that no earlier epoch has seen; empty where they repeat."""
     mixing = [name for name in ("mixup", "cutmix") if getattr(stage, name)]
     if mixing:
         verb = "blend" if len(mixing) > 1 else "blends"
         return f"{' and '.join(mixing)} {verb} the pictures themselves, anew in every update"
-    if stage.views == "live" and augmentation(stage.augment) is not None:
-        return "every epoch sees fresh augmented pictures (views: live)"
+    if stage.views == "live" and augmentation(stage.augment, modality) is not None:
+        return "every epoch sees freshly augmented rows (views: live)"
     return ""
 
 

@@ -219,11 +219,11 @@ class Evaluation:
         """Write an .npz file (numpy's own format, no pickle), atomically."""
         text = json.dumps({"format": FORMAT, "split": self.split, "classes": self.classes})
         about = text.encode("ascii")
-        answers = {"rows": self.rows, "logits": self.logits, "labels": self.labels}
+        told = np.frombuffer(about, dtype=np.uint8)
 
         def write(temporary: Path) -> None:
             with open(temporary, "wb") as file:
-                np.savez(file, about=np.frombuffer(about, dtype=np.uint8), **answers)
+                np.savez(file, about=told, rows=self.rows, logits=self.logits, labels=self.labels)
 
         manifest.write_atomically(Path(path), write)
 

@@ -236,6 +236,9 @@ def load(
     *,
     weights: str | Path | None = None,
     image_size: int | None = None,
+    max_length: int | None = None,
+    seconds: float | None = None,
+    pooling: str | None = None,
     channels: int = 3,
     pretrained: bool = True,
     offline: bool = False,
@@ -247,6 +250,8 @@ def load(
         name: the name, or the user's own module.
         weights: a safetensors file or a state dict to put in, instead of the published weights.
         image_size: another input size than the backbone's own (pixels, square).
+        max_length: tokens at which texts are cut. seconds: the window of sounds.
+        pooling: how token or frame outputs become features (see ``families``); None is the usual one.
         channels: another number of input channels than 3.
         pretrained: False starts from random weights (``seed``).
         offline: never touch the network.
@@ -255,20 +260,16 @@ def load(
         BackboneError: unknown name, or weights that do not fit. Unreachable: weights that cannot be had.
     """
     from headstart.models import loading
+    from headstart.models.wanted import Wanted
 
+    file = None if weights is None else Path(weights).expanduser()
     return loading.load(
-        name,
-        weights=weights,
-        image_size=image_size,
-        channels=channels,
-        pretrained=pretrained,
-        offline=offline,
-        seed=seed,
+        name, Wanted(file, image_size, max_length, seconds, pooling, channels, pretrained, offline, seed)
     )
 
 
-def default(offline: bool = False) -> tuple[str, str]:
+def default(offline: bool = False, modality: str = "image") -> tuple[str, str]:
     """The backbone taken when none is named, and why (see ``loading.default``)."""
     from headstart.models import loading
 
-    return loading.default(offline)
+    return loading.default(offline, modality)

@@ -80,4 +80,6 @@ def _families(name: str, parent: nn.Module) -> list[tuple[int, tuple[str, ...]]]
 
 
 def _size(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+    """Weights that compute: tables of embeddings, often half of a language model, are looked up."""
+    tables = {id(part.weight) for part in module.modules() if isinstance(part, nn.Embedding)}
+    return sum(parameter.numel() for parameter in module.parameters() if id(parameter) not in tables)

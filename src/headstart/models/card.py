@@ -4,24 +4,27 @@ from __future__ import annotations
 
 from headstart.models.model import Model
 
+KINDS = {"image": ("Image", '"picture.jpg"'), "text": ("Text", '"a text"'), "audio": ("Sound", '"sound.wav"')}
+
 
 def card(model: Model, opened_by: str, notes: str) -> str:
     """Markdown; ``opened_by`` is the line of code with which the library itself opens the folder."""
     origin, spec = model.backbone.origin, model.backbone.spec
     known = ", ".join(_plain(name) for name in model.classes[:20]) + (" …" if len(model.classes) > 20 else "")
+    what, example = KINDS[spec.modality]
     lines = [
-        "# Image classifier",
+        f"# {what} classifier",
         "",
         f"- **Classes** ({len(model.classes)}): {known}",
         f"- **Backbone**: `{origin.uri}` ({origin.library}), weights: {origin.weights}"
         + (f", licence: {origin.licence}" if origin.licence else ""),
-        f"- **Input**: {spec.channels} x {spec.size[0]} x {spec.size[1]}, resized to {spec.resize} ({spec.crop})",
+        f"- **Input**: {spec.described}",
         f"- **Parameters**: {sum(p.numel() for p in model.parameters()):,}",
         "",
         "```python",
         "import headstart",
         'model = headstart.load("path/to/this/folder")',
-        'model.predict(["picture.jpg"])',
+        f"model.predict([{example}])",
         "```",
     ]
     if opened_by:

@@ -55,26 +55,21 @@ STANDARDS = (
     Standard("timm/resnet18.a1_in1k", "model.safetensors", "12 M parameters, ImageNet-1k, about 71 % top-1"),
     Standard("torchvision/resnet18", "resnet18-f37072fd.pth", "12 M parameters, ImageNet-1k, 69.8 % top-1"),
 )
+# Of texts and sounds: on the Hub, small enough for a laptop.
+HUB_STANDARDS = {
+    "text": ("sentence-transformers/all-MiniLM-L6-v2", "distilbert/distilbert-base-multilingual-cased"),
+    "audio": ("facebook/wav2vec2-base", "MIT/ast-finetuned-audioset-10-10-0.4593"),
+}
 TO_FETCH = STANDARDS[2]  # where none is here: 20 MB, a good start for its size
 
 
-def load(
-    name: str | nn.Module,
-    *,
-    weights: str | Path | None,
-    image_size: int | None,
-    channels: int,
-    pretrained: bool,
-    offline: bool,
-    seed: int,
-) -> Backbone:
+def load(name: str | nn.Module, wanted: Wanted) -> Backbone:
     """See ``backbone.load``."""
-    if channels < 1 or (image_size is not None and image_size < 8):
-        raise BackboneError(f"no network takes {channels} channels of {image_size} pixels", where="backbone")
-    file = None if weights is None else Path(weights).expanduser()
-    if file is not None and not file.is_file():
-        raise BackboneError("no such weights file", where=str(file))
-    wanted = Wanted(file, image_size, channels, pretrained, offline, seed)
+    if wanted.channels < 1 or (wanted.image_size is not None and wanted.image_size < 8):
+        what = f"no network takes {wanted.channels} channels of {wanted.image_size} pixels"
+        raise BackboneError(what, where="backbone")
+    if wanted.weights is not None and not wanted.weights.is_file():
+        raise BackboneError("no such weights file", where=str(wanted.weights))
     library, rest = ("own", name) if isinstance(name, nn.Module) else resolve(str(name))
     try:
         return registry.find("headstart.models.backbones", library).load(rest, wanted)
@@ -118,13 +113,15 @@ def resolve(name: str) -> tuple[str, str]:
     )
 
 
-def default(offline: bool) -> tuple[str, str]:
+def default(offline: bool, modality: str = "image") -> tuple[str, str]:
     """The backbone taken when none is named, and why.
 
     The first of ``STANDARDS`` whose weights are on this machine; else ``TO_FETCH`` where its address answers; else the
     built-in stand-in, which is not pretrained.
     """
     hint = "name another with --backbone (`headstart models` lists them)"
+    if modality != "image":
+        return _of_the_hub(modality, offline, hint)
     for standard in STANDARDS:
         if standard.is_here():
             return standard.name, f"the best of the standard list whose weights are here ({standard.facts}); {hint}"
@@ -136,3 +133,21 @@ def default(offline: bool) -> tuple[str, str]:
         f"pretrained, so expect little. Better: --backbone {TO_FETCH.name} --weights {TO_FETCH.file}, with that file "
         f"fetched elsewhere, or put it into {Path(torch.hub.get_dir()) / 'checkpoints'}"
     )
+
+
+def _of_the_hub(modality: str, offline: bool, hint: str) -> tuple[str, str]:
+    """The first standard network of texts or sounds that is in the local cache, else the first that can be fetched.
+
+    Raises:
+        BackboneError: neither.
+    """
+    names = HUB_STANDARDS[modality]
+    for name in names:
+        if download.hub_cached(name, "model.safetensors") is not None:
+            return name, f"the first of the standard list whose weights are here; {hint}"
+    if not offline and download.answers("https://huggingface.co"):
+        return names[0], f"none of the standard list is here; this one is fetched; {hint}"
+    why = "offline was asked for" if offline else "the network does not answer"
+    remedy = "give --backbone FOLDER with a network that transformers saved, or a dotted name of your own module"
+    what = f"no pretrained network for {modality} is on this machine, and {why}"
+    raise BackboneError(what, where="backbone", remedy=remedy)

@@ -37,8 +37,7 @@ def record(backbone: Backbone, k: int, inputs: Tensor) -> Any:
     kept: list[Any] = []
 
     def keep(_module: nn.Module, _args: Any, output: Any) -> None:
-        value = tree_map(_clone, output)
-        kept.append({"lengths": backbone.intake.lengths(inputs), "value": value} if backbone.intake.ragged else value)
+        kept.append(_with_lengths(backbone, inputs, tree_map(_clone, output)))
         raise _Reached
 
     handle = backbone.block(k - 1).register_forward_hook(keep)
@@ -50,6 +49,10 @@ def record(backbone: Backbone, k: int, inputs: Tensor) -> Any:
     finally:
         handle.remove()
     raise ValueError(f"block {k - 1} ({backbone.blocks[k - 1]!r}) was not reached")
+
+
+def _with_lengths(backbone: Backbone, inputs: Tensor, value: Any) -> Any:
+    return {"lengths": backbone.intake.lengths(inputs), "value": value} if backbone.intake.ragged else value
 
 
 @contextmanager
@@ -191,7 +194,7 @@ def refuted(backbone: Backbone, inputs: Tensor) -> str:
         return "blocks run in another order than they are registered"
     for k in range(1, count + 1):
         with torch.no_grad():
-            again = features_from(backbone, k, outputs[k - 1], len(inputs))
+            again = features_from(backbone, k, _with_lengths(backbone, inputs, outputs[k - 1]), len(inputs))
         if not same(full, again):
             gap = (full - again).abs().max().item()
             return f"resuming after {backbone.blocks[k - 1]!r} gives other features (by {gap:.1e})"

@@ -11,10 +11,13 @@ from headstart.models import surgery
 
 @dataclass(frozen=True)
 class Wanted:
-    """Options of ``backbone.load``: a weights file, another input size or channel count, no pretrained weights."""
+    """Options of ``backbone.load``: a weights file, another size of inputs, another pooling, no pretrained weights."""
 
     weights: Path | None = None
     image_size: int | None = None
+    max_length: int | None = None  # tokens of a text
+    seconds: float | None = None  # of a sound's window
+    pooling: str | None = None
     channels: int = 3
     pretrained: bool = True
     offline: bool = False

@@ -76,7 +76,8 @@ class Training(Stage):
     mix_probability: float = Field(default=1.0, ge=0.0, le=1.0)
     class_weights: Literal["none", "balanced"] | dict[str, float] = "none"
     sampler: Literal["shuffle", "balanced"] = "shuffle"
-    augment: Any = "standard"  # a preset's name, a mapping of policy fields, or the user's callable
+    # a preset's name, a mapping of policy fields, or the user's callable; auto: standard, but of texts none
+    augment: Any = "auto"
     # cached augmented views of the training rows, or fresh ones every epoch
     views: Annotated[int, Field(ge=1, le=64)] | Literal["live"] = "live"
     bn: Literal["eval", "frozen_eval", "train"] = "frozen_eval"

@@ -20,18 +20,26 @@ NEW_HEAD = 10.0  # how many times faster than the last block a head moves that n
 # After a probe: small batches for more updates.
 _HANDED_OVER: dict[str, Any] = {
     "batch_size": 16,
+    "layer_decay": 0.9,
     "label_smoothing": 0.1,
     "augment": "light",
     "patience": 3,
+}
+# Transformers that read: few epochs at low rates, as the field fine-tunes BERT (Devlin et al. 2019).
+_READ: dict[str, Any] = {
+    "batch_size": 16,
+    "layer_decay": 0.9,
+    "schedule": "linear",
+    "patience": 2,
 }
 
 PLANS: dict[str, tuple[Stage, ...]] = {
     "probe": (probe.Settings(),),
     "gradual": (
         probe.Settings(),
-        thaw.Settings(name="thaw-quarter", blocks=0.25, epochs=8, lr=3e-4, layer_decay=0.9, views=4, **_HANDED_OVER),
-        thaw.Settings(name="thaw-half", blocks=0.5, epochs=8, lr=2e-4, layer_decay=0.9, views=4, **_HANDED_OVER),
-        thaw.Settings(name="thaw-all", blocks="all", epochs=8, lr=2e-4, layer_decay=0.9, **_HANDED_OVER),
+        thaw.Settings(name="thaw-quarter", blocks=0.25, epochs=8, lr=3e-4, views=4, **_HANDED_OVER),
+        thaw.Settings(name="thaw-half", blocks=0.5, epochs=8, lr=2e-4, views=4, **_HANDED_OVER),
+        thaw.Settings(name="thaw-all", blocks="all", epochs=8, lr=2e-4, **_HANDED_OVER),
     ),
     "full": (
         thaw.Settings(
@@ -39,6 +47,19 @@ PLANS: dict[str, tuple[Stage, ...]] = {
         ),
     ),
     "scratch": (scratch.Settings(epochs=20, patience=10),),
+}
+# Where a plan is another for a modality than for pictures.
+OTHERWISE: dict[str, dict[str, tuple[Stage, ...]]] = {
+    "text": {
+        "gradual": (
+            probe.Settings(),
+            thaw.Settings(name="thaw-quarter", blocks=0.25, epochs=2, lr=1e-4, **_READ),
+            thaw.Settings(name="thaw-half", blocks=0.5, epochs=2, lr=5e-5, **_READ),
+            thaw.Settings(name="thaw-all", blocks="all", epochs=3, lr=5e-5, **_READ),
+        ),
+        "full": (thaw.Settings(name="full", epochs=4, lr=5e-5, **(_READ | {"layer_decay": 1.0})),),
+        "scratch": (scratch.Settings(epochs=8, lr=3e-4, batch_size=16, patience=4),),
+    },
 }
 DEFAULT = "gradual"
 
@@ -48,15 +69,18 @@ def names() -> tuple[str, ...]:
     return (*PLANS, "auto")
 
 
-def parse(plan: str | Sequence[Any], *, where: str = "plan") -> tuple[Stage, ...]:
+def parse(plan: str | Sequence[Any], *, modality: str = "image", where: str = "plan") -> tuple[Stage, ...]:
     """Stages from a plan's name or from a list such as ``["probe", {"thaw": {"blocks": 4}}]``.
+
+    Args:
+        modality: named plans have other numbers for some (see ``OTHERWISE``).
 
     Raises:
         ConfigError: every mistake of the list at once, each with its place and the nearest known name.
     """
     if isinstance(plan, str):
         if plan in PLANS:
-            return PLANS[plan]
+            return OTHERWISE.get(modality, {}).get(plan, PLANS[plan])
         if plan not in registry.names(METHODS) and "." not in plan:
             known = ", ".join(names())
             raise ConfigError(
@@ -101,14 +125,20 @@ def override(stages: Sequence[Stage], settings: Mapping[str, Any], *, where: str
     return tuple(changed)
 
 
-def settled(stages: Sequence[Stage]) -> tuple[Stage, ...]:
-    """The same stages with what depends on their place in the plan filled in: how fast the head moves."""
-    return tuple(
-        replace(stage, head_multiple=1.0 if index else NEW_HEAD)
-        if isinstance(stage, Training) and stage.head_multiple is None
-        else stage
-        for index, stage in enumerate(stages)
-    )
+def settled(stages: Sequence[Stage], modality: str = "image") -> tuple[Stage, ...]:
+    """The same stages with what depends on their place in the plan and on the rows filled in.
+
+    That is how fast the head moves, and how rows are augmented.
+    """
+    return tuple(_settled(stage, bool(index), modality) for index, stage in enumerate(stages))
+
+
+def _settled(stage: Stage, later: bool, modality: str) -> Stage:
+    if not isinstance(stage, Training):
+        return stage
+    head = stage.head_multiple if stage.head_multiple is not None else 1.0 if later else NEW_HEAD
+    usual = "none" if modality == "text" else "standard"
+    return replace(stage, head_multiple=head, augment=usual if stage.augment == "auto" else stage.augment)
 
 
 def settings_of(stage: Stage) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -121,18 +120,9 @@ def previews(run: Run, evaluation: Evaluation, decoded: Decoded, emit: Emit) -> 
     train = decoded.examples("train")
     step = max(1, len(train) // SEEN)
     for batch in train.batches(np.arange(0, len(train), step)[:SEEN], batch_size=SEEN):
-        for row, pixels in zip(batch.rows, batch.inputs, strict=True):
-            manifest.write_bytes(folder / f"network-{row}.png", _png(pixels))
-
-
-def _png(pixels: np.ndarray) -> bytes:
-    """PNG of one input (C, H, W) uint8; of other than one or three channels the first is shown."""
-    from PIL import Image
-
-    shown = pixels.transpose(1, 2, 0) if len(pixels) == 3 else pixels[0]
-    out = io.BytesIO()
-    Image.fromarray(shown).save(out, "PNG")
-    return out.getvalue()
+        for row, seen in zip(batch.rows, batch.inputs, strict=True):
+            suffix, content = modality.shown(seen, decoded.spec)
+            manifest.write_bytes(folder / f"network-{row}{suffix}", content)
 
 
 def _save_model(run: Run, course: Course, decoded: Decoded, temperature: float) -> None:

@@ -151,14 +151,14 @@ def choose_plan(experiment: Experiment, model: Model, decoded: Decoded, emit: Em
     Raises:
         ConfigError: a stage would take too few updates to learn, in a recipe that the user wrote.
     """
-    rows = len(decoded.splits.train)
+    rows, modality = len(decoded.splits.train), decoded.splits.modality
     if experiment.plan == "auto":
         likeness = materials.similarity(model, decoded, emit)
         name, reason = auto.choose(rows, likeness.level)
         emit(Decision("plan", name, f"{reason} ({likeness.reason})", dict(likeness.facts)))
-        stages = plans.override(plans.parse(name), experiment.training)
+        stages = plans.override(plans.parse(name, modality=modality), experiment.training)
     else:
-        stages = experiment.stages()
+        stages = experiment.stages(modality)
     if isinstance(experiment.plan, str) and "epochs" not in experiment.training:
         repaired = budget.repaired(stages, rows)
         for before, after in zip(stages, repaired, strict=True):
@@ -169,7 +169,7 @@ def choose_plan(experiment: Experiment, model: Model, decoded: Decoded, emit: Em
     problems = budget.starved(stages, rows)
     if problems and not experiment.force:
         raise ConfigError("this recipe is starved of updates", problems=problems)
-    return plans.settled(stages)
+    return plans.settled(stages, modality)
 
 
 def _course(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headstart.core.errors import DataError, Problem, TrainingError
+from headstart.core.errors import ConfigError, DataError, Problem, TrainingError
 from headstart.core.events import Decision, Event, Notice, Phase, Progress
 from headstart.core.run import Run
 from headstart.data import audit as auditing
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from headstart.models.model import Model
 
 Emit = Callable[[Event], None]
+NOUNS = {"image": "pictures", "text": "texts", "audio": "recordings"}
 PACKAGES = ("headstart", "torch", "torchvision", "timm", "transformers", "numpy", "pillow", "simplejpeg")
 
 
@@ -100,7 +101,7 @@ def decode_rows(collection: Collection, experiment: Experiment, spec: Any, emit:
             budget_bytes=None if experiment.cache_budget is None else int(experiment.cache_budget * 1e9),
             progress=lambda done, total: emit(Progress("decode", done, total, "files")),
         )
-    emit(Decision("pictures", store.where, store.explain))
+    emit(Decision(store.kind.NOUN[1], store.where, store.explain))
     return store
 
 
@@ -141,7 +142,12 @@ def decode(
     if found.errors:
         problems = [Problem(each.message, each.split, each.remedy) for each in found.errors]
         raise DataError("the audit of the data found errors", problems=problems)
-    return Decoded(*_readable(splits, stores, found), found, spec)
+    kept, readable = _readable(splits, stores, found)
+    lengths = np.concatenate([readable[name].lengths for name in ("train", "val") if name in readable])
+    fitted = readable["train"].kind.fitted(spec, lengths)
+    if fitted != spec:
+        emit(Decision("inputs", fitted.described, "chosen from the lengths of the rows"))
+    return Decoded(kept, readable, found, fitted)
 
 
 def _readable(splits: Splits, stores: dict[str, Store], found: Audit) -> tuple[Splits, dict[str, Store]]:
@@ -153,23 +159,34 @@ def _readable(splits: Splits, stores: dict[str, Store], found: Audit) -> tuple[S
     return replace(splits, **parts), {**stores, **{name: stores[name].take(rows) for name, rows in kept.items()}}
 
 
-def backbone(experiment: Experiment, emit: Emit) -> Backbone:
-    """The backbone that was asked for, or the best that is at hand; said aloud."""
+def backbone(experiment: Experiment, emit: Emit, modality: str) -> Backbone:
+    """The backbone that was asked for, or the best that is at hand for this modality; said aloud.
+
+    Raises:
+        ConfigError: it reads something else than the user's rows are.
+    """
     from headstart.models import backbone as backbones
 
     name = experiment.backbone
     if name is None:
-        name, reason = backbones.default(experiment.offline)
+        name, reason = backbones.default(experiment.offline, modality)
         emit(Decision("backbone", name, reason))
     found = backbones.load(
         name,
         weights=experiment.weights,
         image_size=experiment.image_size,
+        max_length=experiment.data.max_length,
+        seconds=experiment.data.seconds,
+        pooling=experiment.head.pooling,
         channels=experiment.data.channels,
         pretrained=experiment.pretrained,
         offline=experiment.offline,
         seed=experiment.seed,
     )
+    if found.modality != modality:
+        what = f"'{found.origin.uri}' reads {NOUNS[found.modality]}, but the rows are {NOUNS[modality]}"
+        remedy = "name another --backbone; or say what the rows are with data.modality=…"
+        raise ConfigError(what, where="backbone", remedy=remedy)
     if found.origin.weights == "random":
         remedy = "give --backbone with published weights, or --weights FILE"
         emit(
@@ -192,11 +209,13 @@ def runtime(experiment: Experiment) -> Runtime:
 
 
 def assemble(experiment: Experiment, backbone: Backbone, decoded: Decoded, runtime: Runtime, emit: Emit) -> Model:
-    """Backbone and head, the blocks verified on one batch of the user's own pictures."""
+    """Backbone and head, the blocks verified on one batch of the user's own rows."""
     from headstart.models import heads
     from headstart.models.model import Model
 
     backbone.to(runtime.device)
+    if decoded.spec != backbone.spec:
+        backbone.refit(decoded.spec)
     verification = backbone.verify(few(decoded, runtime, 2))
     emit(Decision("blocks", str(len(verification.blocks)), verification.reason))
     settings = experiment.head
@@ -274,7 +293,7 @@ def describe(run: Run, experiment: Experiment, decoded: Decoded) -> None:
 
 
 def few(decoded: Decoded, runtime: Runtime, count: int) -> Any:
-    """A batch of the first training pictures, repeated where there are fewer."""
+    """A batch of the first training rows, repeated where there are fewer."""
     from headstart.engine.streams import on_device
 
     train = decoded.examples("train")

@@ -85,6 +85,7 @@ def plan(experiment: Experiment, *, data: Any = None, on_event: Callable[[Event]
         HeadstartError: the data, the backbone or the settings cannot be used.
     """
     from headstart.data import sources
+    from headstart.engine.streams import on_device
     from headstart.models import heads
     from headstart.models.model import Model
 
@@ -93,8 +94,8 @@ def plan(experiment: Experiment, *, data: Any = None, on_event: Callable[[Event]
     division = sources.divide(collection, experiment.data, seed=experiment.seed)
     rows, val = len(division.index["train"]), len(division.index["val"])
     runtime = materials.runtime(experiment)
-    backbone = materials.backbone(experiment, emit).to(runtime.device)
-    inputs = _noise(backbone.spec.input_shape, runtime.device)
+    backbone = materials.backbone(experiment, emit, collection.modality).to(runtime.device)
+    inputs = on_device(backbone.spec.noise(BATCH), runtime.device)
     backbone.verify(inputs[:2])
     head = experiment.head
     top = heads.build(head.kind, backbone.feature_dim, len(collection.classes), hidden=head.hidden)
@@ -102,12 +103,12 @@ def plan(experiment: Experiment, *, data: Any = None, on_event: Callable[[Event]
     reason = ""
     if experiment.plan == "auto":
         name, reason = _choose(collection.rows.take(division.index["train"]), collection.modality, backbone)
-        stages = plans.override(plans.parse(name), experiment.training)
+        stages = plans.override(plans.parse(name, modality=collection.modality), experiment.training)
     else:
-        stages = experiment.stages()
+        stages = experiment.stages(collection.modality)
     if isinstance(experiment.plan, str) and "epochs" not in experiment.training:
         stages = budget.repaired(stages, rows)
-    stages = plans.settled(stages)
+    stages = plans.settled(stages, collection.modality)
     preflight.check(stages, model, collection.rows.labels[division.index["train"]])
     bench = _Bench(inputs, _forward_seconds(model, inputs, 0), rows, val, choices.frontier_budget(experiment))
     laid = tuple(_stage(model, stage, bench) for stage in stages)
@@ -261,11 +262,3 @@ def _activation_bytes(model: Model, inputs: torch.Tensor) -> int:
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         model(inputs)
     return sum(kept.values())
-
-
-def _noise(shape: tuple[int, ...], device: torch.device) -> torch.Tensor:
-    import torch
-
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randint(0, 256, (BATCH, *shape), dtype=torch.uint8, generator=generator)
-    return noise.to(device).contiguous(memory_format=torch.channels_last)

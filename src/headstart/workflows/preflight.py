@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headstart.core import registry
 from headstart.core.errors import ConfigError, HeadstartError, Problem
 from headstart.stages.base import Stage, Training
 
 if TYPE_CHECKING:
     from headstart.data.splits import Splits
     from headstart.models.model import Model
+
+BLENDING = ("mixup", "cutmix")
 
 
 def check(stages: Sequence[Stage], model: Model, labels: np.ndarray) -> None:
@@ -52,19 +55,29 @@ def ranks(splits: Splits, world: int) -> None:
 
 def _trials(stage: Stage, model: Model, labels: np.ndarray) -> list[tuple[str, Callable[[], Any]]]:
     """Settings by name, each with a call that fails where it cannot be used."""
-    from headstart.data.augment import policy
     from headstart.engine import balance, groups
     from headstart.measure import metrics
 
     weights = getattr(stage, "class_weights", "none")
     trials: list[tuple[str, Callable[[], Any]]] = [
-        ("augment", partial(policy, getattr(stage, "augment", None))),
+        ("augment", partial(_augmented, getattr(stage, "augment", None), model.backbone.modality)),
         ("class_weights", partial(balance.class_weights, labels, model.classes, weights)),
     ]
     for setting, metric in (("gate.metric", stage.gate.metric), ("metric", getattr(stage, "metric", "auto"))):
         if metric != "auto":
             trials.append((setting, partial(metrics.check, metric)))
     if isinstance(stage, Training):
+        trials += [(name, partial(_blends, model.backbone.modality)) for name in BLENDING if getattr(stage, name)]
         trials.append(("blocks", partial(model.thaw, getattr(stage, "blocks", "all"))))
         trials.append(("rates", partial(groups.rates_by_depth, model.backbone.blocks, **stage.by_depth)))
     return trials
+
+
+def _augmented(value: Any, modality: str) -> Any:
+    return registry.find("headstart.data.modalities", modality).policy(value)
+
+
+def _blends(modality: str) -> None:
+    """Mixing is of pictures: half of each of two texts is no text."""
+    if modality != "image":
+        raise ConfigError(f"blends pictures, and these rows are of {modality}", remedy="leave it out")

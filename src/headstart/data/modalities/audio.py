@@ -48,6 +48,9 @@ class AudioSpec:
     seconds: float | None = None
     form: str = "waveform"
     bins: int = 0  # mel bins of the log-mel forms
+    frames: int = 0  # of "fbank", whose mean and spread follow
+    mean: float = 0.0
+    spread: float = 1.0
 
     def __post_init__(self) -> None:
         if not 4_000 <= self.rate <= 192_000:
@@ -68,6 +71,11 @@ class AudioSpec:
     def input_shape(self) -> tuple[int]:
         """(T,) of one window."""
         return (self.window,)
+
+    @property
+    def described(self) -> str:
+        """For people."""
+        return f"mono at {self.rate} Hz, windows of {self.window / self.rate:g} s ({self.form})"
 
     def blank(self, rows: int) -> np.ndarray:
         """Silence, int16 (rows, T)."""
@@ -252,6 +260,11 @@ def preview(item: Any) -> tuple[str, bytes]:
     out = io.BytesIO()
     soundfile.write(out, value, PREVIEW_RATE, format="WAV", subtype="PCM_16")
     return ".wav", out.getvalue()
+
+
+def shown(seen: np.ndarray, spec: AudioSpec) -> tuple[str, bytes]:
+    """What the network hears of one row (T,): ".wav" and the bytes of that file (8 kHz)."""
+    return preview((seen[seen != PAD], spec.rate))
 
 
 def _moved(sound: np.ndarray, by: int, window: int) -> np.ndarray:

@@ -57,6 +57,11 @@ class ImageSpec:
         """(C, H, W) of one row."""
         return (self.channels, *self.size)
 
+    @property
+    def described(self) -> str:
+        """For people."""
+        return f"{self.channels} x {self.size[0]} x {self.size[1]}, resized to {self.resize} ({self.crop})"
+
     def blank(self, rows: int) -> np.ndarray:
         """Black pictures, uint8 (rows, C, H, W)."""
         return np.zeros((rows, *self.input_shape), np.uint8)
@@ -140,6 +145,11 @@ def collate(values: Sequence[np.ndarray]) -> np.ndarray:
     return batch
 
 
+def fitted(spec: ImageSpec, lengths: np.ndarray) -> ImageSpec:
+    """The spec itself: pictures of any size are brought to the same."""
+    return spec
+
+
 def sketch(canvas: np.ndarray) -> np.ndarray:
     """The whole canvas squashed to a grey miniature, uint8 (32, 32)."""
     grey = from_array(canvas, 1) if canvas.shape[2] in (1, 3) else canvas[:, :, :3].mean(axis=2, keepdims=True)
@@ -163,6 +173,13 @@ def preview(item: Any) -> tuple[str, bytes]:
     out = io.BytesIO()
     Image.fromarray(small).save(out, "JPEG", quality=85)
     return ".jpg", out.getvalue()
+
+
+def shown(seen: np.ndarray, spec: ImageSpec) -> tuple[str, bytes]:
+    """What the network sees of one row (C, H, W): ".png" and the bytes; of 2 or more than 3 bands the first."""
+    out = io.BytesIO()
+    Image.fromarray(seen.transpose(1, 2, 0) if len(seen) == 3 else seen[0]).save(out, "PNG")
+    return ".png", out.getvalue()
 
 
 def _bounded(value: np.ndarray) -> np.ndarray:

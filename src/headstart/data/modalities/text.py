@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import unicodedata
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
@@ -21,9 +18,8 @@ import numpy as np
 
 from headstart.core.errors import ConfigError
 from headstart.core.registry import suggest
-from headstart.data import files
-from headstart.data.modalities.base import DecodeError
 from headstart.data.modalities.base import Facts as AnyFacts
+from headstart.data.texts import reading
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -36,7 +32,6 @@ SHINGLE, HASHES = 3, 64  # tokens in a shingle, and numbers of a MinHash
 SKETCH = (HASHES * 4,)  # a MinHash of the text's shingles, as bytes; zeros where there are too few
 LEAST_SHINGLES = 8
 PAD = -1
-MAX_CHARACTERS = 1_000_000  # of one text
 PREVIEW = 600  # characters
 PRESETS = {"none": 0.0, "light": 0.05, "standard": 0.1, "strong": 0.2}
 
@@ -79,6 +74,11 @@ class TextSpec:
     def digest(self) -> str:
         """SHA-256 of the tokenizer."""
         return hashlib.sha256(self.tokenizer.encode()).hexdigest()
+
+    @property
+    def described(self) -> str:
+        """For people."""
+        return f"texts of at most {self.max_length} tokens"
 
     def blank(self, rows: int) -> np.ndarray:
         """Rows of eight times the first token, int32 (rows, 2, 8)."""
@@ -162,7 +162,7 @@ def decode(item: Any, spec: TextSpec) -> np.ndarray:
 
 def decode_with_facts(item: Any, spec: TextSpec) -> tuple[np.ndarray, Facts]:
     """The tokens, and what was seen."""
-    texts, kind, content = read(item)
+    texts, kind, content = reading.read(item)
     tokenizer = reader(spec.tokenizer, spec.max_length)
     found = tokenizer.encode(texts[0], texts[1] if len(texts) > 1 else None)
     cut = sum(len(part.ids) - sum(part.special_tokens_mask) for part in found.overflowing)
@@ -176,44 +176,15 @@ def decode_with_facts(item: Any, spec: TextSpec) -> tuple[np.ndarray, Facts]:
         tokens=len(found.ids) + cut,
         kept=len(found.ids),
         unknown=_unknown(tokenizer, found.ids),
-        script=script_of(whole),
-        garbled="�" in whole or any(trace in whole for trace in ("Ã¤", "Ã©", "Ã¶", "Ã¼", "â€", "Â ")),
+        script=reading.script_of(whole),
+        garbled=reading.is_garbled(whole),
     )
     return value, facts
 
 
-def read(item: Any) -> tuple[tuple[str, ...], str, bytes]:
-    """A text or a pair of texts; its kind; its content as bytes, pairs joined by a zero byte.
-
-    Takes a str, a pair of them, bytes, or a path (``os.PathLike``: a str is always the text itself).
-
-    Raises:
-        DecodeError: missing, empty-text, not-text, encoding, too-long, or a code of ``files.read_bytes``.
-    """
-    kind = type(item).__name__
-    if isinstance(item, os.PathLike):
-        item, kind = _decoded(files.read_bytes(item), os.fspath(item)), "file"
-    elif isinstance(item, bytes):
-        item = _decoded(item, "")
-    texts = tuple(item) if isinstance(item, (tuple, list)) else (item,)
-    if not texts or any(text is None or (isinstance(text, float) and text != text) for text in texts):
-        raise DecodeError("missing", "has no text")
-    if len(texts) > 2 or not all(isinstance(text, str) for text in texts):
-        raise DecodeError("not-text", f"is a {type(item).__name__}, not a text or a pair of texts")
-    if not all(text.strip() for text in texts):
-        raise DecodeError("empty-text", "is empty")
-    if sum(map(len, texts)) > MAX_CHARACTERS:
-        raise DecodeError("too-long", f"has {sum(map(len, texts)):,} characters, more than {MAX_CHARACTERS:,}")
-    try:
-        content = b"\0".join(text.encode("utf-8") for text in texts)
-    except UnicodeEncodeError as error:
-        raise DecodeError("encoding", "holds half of a surrogate pair, which is no character") from error
-    return texts, kind, content
-
-
 def fingerprint(item: Any) -> str:
     """SHA-256 of the text."""
-    return hashlib.sha256(read(item)[2]).hexdigest()
+    return hashlib.sha256(reading.read(item)[2]).hexdigest()
 
 
 def canvas(value: np.ndarray, spec: TextSpec) -> np.ndarray:
@@ -279,14 +250,15 @@ def sketch(canvas: np.ndarray) -> np.ndarray:
 
 def preview(item: Any) -> tuple[str, bytes]:
     """The beginning of the text: ".txt" and its bytes in UTF-8."""
-    whole = "\n— — —\n".join(read(item)[0])
+    whole = "\n— — —\n".join(reading.read(item)[0])
     return ".txt", (whole if len(whole) <= PREVIEW else f"{whole[: PREVIEW - 1]}…").encode()
 
 
-def script_of(text: str) -> str:
-    """The script of most letters, by the first word of their Unicode names; "" without letters."""
-    letters = Counter(unicodedata.name(letter, "?").split()[0] for letter in text[:1000] if letter.isalpha())
-    return letters.most_common(1)[0][0] if letters else ""
+def shown(seen: np.ndarray, spec: TextSpec) -> tuple[str, bytes]:
+    """What the network sees of one row (2, T): its tokens, divided by bars, as ".txt"."""
+    tokenizer = reader(spec.tokenizer, spec.max_length)
+    tokens = [tokenizer.id_to_token(int(number)) or "?" for number in seen[0] if number != PAD]
+    return ".txt", "|".join(tokens).encode()[: 2 * PREVIEW]
 
 
 def mask_id(tokenizer: str) -> int | None:
@@ -298,15 +270,6 @@ def mask_id(tokenizer: str) -> int | None:
 def with_length(spec: TextSpec, max_length: int) -> TextSpec:
     """The spec for another longest row."""
     return replace(spec, max_length=max_length)
-
-
-def _decoded(content: bytes, where: str) -> str:
-    """UTF-8 with or without its mark, or UTF-16 with one; nothing is guessed."""
-    marked = content[:2] in (b"\xff\xfe", b"\xfe\xff")
-    try:
-        return content.decode("utf-16" if marked else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DecodeError("encoding", f"is not UTF-8 ({error.reason} at byte {error.start})", where=where) from error
 
 
 def _unknown(tokenizer: Tokenizer, ids: Sequence[int]) -> int:

@@ -1,8 +1,9 @@
 """The user's own network: a dotted name (``my_lab.nets.small``, a class or function), or a module handed over.
 
-Attributes of the module that are used where they exist: ``spec`` (an ImageSpec), ``blocks`` (module names in depth
-order), ``feature_dim``. Its output is taken as the features, pooled where it is a map or a sequence; only the
-classifier of a torchvision, timm or transformers network is taken off. The module itself is never changed: a copy is.
+Attributes of the module that are used where they exist: ``spec`` (an ImageSpec, TextSpec or AudioSpec, which says what
+it reads), ``blocks`` (module names in depth order), ``feature_dim``. Its output is taken as the features, pooled where
+it is a map or a sequence; only the classifier of a torchvision, timm or transformers network is taken off. The module
+itself is never changed: a copy is.
 """
 
 from __future__ import annotations
@@ -10,12 +11,15 @@ from __future__ import annotations
 import copy
 import importlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
 from headstart.core.errors import ArtefactError, BackboneError
+from headstart.data.modalities.audio import AudioSpec
 from headstart.data.modalities.image import ImageSpec
+from headstart.data.modalities.text import TextSpec
 from headstart.models import surgery, weights
 from headstart.models.backbone import Backbone, Origin
 from headstart.models.wanted import Wanted, resized
@@ -35,17 +39,25 @@ def load(name: str | nn.Module, wanted: Wanted) -> Backbone:
     surgery.adapt_channels(module, wanted.channels)
     architecture = {"library": "own", "name": dotted, "channels": wanted.channels}
     spec = getattr(module, "spec", None)
+    known = isinstance(spec, (ImageSpec, TextSpec, AudioSpec))
     return _wrap(
         module,
-        resized(spec if isinstance(spec, ImageSpec) else ImageSpec(), wanted),
+        _wanted(spec if known else ImageSpec(), wanted),
         Origin(uri, "own", kind, sha256=weights.sha(wanted.weights)),
         architecture,
     )
 
 
-def rebuild(
-    architecture: Mapping[str, Any], spec: ImageSpec, origin: Origin, allow_module: bool | nn.Module
-) -> Backbone:
+def _wanted(spec: Any, wanted: Wanted) -> Any:
+    """The module's spec with what the user asked for."""
+    if isinstance(spec, ImageSpec):
+        return resized(spec, wanted)
+    if isinstance(spec, TextSpec):
+        return replace(spec, max_length=wanted.max_length or spec.max_length)
+    return replace(spec, seconds=wanted.seconds or spec.seconds)
+
+
+def rebuild(architecture: Mapping[str, Any], spec: Any, origin: Origin, allow_module: bool | nn.Module) -> Backbone:
     """The module that a saved model names; importing it needs the user's consent.
 
     Raises:
@@ -71,7 +83,7 @@ def rebuild(
     return _wrap(module, spec, origin, architecture)
 
 
-def _wrap(module: nn.Module, spec: ImageSpec, origin: Origin, architecture: Mapping[str, Any]) -> Backbone:
+def _wrap(module: nn.Module, spec: Any, origin: Origin, architecture: Mapping[str, Any]) -> Backbone:
     blocks = getattr(module, "blocks", None)
     named = isinstance(blocks, (tuple, list)) and all(isinstance(name, str) for name in blocks)
     dim = getattr(module, "feature_dim", None)

@@ -1,28 +1,31 @@
-"""Vision models of transformers: a Hub id (``google/vit-base-patch16-224``) or a ``save_pretrained`` folder.
+"""Networks of transformers: a Hub id (``google/vit-base-patch16-224``) or a ``save_pretrained`` folder.
 
-Features are what the family's own image-classification head sees: the class token (ViT, DeiT), class token and mean
-patch (DINOv2, twice as wide), the pooled maps or tokens (ConvNeXt, Swin, ResNet, BEiT …). A family without such a head
-gives its ``pooler_output``, else its mean token. Weights are always fp32, whatever the checkpoint's type.
+Features of pictures are what the family's own image-classification head sees: the class token (ViT, DeiT), class token
+and mean patch (DINOv2, twice as wide), the pooled maps or tokens (ConvNeXt, Swin, ResNet, BEiT …). A family without
+such a head gives its ``pooler_output``, else its mean token. What is particular about texts and sounds stands in
+``families/``. Weights are always fp32, whatever the checkpoint's type.
 """
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import nn
 
-from headstart.core import manifest
+from headstart.core import manifest, registry
 from headstart.core.errors import BackboneError
-from headstart.data.modalities.image import ImageSpec
-from headstart.models import download, processor, surgery, weights
+from headstart.models import download, surgery, weights
 from headstart.models.backbone import Backbone, Origin
-from headstart.models.wanted import Wanted, resized
+from headstart.models.families import text
+from headstart.models.wanted import Wanted
+
+FAMILIES = "headstart.models.families"
 
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 
@@ -34,7 +37,11 @@ def load(name: str, wanted: Wanted) -> Backbone:
     config = download.hub_file(repo, "config.json", **at)  # type: ignore[arg-type]
     if config is None:
         raise BackboneError(f"the Hub's '{repo}' has no config.json: not a model that can be read", where="backbone")
-    download.hub_file(repo, "preprocessor_config.json", **at)  # type: ignore[arg-type]
+    for file in (
+        "preprocessor_config.json",
+        *(text.FILES if modality_of(_config(_json(config), name)) == "text" else ()),
+    ):
+        download.hub_file(repo, file, **at)  # type: ignore[arg-type]
     if wanted.pretrained and wanted.weights is None:
         if not any(download.hub_file(repo, file, **at) for file in WEIGHT_FILES):  # type: ignore[arg-type]
             raise BackboneError(f"the Hub's '{repo}' has no weights in a format that can be read", where="backbone")
@@ -55,15 +62,18 @@ def load_folder(folder: Path, wanted: Wanted, *, uri: str, revision: str = "") -
     if wanted.pretrained and wanted.weights is None and file is None:
         raise BackboneError("the folder has no weights", where=uri, remedy=f"one of: {', '.join(WEIGHT_FILES)}")
     config = _config(stored, uri)
+    modality = modality_of(config)
+    family = registry.find(FAMILIES, modality)
+    pooling = wanted.pooling or _usual_pooling(modality, stored)
+    family.prepare(config, pooling)
     with _quiet():
-        module, kind = _filled(config, folder, file, wanted, uri)
-    classifier, linear = _bare(module)
-    known = linear is not None and kind != "random" and not getattr(module, "_new_classifier", False)
+        module, kind, missing = _filled(config, family, pooling, folder, file, wanted, uri)
+    new = kind == "random" or any(name.rpartition(".")[0] == _classifier(module, family) for name in missing)
+    classifier, linear = _bare(module, family)
+    known = linear is not None and not new
     labels = tuple(str(config.id2label[index]) for index in sorted(config.id2label)) if config.id2label else ()
     named = not all(label.startswith("LABEL_") for label in labels)
-    spec = processor.read(_json(folder / "preprocessor_config.json"), config)
-    surgery.adapt_channels(module, wanted.channels)
-    spec = resized(spec, wanted)
+    spec = family.spec(_json(folder / "preprocessor_config.json"), folder, config, wanted)
     return Backbone(
         module,
         spec=spec,
@@ -75,33 +85,54 @@ def load_folder(folder: Path, wanted: Wanted, *, uri: str, revision: str = "") -
             "name": config.model_type,
             "config": _plain(config),
             "channels": wanted.channels,
+            "pooling": pooling,
         },
         source_head=weights.head_of(linear, labels if named else ()) if known and linear is not None else None,
         classifier=classifier,
-        call=_call(module, config, spec),
+        call=family.call(module, config, spec),
+        intake=family.intake(module, config, spec, pooling),
     )
 
 
-def rebuild(architecture: Mapping[str, Any], spec: ImageSpec, origin: Origin) -> Backbone:
+def rebuild(architecture: Mapping[str, Any], spec: Any, origin: Origin) -> Backbone:
     """The same network with random weights, from what ``load`` recorded."""
     config = _config(architecture["config"], origin.uri)
+    family, pooling = registry.find(FAMILIES, spec.modality), str(architecture.get("pooling", ""))
     with _quiet():
-        module = _class(config)(config).float()
-    classifier, _ = _bare(module)
-    surgery.adapt_channels(module, architecture["channels"])
+        module = _class(config, family, pooling)(config).float()
+    family.adapt(module, config, [], pooling, architecture["channels"])
+    classifier, _ = _bare(module, family)
     return Backbone(
         module,
         spec=spec,
         origin=origin,
         architecture=architecture,
         classifier=classifier,
-        call=_call(module, config, spec),
+        call=family.call(module, config, spec),
+        intake=family.intake(module, config, spec, pooling),
     )
 
 
+def modality_of(config: Any) -> str:
+    """Which modality a configuration's network reads."""
+    from transformers import MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+
+    if type(config) in MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING:
+        return "audio"
+    if type(config) in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
+        return "text"
+    return "image"
+
+
+def _usual_pooling(modality: str, stored: Mapping[str, Any]) -> str:
+    """Of texts, the network's own where its classifier is trained, else the mean over tokens; of sounds the mean."""
+    trained = any(str(name).endswith("ForSequenceClassification") for name in stored.get("architectures") or ())
+    return {"text": "native" if trained else "mean", "audio": "mean"}.get(modality, "")
+
+
 def write_native(model: Any, folder: Path) -> str:
-    """Write transformers' configs beside the weights; returns the line that opens the folder ("" where it cannot)."""
-    backbone, spec = model.backbone, model.backbone.spec
+    """Write transformers' files beside the weights; returns the line that opens the folder ("" where it cannot)."""
+    backbone = model.backbone
     if backbone.call:
         return ""  # the network must be told to interpolate its positions: from_pretrained alone would not
     config = dict(backbone.architecture["config"])
@@ -114,11 +145,9 @@ def write_native(model: Any, folder: Path) -> str:
         "problem_type": "single_label_classification",
     }
     config.pop("num_labels", None)
-    if "num_channels" in config:
-        config["num_channels"] = spec.channels
+    opener = registry.find(FAMILIES, backbone.modality).write(backbone.spec, config, folder)
     manifest.write_json(folder / "config.json", config)
-    manifest.write_json(folder / "preprocessor_config.json", processor.write(spec))
-    return 'transformers.AutoModelForImageClassification.from_pretrained("path/to/this/folder")'
+    return f'transformers.{opener}.from_pretrained("path/to/this/folder")'
 
 
 def _config(stored: Mapping[str, Any], where: str) -> Any:
@@ -142,22 +171,24 @@ def _config(stored: Mapping[str, Any], where: str) -> Any:
     return config
 
 
-def _class(config: Any) -> Any:
-    """The family's image-classification network, else its plain one."""
-    from transformers import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, MODEL_MAPPING
-
-    for mapping in (MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, MODEL_MAPPING):
+def _class(config: Any, family: ModuleType, pooling: str) -> Any:
+    """The family's network for classification, else its plain one."""
+    for mapping in family.networks(config, pooling):
         if type(config) in mapping:
             found = mapping[type(config)]
             return found[0] if isinstance(found, (tuple, list)) else found
-    raise BackboneError(f"transformers has no vision network for '{config.model_type}'", where="backbone")
+    raise BackboneError(f"transformers has no network of '{config.model_type}' that can be used", where="backbone")
 
 
-def _filled(config: Any, folder: Path, file: Path | None, wanted: Wanted, uri: str) -> tuple[Any, str]:
-    """The network with its classifier: given, pretrained or random weights, in fp32."""
-    cls = _class(config)
+def _filled(
+    config: Any, family: ModuleType, pooling: str, folder: Path, file: Path | None, wanted: Wanted, uri: str
+) -> tuple[Any, str, list[str]]:
+    """The network with its classifier in fp32: given, pretrained or random weights; and the names they lacked."""
+    cls = _class(config, family, pooling)
     if wanted.weights is None and file is None:
-        return surgery.seeded(wanted.seed, lambda: cls(config).float()), "random"
+        module = surgery.seeded(wanted.seed, lambda: cls(config).float())
+        family.adapt(module, config, [name for name, _ in module.named_parameters()], pooling, wanted.channels)
+        return module, "random", []
     common = {"config": config, "dtype": torch.float32, "output_loading_info": True, "local_files_only": True}
     try:
         if wanted.weights is not None:
@@ -172,9 +203,11 @@ def _filled(config: Any, folder: Path, file: Path | None, wanted: Wanted, uri: s
             kind = "pretrained"
     except (RuntimeError, OSError, ValueError) as error:
         raise BackboneError(f"the weights do not fit '{config.model_type}': {str(error)[:300]}", where=uri) from error
-    classifier = surgery.last_linear(module) if _classifies(module) else ""
     missing = sorted(info["missing_keys"])
-    lost = [key for key in missing if not classifier or not key.startswith(f"{classifier}.")]
+    classifier = _classifier(module, family)
+    allowed = (*family.HEADS, f"{classifier}.") if classifier else family.HEADS
+    prefix = f"{getattr(module, 'base_model_prefix', '')}."
+    lost = [name for name in missing if not name.removeprefix(prefix).startswith(allowed)] if allowed else missing
     if lost:
         raise BackboneError(
             f"the weights lack {len(lost)} of the network's tensors ({', '.join(lost[:3])} …)",
@@ -182,28 +215,19 @@ def _filled(config: Any, folder: Path, file: Path | None, wanted: Wanted, uri: s
             remedy=f"are they of a {config.model_type}?",
         )
     weights.check_finite(module.state_dict(), uri)
-    module._new_classifier = bool(missing)
-    return module, kind
+    family.adapt(module, config, missing, pooling, wanted.channels)
+    return module, kind, missing
 
 
-def _classifies(module: Any) -> bool:
-    return type(module).__name__.endswith("ForImageClassification")
+def _classifier(module: Any, family: ModuleType) -> str:
+    """Name of the last layer of a network that classifies, else nothing."""
+    classifies = type(module).__name__.endswith((family.CLASSIFIES, "ForAudioClassification"))
+    return surgery.last_linear(module) if classifies else ""
 
 
-def _bare(module: Any) -> tuple[str, nn.Linear | None]:
-    if not _classifies(module):
-        return "", None
-    name = surgery.last_linear(module)
-    return name, surgery.take_off(module, name)
-
-
-def _call(module: Any, config: Any, spec: ImageSpec) -> dict[str, Any]:
-    """Position embeddings are interpolated where the picture has another size than the network was built for."""
-    size = getattr(config, "image_size", None)
-    if isinstance(size, (list, tuple)):
-        size = size[0]
-    takes = "interpolate_pos_encoding" in inspect.signature(module.forward).parameters
-    return {"interpolate_pos_encoding": True} if takes and size is not None and (size, size) != spec.size else {}
+def _bare(module: Any, family: ModuleType) -> tuple[str, nn.Linear | None]:
+    name = _classifier(module, family)
+    return name, surgery.take_off(module, name) if name else None
 
 
 def _plain(config: Any) -> dict[str, Any]:

@@ -46,12 +46,11 @@ def mel_filters(bins: int, size: int, rate: int, low: float, high: float, scale:
 
 
 class FilterBank(nn.Module):
-    """AST's input (M, F = 1024, G): 25 ms frames every 10 ms, normalised by AudioSet's mean and twice its spread."""
-
-    FRAMES, MEAN, SPREAD = 1024, -4.2677393, 4.5689974
+    """AST's input (M, F, G): 25 ms frames every 10 ms, normalised by the mean and twice the spread of its training."""
 
     def __init__(self, spec: AudioSpec) -> None:
         super().__init__()
+        self.count, self.mean, self.spread = spec.frames or 1024, spec.mean, spec.spread
         self.window: Tensor
         self.filters: Tensor
         self.length, self.hop, self.size = 400 * spec.rate // 16_000, 160 * spec.rate // 16_000, 512
@@ -68,9 +67,9 @@ class FilterBank(nn.Module):
         energies = (power @ self.filters).clamp_min(1.1920929e-07).log()
         whole = (real.sum(dim=1) - self.length).div(self.hop, rounding_mode="floor") + 1
         kept = torch.arange(energies.shape[1], device=wave.device) < whole.clamp_min(1)[:, None]
-        energies = torch.where(kept[..., None], energies, 0.0)[:, : self.FRAMES]
-        energies = nn.functional.pad(energies, (0, 0, 0, self.FRAMES - energies.shape[1]))
-        return (energies - self.MEAN) / (2 * self.SPREAD)
+        energies = torch.where(kept[..., None], energies, 0.0)[:, : self.count]
+        energies = nn.functional.pad(energies, (0, 0, 0, self.count - energies.shape[1]))
+        return (energies - self.mean) / (2 * self.spread)
 
 
 class Whisper(nn.Module):

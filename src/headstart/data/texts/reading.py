@@ -1,0 +1,64 @@
+"""One item to a text or a pair of texts: strings, bytes and files, in the one encoding they can be in."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections import Counter
+from typing import Any
+
+from headstart.data import files
+from headstart.data.modalities.base import DecodeError
+
+MAX_CHARACTERS = 1_000_000  # of one text
+# What UTF-8 looks like when it was read as Windows' Latin.
+TRACES = ("Ã¤", "Ã©", "Ã¶", "Ã¼", "â€", "Â ")
+
+
+def read(item: Any) -> tuple[tuple[str, ...], str, bytes]:
+    """A text or a pair of texts; its kind; its content as bytes, pairs joined by a zero byte.
+
+    Takes a str, a pair of them, bytes, or a path (``os.PathLike``: a str is always the text itself).
+
+    Raises:
+        DecodeError: missing, empty-text, not-text, encoding, too-long, or a code of ``files.read_bytes``.
+    """
+    kind = type(item).__name__
+    if isinstance(item, os.PathLike):
+        item, kind = _decoded(files.read_bytes(item), os.fspath(item)), "file"
+    elif isinstance(item, bytes):
+        item = _decoded(item, "")
+    texts = tuple(item) if isinstance(item, (tuple, list)) else (item,)
+    if not texts or any(text is None or (isinstance(text, float) and text != text) for text in texts):
+        raise DecodeError("missing", "has no text")
+    if len(texts) > 2 or not all(isinstance(text, str) for text in texts):
+        raise DecodeError("not-text", f"is a {type(item).__name__}, not a text or a pair of texts")
+    if not all(text.strip() for text in texts):
+        raise DecodeError("empty-text", "is empty")
+    if sum(map(len, texts)) > MAX_CHARACTERS:
+        raise DecodeError("too-long", f"has {sum(map(len, texts)):,} characters, more than {MAX_CHARACTERS:,}")
+    try:
+        content = b"\0".join(text.encode("utf-8") for text in texts)
+    except UnicodeEncodeError as error:
+        raise DecodeError("encoding", "holds half of a surrogate pair, which is no character") from error
+    return texts, kind, content
+
+
+def script_of(text: str) -> str:
+    """The script of most letters, by the first word of their Unicode names; "" without letters."""
+    letters = Counter(unicodedata.name(letter, "?").split()[0] for letter in text[:1000] if letter.isalpha())
+    return letters.most_common(1)[0][0] if letters else ""
+
+
+def is_garbled(text: str) -> bool:
+    """Whether a text holds the traces of a wrong encoding."""
+    return "\ufffd" in text or any(trace in text for trace in TRACES)
+
+
+def _decoded(content: bytes, where: str) -> str:
+    """UTF-8 with or without its mark, or UTF-16 with one; nothing is guessed."""
+    marked = content[:2] in (b"\xff\xfe", b"\xfe\xff")
+    try:
+        return content.decode("utf-16" if marked else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DecodeError("encoding", f"is not UTF-8 ({error.reason} at byte {error.start})", where=where) from error

@@ -1,0 +1,111 @@
+"""Networks of transformers that hear: wav2vec2 and its relatives, AST, Whisper's encoder.
+
+Features are what the family's own audio-classification head sees, and where its projection is untrained it starts as
+the identity: the mean over frames of the last layer ("mean"), or of all layers, weighted, which is learned ("layers",
+Yang et al. 2021). transformers' own pipeline opens what is saved.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from headstart.core import manifest
+from headstart.core.errors import BackboneError, ConfigError
+from headstart.core.registry import suggest
+from headstart.data.modalities.audio import AudioSpec
+from headstart.models.intakes.audio import Intake
+from headstart.models.wanted import Wanted
+
+CLASSIFIES = "ForSequenceClassification"
+HEADS = ("classifier.", "projector.", "layer_weights", "masked_spec_embed")
+POOLINGS = ("mean", "layers")
+SPECTROGRAMS = ("audio-spectrogram-transformer", "whisper")
+
+
+def networks(config: Any, pooling: str) -> list[Any]:
+    """The classes to look the configuration up in."""
+    from transformers import MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING
+
+    if pooling not in POOLINGS:
+        what = f"unknown pooling '{pooling}' of sounds{suggest(pooling, POOLINGS)}"
+        raise ConfigError(what, where="head.pooling", remedy=f"known: {', '.join(POOLINGS)}")
+    return [MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING]
+
+
+def prepare(config: Any, pooling: str) -> None:
+    """No masking and no skipped layers by the network's own chance; a projection as wide as the layers."""
+    for name, value in (("apply_spec_augment", False), ("layerdrop", 0.0), ("encoder_layerdrop", 0.0)):
+        if hasattr(config, name):
+            setattr(config, name, value)
+    if hasattr(config, "use_weighted_layer_sum"):
+        config.use_weighted_layer_sum = pooling == "layers"
+    elif pooling == "layers":
+        raise BackboneError(f"'{config.model_type}' cannot weight its layers", where="head.pooling")
+
+
+def spec(stored: dict[str, Any], folder: Path, config: Any, wanted: Wanted) -> AudioSpec:
+    """The spec of ``preprocessor_config.json``, with the wanted window."""
+    rate = int(stored.get("sampling_rate") or 16_000)
+    if config.model_type == "whisper":
+        seconds = float(2 * config.max_source_positions * 160 / rate)
+        return AudioSpec(rate, seconds, "whisper", bins=int(config.num_mel_bins))
+    if config.model_type == "audio-spectrogram-transformer":
+        frames = int(config.max_length)
+        return AudioSpec(
+            rate,
+            wanted.seconds or frames / 100,
+            "fbank",
+            bins=int(config.num_mel_bins),
+            frames=frames,
+            mean=float(stored.get("mean", -4.2677393)),
+            spread=float(stored.get("std", 4.5689974)),
+        )
+    return AudioSpec(rate, wanted.seconds, "standardised" if stored.get("do_normalize", True) else "waveform")
+
+
+def adapt(module: nn.Module, config: Any, missing: list[str], pooling: str, channels: int) -> None:
+    """An untrained projection becomes the identity: a random one would only blur the features."""
+    projector = getattr(module, "projector", None)
+    if not isinstance(projector, nn.Linear) or not any(name.startswith("projector.") for name in missing):
+        return
+    width = projector.in_features
+    config.classifier_proj_size = width
+    made = nn.Linear(width, width)
+    with torch.no_grad():
+        made.weight.copy_(torch.eye(width))
+        made.bias.zero_()
+    module.projector = made
+    module.classifier = nn.Linear(width, config.num_labels)
+
+
+def intake(module: nn.Module, config: Any, spec: AudioSpec, pooling: str) -> Intake:
+    """Those that read samples are told which are real; those that read spectrograms were trained without a mask."""
+    return Intake(spec, masked=config.model_type not in SPECTROGRAMS)
+
+
+def call(module: nn.Module, config: Any, spec: AudioSpec) -> dict[str, Any]:
+    """Nothing besides the samples."""
+    return {}
+
+
+def write(spec: AudioSpec, config: dict[str, Any], folder: Path) -> str:
+    """Write the feature extractor's file; the class that opens the folder."""
+    kind = {"fbank": "ASTFeatureExtractor", "whisper": "WhisperFeatureExtractor"}.get(spec.form)
+    told: dict[str, Any] = {
+        "feature_extractor_type": kind or "Wav2Vec2FeatureExtractor",
+        "sampling_rate": spec.rate,
+        "padding_value": 0.0,
+    }
+    if spec.form == "fbank":
+        told |= {"num_mel_bins": spec.bins, "max_length": spec.frames, "mean": spec.mean, "std": spec.spread}
+        told |= {"do_normalize": True, "feature_size": 1, "return_attention_mask": False}
+    elif spec.form == "whisper":
+        told |= {"feature_size": spec.bins, "chunk_length": round(spec.seconds or 30), "hop_length": 160, "n_fft": 400}
+    else:
+        told |= {"do_normalize": spec.form == "standardised", "feature_size": 1, "return_attention_mask": True}
+    manifest.write_json(folder / "preprocessor_config.json", told)
+    return "AutoModelForAudioClassification"

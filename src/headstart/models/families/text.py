@@ -1,0 +1,115 @@
+"""Language models of transformers: BERT and its relatives.
+
+Features are the mean over real tokens of the last layer ("mean", the default), its first token ("cls"), or what the
+family's own classifier sees ("native", the default where the weights hold a trained classifier): only the last can be
+opened by transformers' own pipeline.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from headstart.core import manifest
+from headstart.core.errors import BackboneError
+from headstart.data.modalities import text
+from headstart.data.modalities.text import TextSpec
+from headstart.models.intakes.text import Intake
+from headstart.models.wanted import Wanted
+
+CLASSIFIES = "ForSequenceClassification"
+HEADS = ("classifier.", "pre_classifier.", "pooler.", "head.", "score.", "summary.", "sequence_summary.")
+FILES = (
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt"),
+    *("spiece.model", "sentencepiece.bpe.model", "spm.model"),
+)
+AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "mpnet", "longformer")
+USUAL_LENGTH = 256  # tokens; longer texts are rare, and batches are padded to their own longest only
+
+
+def networks(config: Any, pooling: str) -> list[Any]:
+    """The classes to look the configuration up in, the wanted one first."""
+    from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, MODEL_MAPPING
+
+    return [MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING] if pooling == "native" else [MODEL_MAPPING]
+
+
+def prepare(config: Any, pooling: str) -> None:
+    """No cache of keys and values: nothing is generated."""
+    if hasattr(config, "use_cache"):
+        config.use_cache = False
+
+
+def spec(stored: dict[str, Any], folder: Path, config: Any, wanted: Wanted) -> TextSpec:
+    """The tokenizer in the folder, cut at the wanted length, the usual one, or what the network takes.
+
+    Raises:
+        BackboneError: no tokenizer, or more tokens than the network has positions for.
+    """
+    from transformers import AutoTokenizer
+
+    file = folder / "tokenizer.json"
+    try:
+        if file.is_file():
+            content = file.read_text(encoding="utf-8")
+        else:
+            content = AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer.to_str()
+        found = TextSpec(content, mask=text.mask_id(content))
+        text.reader(found.tokenizer, found.max_length)
+    except Exception as error:  # whatever a damaged or exotic tokenizer raises
+        remedy = "the folder needs tokenizer.json, or what transformers' AutoTokenizer can turn into one"
+        raise BackboneError(
+            f"its tokenizer cannot be read ({str(error)[:200]})", where=str(folder), remedy=remedy
+        ) from error
+    takes = longest(config)
+    if wanted.max_length is not None and wanted.max_length > takes:
+        what = f"max_length {wanted.max_length} is more than the {takes} tokens that the network has positions for"
+        raise BackboneError(what, where="data.max_length")
+    return text.with_length(found, wanted.max_length or min(USUAL_LENGTH, takes))
+
+
+def longest(config: Any) -> int:
+    """Tokens that the network has positions for; RoBERTa's begin after its padding token."""
+    positions = getattr(config, "max_position_embeddings", None)
+    if not isinstance(positions, int) or positions < 4:
+        return 512
+    after_padding = config.model_type in (
+        "roberta",
+        "xlm-roberta",
+        "camembert",
+        "xlm-roberta-xl",
+        "mpnet",
+        "longformer",
+    )
+    return positions - (int(getattr(config, "pad_token_id", 1) or 0) + 1 if after_padding else 0)
+
+
+def adapt(module: nn.Module, config: Any, missing: list[str], pooling: str, channels: int) -> None:
+    """Take off a pooler that nothing reads: it would hold weights without a gradient."""
+    if pooling != "native" and isinstance(getattr(module, "pooler", None), nn.Module):
+        module.pooler = None  # type: ignore[assignment]
+
+
+def intake(module: nn.Module, config: Any, spec: TextSpec, pooling: str) -> Intake:
+    """Token types are given to networks that know more than one."""
+    takes = "token_type_ids" in inspect.signature(module.forward).parameters
+    return Intake(spec, pooling, types=takes and int(getattr(config, "type_vocab_size", 0) or 0) > 1)
+
+
+def call(module: nn.Module, config: Any, spec: TextSpec) -> dict[str, Any]:
+    """Nothing besides the tokens."""
+    return {}
+
+
+def write(spec: TextSpec, config: dict[str, Any], folder: Path) -> str:
+    """Write the tokenizer's files; the class that opens the folder."""
+    manifest.write_text(folder / "tokenizer.json", spec.tokenizer)
+    names = {token["id"]: token["content"] for token in json.loads(spec.tokenizer).get("added_tokens", [])}
+    pad = names.get(config.get("pad_token_id", 0) or 0)
+    known = {"model_max_length": spec.max_length, "tokenizer_class": "PreTrainedTokenizerFast"}
+    manifest.write_json(folder / "tokenizer_config.json", known | ({"pad_token": pad} if pad else {}))
+    return "AutoModelForSequenceClassification"
