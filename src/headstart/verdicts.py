@@ -37,9 +37,10 @@ def show(place: Path, console: Console) -> None:
     console.print()
     console.print(table(verdict))
     console.print()
-    for each in verdict["variants"]:
+    for each in [*verdict["variants"], *verdict["gone"]]:
         if each["refused"]:
-            told = Text.assemble((f"✗ {clean(each['name'])} ", "warn"), (clean(each["refused"]), "quiet"))
+            how = f"{each['name']}, {each['how']}: " if each in verdict["gone"] else f"{each['name']}: "
+            told = Text.assemble((f"✗ {clean(how)}", "warn"), (clean(each["refused"]), "quiet"))
             console.print(told)
     few = [each["name"] for each in verdict["variants"] if each["too_few"] and not each["refused"]]
     if few:
@@ -53,13 +54,13 @@ def show(place: Path, console: Console) -> None:
 def table(verdict: Mapping[str, Any]) -> Table:
     """One line a variant: size, metric and its difference from torch, agreement, latency, throughput, verdict."""
     metric = verdict["metric"]
-    made = Table(box=box.SIMPLE_HEAD, header_style="quiet", pad_edge=False, show_edge=False)
+    made = Table(box=box.SIMPLE_HEAD, header_style="quiet", pad_edge=False, show_edge=False, collapse_padding=True)
     made.add_column("variant", no_wrap=True)
     made.add_column("MB", justify="right", no_wrap=True)
     made.add_column(metric.replace("_", " "), justify="right", no_wrap=True)
     made.add_column(f"change, n = {verdict['data']['rows']}", no_wrap=True)
-    made.add_column("same", justify="right", no_wrap=True)
-    made.add_column("p50 / p95 ms", justify="right", no_wrap=True)
+    made.add_column("same %", justify="right", no_wrap=True)
+    made.add_column("ms p50/p95", justify="right", no_wrap=True)
     made.add_column("rows/s", justify="right", no_wrap=True)
     made.add_column("verdict", no_wrap=True)
     reference = Text(number(metric, verdict["reference"]["value"]), style="quiet")
@@ -72,8 +73,8 @@ def table(verdict: Mapping[str, Any]) -> Table:
             f"{each['bytes'] / 1e6:.1f}",
             number(metric, each["score"]["value"]),
             _change(each["difference"]),
-            f"{100 * each['agreement']['value']:.1f} %",
-            f"{one['p50_ms']:.2f} / {one['p95_ms']:.2f}",
+            f"{100 * each['agreement']['value']:.1f}",
+            f"{one['p50_ms']:.3g}/{one['p95_ms']:.3g}",
             f"{each['speed']['rows_a_second']:.0f}",
             _told(each, first),
         )
@@ -83,7 +84,7 @@ def table(verdict: Mapping[str, Any]) -> Table:
 def _told(variant: Mapping[str, Any], first: str | None) -> Text:
     if variant["refused"]:
         return Text("✗ refused", "warn")
-    return Text("✓ ★ used" if variant["name"] == first else "✓ accepted", "good")
+    return Text("✓ used" if variant["name"] == first else "✓ accepted", "good")
 
 
 def _change(difference: Mapping[str, float]) -> Text:

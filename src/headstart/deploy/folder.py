@@ -14,8 +14,9 @@ import numpy as np
 from headstart.core import arrays, manifest
 from headstart.core.errors import ArtefactError
 
-FLOAT, INT8, VERDICT, GOLDEN, README = "model.onnx", "model.int8.onnx", "verdict.json", "golden.npz", "README.md"
-MODELS = (FLOAT, INT8, "model.fp16.onnx")
+FLOAT, INT8, HALF = MODELS = ("model.onnx", "model.int8.onnx", "model.fp16.onnx")
+VERDICT, GOLDEN, README = "verdict.json", "golden.npz", "README.md"
+FORMAT = 1
 GOLDEN_BYTES = 2**28  # to which golden.npz may unpack
 PARITY = 1e-4  # of the largest logit: how far fp32 ONNX may be from torch
 
@@ -71,6 +72,6 @@ def read_verdict(folder: Path) -> dict[str, Any]:
     found = manifest.read_json(folder / VERDICT)
     if not isinstance(found, dict) or not isinstance(found.get("variants"), list):
         raise ArtefactError("not a verdict", where=str(folder / VERDICT))
-    if not isinstance(found.get("format"), int) or found["format"] > 1:
+    if not isinstance(found.get("format"), int) or found["format"] > FORMAT:
         raise ArtefactError("written by a newer Headstart", where=str(folder / VERDICT), remedy="upgrade headstart")
     return found

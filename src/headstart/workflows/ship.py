@@ -5,37 +5,35 @@ Shapes: B rows of a batch, K classes.
 
 from __future__ import annotations
 
-import functools
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from headstart import __version__
-from headstart.core import manifest, registry, storage
+from headstart.core import keyed, manifest, registry, storage
 from headstart.core.errors import ArtefactError, NothingAccepted
-from headstart.core.events import Event, Progress
+from headstart.core.events import Event, Notice, Progress
 from headstart.core.run import Run
-from headstart.deploy import card, contract, folder, graph, timing, verdict
-from headstart.deploy.folder import Golden
+from headstart.deploy import card, contract, folder, graph, ladder, verdict
+from headstart.deploy.ladder import Climber
 from headstart.deploy.predictor import RUNTIMES, Variant, open_session, usable_cores
-from headstart.deploy.verdict import BATCHES, Judged, Speed
-from headstart.measure.evaluation import Evaluation
+from headstart.deploy.quantise import Quantiser
+from headstart.deploy.verdict import BATCHES, Judged
 from headstart.workflows import materials
+from headstart.workflows.judging import Judge, runtimes
 from headstart.workflows.materials import Decoded
 from headstart.workflows.predict import load
 
 if TYPE_CHECKING:
-    from headstart.engine.streams import Examples
     from headstart.models.model import Model
 
 Emit = Callable[[Event], None]
-Session = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 EXPORT = "export"  # the folder inside that of the run
 SHARES = ("accuracy", "top5", "macro_f1", "balanced_accuracy")  # metrics whose points a tolerance speaks of
 GOLDEN_ROWS = 4
@@ -57,21 +55,6 @@ class Settings:
     seconds: float = 6.0
 
 
-@dataclass
-class Bench:
-    """What every variant is judged with."""
-
-    place: Path
-    val: Examples
-    reference: Evaluation
-    golden: Golden
-    metric: str
-    threads: int
-    settings: Settings
-    emit: Emit
-    plain: Session | None = None  # the plain file in ONNX Runtime
-
-
 @storage.reported("the export")
 def export(
     path: str | Path | Run, *, data: Any = None, settings: Settings | None = None, on_event: Emit | None = None
@@ -91,21 +74,20 @@ def export(
     model = load(run).model
     decoded = rows_of(run, model, data, emit)
     with _draft(run.path / EXPORT) as place:
-        emit(Progress("export", 0, 3, "files", folder.FLOAT))
+        emit(Notice("info", "export", f"writing {folder.FLOAT}"))
         graph.write(model, place / folder.FLOAT)
         if contract.read(place / folder.FLOAT) != graph.contract_of(model):
             raise ArtefactError("the file does not say what the model does", where=folder.FLOAT)
-        bench = _bench(run, model, decoded, place, settings, emit)
-        judged = _plain(bench)
-        if settings.int8:
-            judged += _climb(bench, decoded)
-        judged_json = [each.as_json() for each in judged]
-        order = verdict.order(judged)
-        manifest.write_json(place / folder.VERDICT, _verdict(bench, decoded, judged_json, order))
-        manifest.write_text(place / folder.README, card.readme(judged, order, bench.reference.classes, bench.metric))
-        manifest.seal(place)
+        judge = _judge(run, model, decoded, place, settings, emit)
+        kept = judge.judge(folder.FLOAT, "weights as they are")
+        tried: list[Judged] = []
+        if settings.int8 and any(each.accepted for each in kept):
+            tried = _climb(judge, decoded)
+            kept += [each for each in tried if (place / each.file).is_file()]
+        order = verdict.order(kept)
+        _write(judge, decoded, kept, [each for each in tried if each not in kept], order)
     if not order:
-        reasons = "; ".join(f"{each.name}: {each.refused}" for each in judged)
+        reasons = "; ".join(f"{each.name}: {each.refused}" for each in kept)
         remedy = "a larger --tolerance accepts more; the run itself predicts with torch"
         raise NothingAccepted(f"no variant was accepted ({reasons})", where=str(run.path / EXPORT), remedy=remedy)
     return run.path / EXPORT
@@ -117,8 +99,6 @@ def rows_of(run: Run, model: Model, data: Any, emit: Emit) -> Decoded:
     Raises:
         ArtefactError: other rows than the run's are there now.
     """
-    from dataclasses import replace
-
     from headstart.experiment import load as read_experiment
 
     experiment = read_experiment(run.path / "experiment.yaml")
@@ -138,118 +118,91 @@ def rows_of(run: Run, model: Model, data: Any, emit: Emit) -> Decoded:
     return decoded
 
 
-def _bench(run: Run, model: Model, decoded: Decoded, place: Path, settings: Settings, emit: Emit) -> Bench:
+def _judge(run: Run, model: Model, decoded: Decoded, place: Path, settings: Settings, emit: Emit) -> Judge:
+    """Torch's answers on the validation rows, eager and in fp32, and the golden rows."""
     from headstart.engine import features
     from headstart.engine.runtime import Runtime
 
     val = decoded.examples("val")
-    reference = features.evaluate(model, val, Runtime("cpu"), batch_size=BATCHES[1], emit=emit)
+    with materials.phase(emit, "torch"):
+        reference = features.evaluate(model, val, Runtime("cpu"), batch_size=BATCHES[1], emit=emit)
     few = next(iter(val.batches(np.arange(min(GOLDEN_ROWS, len(val))), batch_size=GOLDEN_ROWS))).inputs
     golden = graph.golden(model, few)
     golden.save(place / folder.GOLDEN)
     judged_by = run.read("result.json", default={}).get("metric")
-    metric = judged_by if judged_by in SHARES else "accuracy"
-    threads = settings.threads or usable_cores()
-    return Bench(place, val, reference, golden, metric, threads, settings, emit)
+    return Judge(
+        place=place,
+        val=val,
+        reference=reference,
+        golden=golden,
+        metric=judged_by if judged_by in SHARES else "accuracy",
+        tolerance=settings.tolerance,
+        wanted_precision=settings.precision,
+        threads=settings.threads or usable_cores(),
+        seconds=settings.seconds,
+        emit=emit,
+    )
 
 
-def _plain(bench: Bench) -> list[Judged]:
-    """The plain file in every runtime and precision that is here."""
-    variants = [
-        Variant(folder.FLOAT, name, precision, 0.0)
-        for name in _runtimes()
-        for precision in registry.find(RUNTIMES, name).PRECISIONS
-    ]
-    return _judge(bench, variants, "weights as they are")
+def _climb(judge: Judge, decoded: Decoded) -> list[Judged]:
+    """Write and judge the rungs of the ladder until one is accepted in some runtime; a refused file does not stay."""
+    climber = _climber(judge, decoded)
+    tried: list[Judged] = []
+    for rung in climber.rungs:
+        if rung.kind != "half" and any(each.file == folder.INT8 and each.fault == "time" for each in tried):
+            continue  # other ranges are no quicker
+        target = judge.place / rung.file
+        judge.emit(Notice("info", "rung", rung.how))
+        found = judge.judge(rung.file, climber.write(rung, target))
+        tried += found
+        if any(each.accepted for each in found):
+            break
+        target.unlink()
+    return tried
 
 
-def _climb(bench: Bench, decoded: Decoded) -> list[Judged]:
-    """The rungs of the ladder, until one is accepted in some runtime; of the others only the verdict stays."""
-    return []
+def _climber(judge: Judge, decoded: Decoded) -> Climber:
+    """The quantiser with training rows: some to calibrate, others to measure the damage on."""
+    train = decoded.examples("train")
+    order = keyed.generator(0, "calibration").permutation(len(train))[: ladder.CALIBRATION + ladder.HELD]
+    cut = min(ladder.CALIBRATION, -(-2 * len(order) // 3))
+    calibration, held = (
+        [batch.inputs for batch in train.batches(rows, batch_size=8)] for rows in (order[:cut], order[cut:])
+    )
+
+    def answer(file: Path) -> np.ndarray:
+        session = open_session(judge.place, Variant(file.name, runtimes()[0], "fp32", 0.0), judge.threads)
+        return np.concatenate([session(inputs)[0] for inputs in held])
+
+    wanted = answer(judge.place / folder.FLOAT)
+    return Climber(
+        Quantiser(judge.place / folder.FLOAT),
+        calibration,
+        answer,
+        wanted,
+        lambda done, total: judge.emit(Progress("sensitivity", done, total, "layers")),
+    )
 
 
-def _runtimes() -> list[str]:
-    """Those that are installed, ONNX Runtime first: the plain file in it is what the others are measured against."""
-    return [name for name in registry.names(RUNTIMES) if registry.find(RUNTIMES, name).version()]
-
-
-def _judge(bench: Bench, variants: list[Variant], how: str) -> list[Judged]:
-    """Evaluate every variant on the validation rows, time all of them in turns, and judge."""
-    sessions = {_name(each, how): open_session(bench.place, each, bench.threads) for each in variants}
-    if bench.plain is None:
-        bench.plain = next(iter(sessions.values()))
-    speeds = _speeds({"plain": bench.plain, **sessions}, bench)
-    found = []
-    for (name, session), variant in zip(sessions.items(), variants, strict=True):
-        answers, gap = _answers(bench, session, variant), bench.golden.gap(session(bench.golden.inputs)[0])
-        found.append(
-            verdict.judge(
-                bench.reference,
-                answers,
-                speeds[name],
-                speeds["plain"],
-                name=name,
-                file=variant.file,
-                runtime=variant.runtime,
-                precision=variant.precision,
-                how=how,
-                size=(bench.place / variant.file).stat().st_size,
-                gap=gap,
-                exact=variant.file == folder.FLOAT and variant.precision == "fp32",
-                metric=bench.metric,
-                tolerance=bench.settings.tolerance,
-                wanted_precision=bench.settings.precision,
-            )
-        )
-    return found
-
-
-def _name(variant: Variant, how: str) -> str:
-    kind = variant.file.removeprefix("model.").removesuffix(".onnx").removesuffix("onnx")
-    return " ".join(part for part in (variant.runtime, kind or variant.precision) if part)
-
-
-def _answers(bench: Bench, session: Session, variant: Variant) -> Evaluation:
-    """What a variant answers on the validation rows: columns by the names that its own file gives them."""
-    val, classes = bench.val, contract.read(bench.place / variant.file).classes
-    columns = [classes.index(name) for name in bench.reference.classes]
-    parts = []
-    for batch in val.batches(np.arange(len(val)), batch_size=BATCHES[1]):
-        parts.append((batch.rows, session(batch.inputs)[0][:, columns]))
-        bench.emit(Progress("judge", len(parts) * BATCHES[1], len(val) + BATCHES[1], "rows", variant.runtime))
-    bench.emit(Progress("judge", 1, 1, "rows"))
-    return Evaluation.gather("val", parts, val.rows.labels, bench.reference.classes)
-
-
-def _speeds(sessions: dict[str, Session], bench: Bench) -> dict[str, Speed]:
-    order = np.arange(BATCHES[1]) % len(bench.val)
-    many = next(iter(bench.val.batches(order, batch_size=BATCHES[1]))).inputs
-    one = np.ascontiguousarray(many[:1])
-    timed = [
-        timing.interleaved(
-            {name: functools.partial(run, inputs) for name, run in sessions.items()}, seconds=bench.settings.seconds
-        )
-        for inputs in (one, many)
-    ]
-    return {name: Speed(timed[0][name], timed[1][name]) for name in sessions}
-
-
-def _verdict(bench: Bench, decoded: Decoded, judged: list[dict[str, Any]], order: list[str]) -> dict[str, Any]:
-    return {
-        "format": 1,
+def _write(judge: Judge, decoded: Decoded, kept: list[Judged], gone: list[Judged], order: list[str]) -> None:
+    """The verdict, the README, and last the manifest."""
+    versions = {name: registry.find(RUNTIMES, name).version() for name in runtimes()}
+    told = {
+        "format": folder.FORMAT,
         "headstart": __version__,
-        "host": {"threads": bench.threads, "runtimes": {name: _version(name) for name in _runtimes()}},
-        "data": {"split": "val", "rows": len(bench.val), "fingerprint": decoded.splits.fingerprint},
-        "metric": bench.metric,
-        "tolerance": bench.settings.tolerance,
-        "reference": bench.reference.metric(bench.metric).as_json(),
-        "variants": judged,
+        "host": {"threads": judge.threads, "runtimes": versions},
+        "data": {"split": "val", "rows": len(judge.val), "fingerprint": decoded.splits.fingerprint},
+        "metric": judge.metric,
+        "tolerance": judge.tolerance,
+        "reference": judge.reference.metric(judge.metric).as_json(),
+        "variants": [each.as_json() for each in kept],
+        "gone": [each.as_json() for each in gone],  # files that were refused, and do not lie here
         "accepted": order,
     }
-
-
-def _version(name: str) -> str:
-    return str(registry.find(RUNTIMES, name).version())
+    manifest.write_json(judge.place / folder.VERDICT, told)
+    readme = card.readme(kept, order, judge.reference.classes, judge.metric)
+    manifest.write_text(judge.place / folder.README, readme)
+    manifest.seal(judge.place)
 
 
 def _progress_only(emit: Emit) -> Emit:

@@ -1,0 +1,122 @@
+"""The ladder of smaller files: which are tried, in which order, and how the layers that stay in float are found.
+
+Each rung is written and judged; the first that is accepted ends the climb. Rows that calibrate and rows that measure
+damage are training rows, and disjoint; validation rows judge, and nothing else.
+
+Shapes: B rows, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from headstart.deploy import folder
+from headstart.deploy.quantise import Quantiser
+
+MATRICES = ("MatMul", "Gemm")
+CALIBRATION, HELD = 128, 96  # training rows
+GOOD = 0.02  # of the logits' spread: damage below which decisions no longer change
+MOST_LEFT = 0.5  # of the layers that may stay in float
+
+
+@dataclass(frozen=True)
+class Rung:
+    """``kind`` is static, dynamic or half; ``ranges`` how activations are calibrated; ``search`` leaves layers out."""
+
+    how: str
+    file: str
+    kind: str
+    ranges: str = ""
+    only: tuple[str, ...] = ()
+    search: bool = False
+
+
+STATIC = "weights and activations in 8 bits"
+CONVOLUTIONAL = (
+    Rung(f"{STATIC}, ranges from their extremes", folder.INT8, "static", "minmax"),
+    Rung(f"{STATIC}, ranges of least divergence", folder.INT8, "static", "entropy"),
+    Rung(f"{STATIC}, ranges without outliers", folder.INT8, "static", "percentile"),
+    Rung(f"{STATIC}, sensitive layers in float", folder.INT8, "static", "minmax", search=True),
+    Rung("weights in 16 bits", folder.HALF, "half"),
+)
+TRANSFORMER = (
+    Rung("matrix products in 8 bits, activations measured as they come", folder.INT8, "dynamic"),
+    Rung("matrix products in 8 bits", folder.INT8, "static", "minmax", MATRICES),
+    Rung("matrix products in 8 bits, ranges without outliers", folder.INT8, "static", "percentile", MATRICES),
+    Rung("matrix products in 8 bits, sensitive ones in float", folder.INT8, "dynamic", search=True),
+    Rung("weights in 16 bits", folder.HALF, "half"),
+)
+
+
+@dataclass
+class Climber:
+    """What writes rungs: the quantiser, and the training rows.
+
+    Args:
+        calibration: batches for the ranges.
+        held: batches on which damage is measured.
+        answer: logits (N, K) of a file on ``held``.
+        heard: called with (layers tried, layers) while a search goes on.
+    """
+
+    quantiser: Quantiser
+    calibration: Sequence[np.ndarray]
+    answer: Callable[[Path], np.ndarray]
+    wanted: np.ndarray  # logits of the plain file on the same rows
+    heard: Callable[[int, int], None]
+
+    @property
+    def rungs(self) -> tuple[Rung, ...]:
+        return CONVOLUTIONAL if self.quantiser.convolutional else TRANSFORMER
+
+    def write(self, rung: Rung, target: Path) -> str:
+        """Write the file of a rung; what was done, in words."""
+        if rung.ranges and not self.quantiser.calibrated(rung.ranges):
+            self.quantiser.calibrate(rung.ranges, self.calibration)
+        left = self._search(rung, target) if rung.search else ()
+        self._write(rung, target, left)
+        return f"{rung.how}: {len(left)} of {len(self.quantiser.layers)}" if rung.search else rung.how
+
+    def damage(self, file: Path) -> float:
+        """How far a file's logits are from the plain file's on the held rows, relative to their spread.
+
+        Both are centred a row, so that what moves all classes alike, and changes no decision, does not count.
+        """
+        found, wanted = (values - values.mean(axis=1, keepdims=True) for values in (self.answer(file), self.wanted))
+        return float(np.linalg.norm(found - wanted) / max(1e-12, np.linalg.norm(wanted)))
+
+    def _write(self, rung: Rung, target: Path, left: Sequence[str]) -> None:
+        if rung.kind == "static":
+            self.quantiser.write_static(target, rung.ranges, left=left, only=rung.only)
+        elif rung.kind == "dynamic":
+            self.quantiser.write_dynamic(target, left=left)
+        else:
+            self.quantiser.write_half(target)
+
+    def _search(self, rung: Rung, target: Path) -> tuple[str, ...]:
+        """The layers that stay in float: those whose absence from the quantised file lowers the damage most.
+
+        Each is left out alone, which ranks them; then 1, 2, 4 … of the first are left out together, until the damage is
+        ``GOOD`` or half of the layers are out, and the set of least damage is taken.
+        """
+        layers = self.quantiser.layers
+        alone = []
+        for index, layer in enumerate(layers):
+            alone.append(self._damage_without(rung, target, (layer,)))
+            self.heard(index + 1, len(layers))
+        ranked = [layers[index] for index in np.argsort(alone, kind="stable")]
+        best, least, count = (ranked[0],), min(alone), 2
+        while least > GOOD and count <= MOST_LEFT * len(layers):
+            left = tuple(ranked[:count])
+            found = self._damage_without(rung, target, left)
+            best, least = (left, found) if found < least else (best, least)
+            count *= 2
+        return best
+
+    def _damage_without(self, rung: Rung, target: Path, left: Sequence[str]) -> float:
+        self._write(rung, target, left)
+        return self.damage(target)

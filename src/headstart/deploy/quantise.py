@@ -1,0 +1,211 @@
+"""Eight-bit files: ranges of activations measured on training rows, then weights and activations quantised.
+
+Made by onnxruntime's quantiser in its QDQ form, which ONNX Runtime and OpenVINO both read. Activations are unsigned and
+weights signed, one scale an output channel: what processors with VNNI or AMX multiply quickest (S8S8 is as slow as
+fp32 there). Processors without VNNI saturate on such products; the golden rows notice it when an export is loaded.
+
+Shapes: B rows of a batch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from headstart import __version__
+from headstart.deploy.contract import INPUT
+
+WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+# In eight bits these cost accuracy and gain no time: what they read and write stays in float.
+KEPT = ("Softmax", "LayerNormalization", "InstanceNormalization", "Gelu", "Erf", "Div", "Sqrt", "Pow", "ReduceMean")
+METHODS = ("minmax", "percentile", "entropy")
+PERCENTILE = 99.99
+
+
+class Quantiser:
+    """An ONNX file of ours, prepared once, from which quantised ones are written."""
+
+    def __init__(self, source: Path) -> None:
+        import onnx
+        from onnxruntime.quantization.shape_inference import quant_pre_process
+
+        self.metadata = {each.key: each.value for each in onnx.load(source, load_external_data=False).metadata_props}
+        with tempfile.TemporaryDirectory(prefix="headstart-") as folder, _quiet():
+            prepared = Path(folder) / "prepared.onnx"
+            quant_pre_process(source, prepared, skip_symbolic_shape=True)
+            self._model = onnx.load(prepared)
+        self._ranges: dict[str, Any] = {}
+
+    @property
+    def convolutional(self) -> bool:
+        """Whether most layers with weights are convolutions."""
+        kinds = [node.op_type for node in self._weighted()]
+        return 2 * sum(kind.startswith("Conv") for kind in kinds) >= len(kinds)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the layers with weights, from input to output."""
+        return tuple(node.name for node in self._weighted())
+
+    def calibrate(self, method: str, batches: Iterable[np.ndarray]) -> None:
+        """Measure the ranges of all activations on ``batches``: "minmax", "percentile" (99.99) or "entropy"."""
+        from onnxruntime.quantization import CalibrationMethod
+        from onnxruntime.quantization.calibrate import create_calibrator
+
+        kinds = {
+            "minmax": (CalibrationMethod.MinMax, {}),
+            "percentile": (CalibrationMethod.Percentile, {"symmetric": False, "percentile": PERCENTILE}),
+            "entropy": (CalibrationMethod.Entropy, {}),
+        }
+        kind, options = kinds[method]
+        with tempfile.TemporaryDirectory(prefix="headstart-") as folder, _quiet():
+            import onnx
+
+            plain, wider = Path(folder) / "plain.onnx", Path(folder) / "wider.onnx"
+            onnx.save(self._model, plain)
+            calibrator = create_calibrator(plain, None, wider, kind, extra_options=options)
+            for batch in batches:  # one at a time: all activations of a batch are held at once
+                calibrator.collect_data(_Reader([batch]))
+            self._ranges[method] = calibrator.compute_data()
+            del calibrator
+
+    def calibrated(self, method: str) -> bool:
+        return method in self._ranges
+
+    def write_static(self, target: Path, method: str, *, left: Sequence[str] = (), only: Sequence[str] = ()) -> None:
+        """Weights and activations in eight bits; layers of ``left`` stay in float, ``only`` limits the operators."""
+        from onnxruntime.quantization import QuantType
+        from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+        from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
+
+        operators = [*only] or sorted((set(QDQRegistry) | set(QLinearOpsRegistry)) - set(KEPT))
+        with _quiet():
+            quantiser = QDQQuantizer(
+                copy.deepcopy(self._model),
+                True,  # a scale for every output channel
+                False,
+                QuantType.QInt8,
+                QuantType.QUInt8,
+                self._ranges[method],
+                [],
+                list(left),
+                operators,
+                # Logits keep their resolution, and inner layers quantise what they read themselves. Biases stay in
+                # float: a runtime that adds in 32 bits converts them when it opens the file.
+                {"OpTypesToExcludeOutputQuantization": ["Gemm"], "QuantizeBias": False},
+            )
+            quantiser.quantize_model()
+        self._save(quantiser.model.model, target)
+
+    def write_dynamic(self, target: Path, *, left: Sequence[str] = ()) -> None:
+        """Weights in eight bits, activations measured while the network runs: for matrix products only."""
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+
+        model = copy.deepcopy(self._model)
+        del model.graph.value_info[:]  # the quantiser trips over the types that torch's exporter leaves there
+        with _quiet():
+            quantize_dynamic(
+                model,
+                target,
+                op_types_to_quantize=["MatMul", "Gemm"],
+                per_channel=True,
+                weight_type=QuantType.QInt8,
+                nodes_to_exclude=list(left),
+            )
+        import onnx
+
+        self._save(onnx.load(target), target)
+
+    def write_half(self, target: Path) -> None:
+        """Weights in sixteen bits, computed with in 32: half the size at the same speed."""
+        import onnx
+        from onnx import TensorProto, helper, numpy_helper
+
+        model = copy.deepcopy(self._model)
+        graph, casts = model.graph, []
+        for index, tensor in enumerate(graph.initializer):
+            values = numpy_helper.to_array(tensor)
+            if tensor.data_type != TensorProto.FLOAT or values.size < 256 or np.abs(values).max() > 65_504:
+                continue
+            name = tensor.name
+            half = numpy_helper.from_array(values.astype(np.float16), f"{name}.half")
+            graph.initializer[index].CopyFrom(half)
+            casts.append(helper.make_node("Cast", [half.name], [name], f"{name}.cast", to=TensorProto.FLOAT))
+        nodes = [*casts, *graph.node]
+        del graph.node[:]
+        graph.node.extend(nodes)
+        onnx.checker.check_model(model)
+        self._save(model, target)
+
+    def _weighted(self) -> list[Any]:
+        constants = {tensor.name for tensor in self._model.graph.initializer}
+        return [
+            node
+            for node in self._model.graph.node
+            if node.op_type in WEIGHTED and len(node.input) > 1 and node.input[1] in constants
+        ]
+
+    def _save(self, model: Any, target: Path) -> None:
+        import onnx
+        from onnx import helper
+
+        del model.metadata_props[:]
+        del model.graph.value_info[:]
+        for node in model.graph.node:
+            node.ClearField("name")
+        _share(model.graph)
+        helper.set_model_props(model, self.metadata)
+        model.producer_name, model.producer_version = "headstart", __version__
+        onnx.save(model, target)
+
+
+def _share(graph: Any) -> None:
+    """Keep one of equal constants: zero points repeat in every layer."""
+    kept: dict[bytes, str] = {}
+    renamed: dict[str, str] = {}
+    tensors = list(graph.initializer)
+    del graph.initializer[:]
+    for tensor in tensors:
+        name, tensor.name = tensor.name, ""
+        first = kept.setdefault(tensor.SerializeToString(), name)
+        tensor.name = name
+        if first == name:
+            graph.initializer.append(tensor)
+        else:
+            renamed[name] = first
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            node.input[place] = renamed.get(name, name)
+
+
+class _Reader:
+    """What onnxruntime reads calibration rows from."""
+
+    def __init__(self, batches: Iterable[np.ndarray]) -> None:
+        self._batches = iter(batches)
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        batch = next(self._batches, None)
+        return None if batch is None else {INPUT: batch}
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Onnxruntime's tools speak by warnings, on the root logger and on the terminal."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,110 @@
+"""Variants of an export before their judge: evaluated on the validation rows, and timed in turns.
+
+Shapes: B rows of a batch, K classes.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from headstart.core import registry
+from headstart.core.events import Event, Progress
+from headstart.deploy import contract, folder, timing, verdict
+from headstart.deploy.folder import Golden
+from headstart.deploy.predictor import RUNTIMES, Variant, open_session
+from headstart.deploy.verdict import BATCHES, Judged, Speed
+from headstart.measure.evaluation import Evaluation
+
+if TYPE_CHECKING:
+    from headstart.engine.streams import Examples
+
+Emit = Callable[[Event], None]
+Session = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What every variant is judged by: torch's answers ``reference`` on ``val``, and the plain file's times.
+
+    ``seconds`` go into each comparison by the clock.
+    """
+
+    place: Path
+    val: Examples
+    reference: Evaluation
+    golden: Golden
+    metric: str
+    tolerance: float
+    wanted_precision: float | None
+    threads: int
+    seconds: float
+    emit: Emit
+
+    def judge(self, file: str, how: str) -> list[Judged]:
+        """The verdict on a file in every runtime and precision that is installed here."""
+        variants = {
+            _name(found): found
+            for runtime in runtimes()
+            for precision in registry.find(RUNTIMES, runtime).PRECISIONS
+            if (found := Variant(file, runtime, precision, 0.0)).precision == "fp32" or file == folder.FLOAT
+        }
+        sessions = {name: open_session(self.place, each, self.threads) for name, each in variants.items()}
+        plain = open_session(self.place, Variant(folder.FLOAT, runtimes()[0], "fp32", 0.0), self.threads)
+        speeds = self.speeds({**sessions, "plain": plain})
+        return [self._judged(name, variants[name], sessions[name], speeds, how) for name in variants]
+
+    def speeds(self, sessions: dict[str, Session]) -> dict[str, Speed]:
+        """Times with one row and with sixteen, all in turns."""
+        order = np.arange(BATCHES[1]) % len(self.val)
+        many = next(iter(self.val.batches(order, batch_size=BATCHES[1]))).inputs
+        timed = []
+        for inputs in (np.ascontiguousarray(many[: BATCHES[0]]), many):
+            calls = {name: functools.partial(run, inputs) for name, run in sessions.items()}
+            timed.append(timing.interleaved(calls, seconds=self.seconds))
+        return {name: Speed(timed[0][name], timed[1][name]) for name in sessions}
+
+    def answers(self, session: Session, classes: Sequence[str], what: str) -> Evaluation:
+        """What a session answers on the validation rows: columns by the names that its own file gives them."""
+        columns = [list(classes).index(name) for name in self.reference.classes]
+        parts = []
+        for batch in self.val.batches(np.arange(len(self.val)), batch_size=BATCHES[1]):
+            parts.append((batch.rows, session(batch.inputs)[0][:, columns]))
+            self.emit(Progress("judge", int(batch.rows[-1]) + 1, len(self.val), "rows", what))
+        return Evaluation.gather("val", parts, self.val.rows.labels, self.reference.classes)
+
+    def _judged(self, name: str, variant: Variant, session: Session, speeds: dict[str, Speed], how: str) -> Judged:
+        classes = contract.read(self.place / variant.file).classes
+        return verdict.judge(
+            self.reference,
+            self.answers(session, classes, name),
+            speeds[name],
+            speeds["plain"],
+            name=name,
+            file=variant.file,
+            runtime=variant.runtime,
+            precision=variant.precision,
+            how=how,
+            size=(self.place / variant.file).stat().st_size,
+            gap=self.golden.gap(session(self.golden.inputs)[0]),
+            exact=variant.file == folder.FLOAT and variant.precision == "fp32",
+            metric=self.metric,
+            tolerance=self.tolerance,
+            wanted_precision=self.wanted_precision,
+        )
+
+
+def runtimes() -> list[str]:
+    """Those that are installed, ONNX Runtime first: the plain file in it is what others are measured against."""
+    return [name for name in registry.names(RUNTIMES) if registry.find(RUNTIMES, name).version()]
+
+
+def _name(variant: Variant) -> str:
+    """``onnxruntime fp32``, ``openvino bf16``, ``onnxruntime int8``; fp16 are weights only."""
+    kinds = {folder.FLOAT: variant.precision, folder.INT8: "int8", folder.HALF: "fp16"}
+    return f"{variant.runtime} {kinds[variant.file]}"
