@@ -396,6 +396,7 @@ def test_the_lock_holds_no_version_with_known_holes() -> None:
     assert "onnx" not in pins or tuple(map(int, pins["onnx"].split(".")[:2])) >= (1, 21)
 
 
+@pytest.mark.slow
 def test_importing_opens_no_socket() -> None:
     code = (
         "import sys; seen = []; sys.addaudithook(lambda e, a: seen.append(e) if e.startswith('socket.') else None);"

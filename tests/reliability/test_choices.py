@@ -54,6 +54,7 @@ def test_the_precision_is_replayed(tmp_path: Path, whole: Path, bf16: str, point
     assert ended(Life(tmp_path, **quick("fp32"))) == bf16
 
 
+@pytest.mark.slow
 def test_a_precision_that_was_not_written_down_was_not_used(tmp_path: Path, whole: Path) -> None:
     broken = Life(tmp_path, die_before=[("os.rename", r"choices\.json$", 1)], **quick("bf16"))
     assert broken.end() == -9, broken.log()
@@ -63,7 +64,7 @@ def test_a_precision_that_was_not_written_down_was_not_used(tmp_path: Path, whol
     assert ended(Life(tmp_path, **quick("fp32"))) == weights(whole)
 
 
-@pytest.mark.parametrize(("then", "now"), [(PLENTY, 0), (0, PLENTY)])
+@pytest.mark.parametrize(("then", "now"), [(PLENTY, 0), pytest.param(0, PLENTY, marks=pytest.mark.slow)])
 def test_the_room_for_the_frontier_is_replayed(tmp_path: Path, whole: Path, then: int, now: int) -> None:
     broken = Life(tmp_path, die_before=[POINTS["in the cached stage"]], **spacious(then))
     assert broken.end() == -9, broken.log()
@@ -77,6 +78,7 @@ def test_the_room_for_the_frontier_is_replayed(tmp_path: Path, whole: Path, then
     assert found == weights(whole), "cached or live, the weights are the same"
 
 
+@pytest.mark.slow
 def test_a_changed_choice_would_be_noticed(tmp_path: Path, bf16: str) -> None:
     """The planted fault: the file with the choices is gone, so that the resumed run measures anew."""
     broken = Life(tmp_path, die_before=[POINTS["in the live stage"]], **quick("bf16"))

@@ -55,7 +55,7 @@ def test_killed_at_a_named_point(tmp_path: Path, whole: Path, name: str) -> None
     finished(tmp_path, whole, name)
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(50, marks=pytest.mark.slow)])
 def test_killed_at_random_instants(tmp_path: Path, whole: Path, kills: int) -> None:
     """Lives that were over before the signal came do not count, and every one of them must be right all the same."""
     longest = float(json.loads((whole / "runs/toy/result.json").read_text())["seconds"])
@@ -82,8 +82,9 @@ def states(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return sorted(keep.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("stride", [80, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("stride", [5, 1])
 def test_killed_before_every_change_in_the_file_system(whole: Path, states: list[Path], stride: int) -> None:
     """With stride 1 no sample: every place where a crash between two file operations can happen."""
     places = states[stride // 2 :: stride]
@@ -95,7 +96,13 @@ def test_killed_before_every_change_in_the_file_system(whole: Path, states: list
     print(f"\nR1: {len(places)}/{len(places)} of {len(states)} states of the file system: same weights")
 
 
-@pytest.mark.parametrize(("of", "said"), [("checkpoints", "work was done twice"), ("stages", "1 stages were complete")])
+@pytest.mark.parametrize(
+    ("of", "said"),
+    [
+        ("checkpoints", "work was done twice"),
+        pytest.param("stages", "1 stages were complete", marks=pytest.mark.slow),
+    ],
+)
 def test_starting_anew_would_be_noticed(tmp_path: Path, whole: Path, of: str, said: str) -> None:
     """The weights alone do not tell: who forgets everything arrives at the same ones."""
     killed(tmp_path, die_before=[POINTS["before a checkpoint's rename"]])
@@ -103,6 +110,7 @@ def test_starting_anew_would_be_noticed(tmp_path: Path, whole: Path, of: str, sa
         finished(tmp_path, whole, plants=[("forgetful", {"of": of})])
 
 
+@pytest.mark.slow
 def test_a_state_is_what_a_kill_leaves(tmp_path: Path, states: list[Path]) -> None:
     """The copies above are no other than the folders of lives that were really killed."""
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from headstart.core import manifest
 from headstart.core.run import Run
 from headstart.report import answers, contents, curves, evidence, stages, story
 from headstart.report.contents import Contents
+from headstart.report.exhibits import exhibit
 from headstart.report.formats import clean
 
 HERE = Path(__file__).parent
@@ -32,6 +34,15 @@ def write(run: Run) -> Path:
 def render(found: Contents) -> str:
     """The page. Every text of the user's is cleaned of control characters and escaped by the template engine."""
     style, script = (_asset(name) for name in ("page.css", "page.js"))
+    policy = (
+        f"default-src 'none'; img-src data:; media-src data:; style-src '{_digest(style)}'; "
+        f"script-src '{_digest(script)}'; base-uri 'none'; form-action 'none'"
+    )
+    return _template().render(style=style, script=script, policy=policy, **_view(found))
+
+
+@cache
+def _template() -> Template:
     environment = Environment(
         loader=FileSystemLoader(HERE),
         autoescape=True,
@@ -40,12 +51,7 @@ def render(found: Contents) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    policy = (
-        f"default-src 'none'; img-src data:; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
-        "base-uri 'none'; form-action 'none'"
-    )
-    page = environment.get_template("page.html")
-    return page.render(style=style, script=script, policy=policy, **_view(found))
+    return environment.get_template("page.html")
 
 
 def _view(found: Contents) -> dict[str, Any]:
@@ -60,7 +66,7 @@ def _view(found: Contents) -> dict[str, Any]:
         "classes": answers.class_table(evaluation) if evaluation else None,
         "pairs": answers.pairs(found, evaluation) if evaluation else [],
         "worst": answers.worst(found, evaluation) if evaluation else [],
-        "network": [answers.data_uri(file) for file in found.network[:8]],
+        "network": [exhibit(file, f"a {found.noun} as the network gets it") for file in found.network[:8]],
         "calibration": answers.calibration(found, evaluation) if evaluation else None,
         "data": evidence.data_view(found),
         "layers": stages.layer_table(found),
