@@ -1,15 +1,13 @@
-"""What the model answered, row by row: confusion, classes, the worst pictures, calibration.
+"""What the model answered, row by row: confusion, classes, the worst answers, calibration.
 
 Shapes: N rows, K classes, M bins.
 """
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from markupsafe import Markup
@@ -20,6 +18,7 @@ from headstart.measure.intervals import Measured
 from headstart.report import charts
 from headstart.report.charts import Line, Scale
 from headstart.report.contents import Contents
+from headstart.report.exhibits import exhibit
 from headstart.report.formats import interval, number, score
 
 NUMBERED = 12  # classes up to which the matrix carries numbers
@@ -57,10 +56,10 @@ class ClassTable:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One row with its thumbnail (a data URI, or "")."""
+class Answer:
+    """One row with what it shows (nothing where the run has no preview)."""
 
-    image: str
+    shown: Markup
     name: str
     label: str
     predicted: str
@@ -70,14 +69,14 @@ class Picture:
 
 @dataclass(frozen=True)
 class Pair:
-    """One kind of mistake: how often, of how many, and some of its pictures."""
+    """One kind of mistake: how often, of how many, and some of its rows."""
 
     label: str
     predicted: str
     count: int
     total: int
     bar: Markup
-    images: tuple[str, ...]
+    shown: tuple[Markup, ...]
 
 
 @dataclass(frozen=True)
@@ -160,23 +159,17 @@ def _with_interval(measured: Measured) -> str:
     return f"{score(measured.value, 'macro_f1')}, 95% interval {interval(measured.as_json(), 'macro_f1')}"
 
 
-def data_uri(path: Path) -> str:
-    """A picture of the run folder as text, so that the page needs no other file."""
-    kind = "png" if path.suffix == ".png" else "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
-
-
-def worst(contents: Contents, evaluation: Evaluation, limit: int = 12) -> list[Picture]:
-    """The rows with the largest loss, with their thumbnails where the run has them."""
+def worst(contents: Contents, evaluation: Evaluation, limit: int = 12) -> list[Answer]:
+    """The rows with the largest loss, shown where the run has previews of them."""
     names = contents.rows.get(evaluation.split) or []
     place = {int(row): i for i, row in enumerate(evaluation.rows)}
-    pictures = []
+    found = []
     for row in evaluation.worst(limit).tolist():
         i = place[row]
         file = contents.previews.get((evaluation.split, row))
-        pictures.append(
-            Picture(
-                image=data_uri(file) if file else "",
+        found.append(
+            Answer(
+                shown=exhibit(file) if file else Markup(""),
                 name=names[row] if row < len(names) else f"row {row}",
                 label=evaluation.classes[evaluation.labels[i]],
                 predicted=evaluation.classes[evaluation.predicted[i]],
@@ -184,11 +177,11 @@ def worst(contents: Contents, evaluation: Evaluation, limit: int = 12) -> list[P
                 correct=bool(evaluation.correct[i]),
             )
         )
-    return pictures
+    return found
 
 
 def pairs(contents: Contents, evaluation: Evaluation, limit: int = 8) -> list[Pair]:
-    """The most frequent mistakes, each with up to four of its pictures."""
+    """The most frequent mistakes, each with up to four of its pictures (texts and sounds take more room)."""
     index = {name: i for i, name in enumerate(evaluation.classes)}
     total = np.bincount(evaluation.labels, minlength=len(evaluation.classes))
     found = evaluation.most_confused(limit)
@@ -203,7 +196,7 @@ def pairs(contents: Contents, evaluation: Evaluation, limit: int = 8) -> list[Pa
                 count=count,
                 total=int(total[index[label]]),
                 bar=charts.bar(count / total[index[label]], "miss"),
-                images=tuple(data_uri(file) for file in files if file)[:4],
+                shown=tuple(exhibit(file) for file in files if file and file.suffix == ".jpg")[:4],
             )
         )
     return result

@@ -17,9 +17,16 @@ from headstart.core.run import Run
 from headstart.measure.evaluation import Evaluation
 from headstart.measure.intervals import Difference
 from headstart.measure.metrics import NAMES
+from headstart.report.exhibits import SUFFIXES
 from headstart.report.formats import higher_is_better
 
 LARGEST_PREVIEW = 300_000  # bytes; larger files are no thumbnails
+
+PREPARED = {
+    "image": "After resizing and cropping, before normalisation",
+    "text": "Divided into tokens, cut where they are too many",
+    "audio": "One channel at the network's own rate (played at 8 kHz here), before normalisation",
+}
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,7 @@ class Contents:
     val: Evaluation | None  # of the best stage
     test: Evaluation | None
     previews: dict[tuple[str, int], Path]
-    network: list[Path]  # pictures as the network gets them
+    network: list[Path]  # rows as the network gets them
     missing: tuple[str, ...] = field(default=())
 
     @property
@@ -92,7 +99,17 @@ class Contents:
     @property
     def noun(self) -> str:
         """What one row is called."""
-        return {"image": "picture", "text": "text", "audio": "sound"}.get(str(self.data.get("modality")), "row")
+        return {"image": "picture", "text": "text", "audio": "recording"}.get(self.modality, "row")
+
+    @property
+    def modality(self) -> str:
+        found = str(self.data.get("modality"))
+        return found if found in PREPARED else ""
+
+    @property
+    def prepared(self) -> str:
+        """What was done to a row before the network gets it."""
+        return PREPARED.get(self.modality, "As it is given")
 
 
 def measured(metrics: dict[str, Any] | None, name: str) -> dict[str, Any] | None:
@@ -172,7 +189,7 @@ def read(run: Run) -> Contents:
         val=val,
         test=reader.evaluation("predictions-test.npz"),
         previews=_previews(run.path / "previews"),
-        network=sorted(file for file in run.path.glob("previews/network-*.png") if _small(file)),
+        network=_network(run.path / "previews"),
         missing=tuple(reader.missing),
     )
 
@@ -185,13 +202,17 @@ def _best(stages: list[dict[str, Any]], result: dict[str, Any] | None) -> dict[s
 
 
 def _previews(folder: Path) -> dict[tuple[str, int], Path]:
-    """Thumbnails by (split, row)."""
+    """What there is to show, by (split, row)."""
     found = {}
-    for file in sorted(folder.glob("*.jpg")):
-        match = re.fullmatch(r"([a-z]+)-(\d+)\.jpg", file.name)
+    for file in sorted(folder.glob("*-*")):
+        match = re.fullmatch(r"([a-z]+)-(\d+)", file.stem) if file.suffix in SUFFIXES else None
         if match and match[1] != "network" and _small(file):
             found[match[1], int(match[2])] = file
     return found
+
+
+def _network(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.glob("network-*") if file.suffix in SUFFIXES and _small(file))
 
 
 def _small(file: Path) -> bool:
