@@ -127,9 +127,20 @@ def frontier_table(results: dict[str, Any]) -> str:
             gain, bound = (statistics.median(run[kind][what] for run in runs) for what in ("gain", "bound"))
             reached = statistics.median(run[kind]["gain"] / run[kind]["bound"] for run in runs)
             line += [f"{gain:.2f}x of {bound:.2f}x", f"{100 * reached:.0f} %"]
-        direct = statistics.median(run["warm"]["gain"] / run["warm"]["direct"] for run in runs)
-        rows.append([*line, f"{100 * direct:.0f} %", str(count)])
-    head = ["network", "thawed blocks", "u", "warm gain", "of bound", "cold gain", "of bound", "of direct", "pairs"]
+        forward = statistics.median(run["u_forward"] for run in runs)
+        bound = statistics.median(run["warm"]["bound_forward"] for run in runs)
+        rows.append([*line, f"{forward:.3f}: {bound:.2f}x", str(count)])
+    head = [
+        "network",
+        "thawed blocks",
+        "u",
+        "warm gain",
+        "of bound",
+        "cold gain",
+        "of bound",
+        "u of a forward pass",
+        "pairs",
+    ]
     goal = f"Goal: {100 * CACHE_GOAL:.0f} % of the warm bound."
     return f"{markdown(head, rows)}\n{goal} {busy(results['runs'])} {machines(results)}\n"
 

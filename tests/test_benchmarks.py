@@ -199,6 +199,14 @@ def test_the_bounds_of_a_cache(benchmarks: Callable[[str], ModuleType]) -> None:
     assert bounds(1.0, epochs=5) == (1.0, 1.0), "nothing is frozen: nothing to gain"
 
 
+def test_the_share_of_work_is_that_of_the_formula(benchmarks: Callable[[str], ModuleType]) -> None:
+    frontier = benchmarks("frontier")
+    for u in (0.1, 0.5, 0.9):  # a backward pass that costs two forward ones
+        assert frontier.share_of_work(1 - u, 3 * u) == pytest.approx(u)
+    below, above = 2.0, 6.0  # any other: what a step costs without the cache, over what it costs with it
+    assert frontier.bounds(frontier.share_of_work(below, above), 8)[0] == pytest.approx((below + above) / above)
+
+
 def test_the_slope_of_time(benchmarks: Callable[[str], ModuleType]) -> None:
     slope = benchmarks("scale").slope
     assert slope((1e3, 5.0), (1e4, 50.0)) == pytest.approx(1.0)
