@@ -247,7 +247,7 @@ def demo(
     tables.results(run, terminal.console)
 
 
-for _verb in (shipping.export,):
+for _verb in (shipping.export, shipping.bench):
     app.command()(_verb)
 
 

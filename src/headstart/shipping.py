@@ -33,3 +33,15 @@ def export(
 
         settings = ship.Settings(tolerance=tolerance, precision=precision, int8=int8, threads=threads)
         told(shown.console, lambda: ship.export(run, data=data, settings=settings, on_event=shown))
+
+
+def bench(run: RunFolder, threads: Threads = None) -> None:
+    """Time an exported run in torch, ONNX Runtime and OpenVINO, in turns, on this machine."""
+    from headstart.verdicts import benchmark
+
+    with terminal() as shown:
+        from headstart.workflows.bench import bench as measure
+
+        found = measure(run, threads=threads, on_event=shown)
+    shown.console.print()
+    shown.console.print(benchmark(found))

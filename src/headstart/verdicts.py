@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -54,7 +54,7 @@ def show(place: Path, console: Console) -> None:
 def table(verdict: Mapping[str, Any]) -> Table:
     """One line a variant: size, metric and its difference from torch, agreement, latency, throughput, verdict."""
     metric = verdict["metric"]
-    made = Table(box=box.SIMPLE_HEAD, header_style="quiet", pad_edge=False, show_edge=False, collapse_padding=True)
+    made = _table()
     made.add_column("variant", no_wrap=True)
     made.add_column("MB", justify="right", no_wrap=True)
     made.add_column(metric.replace("_", " "), justify="right", no_wrap=True)
@@ -62,9 +62,10 @@ def table(verdict: Mapping[str, Any]) -> Table:
     made.add_column("same %", justify="right", no_wrap=True)
     made.add_column("ms p50/p95", justify="right", no_wrap=True)
     made.add_column("rows/s", justify="right", no_wrap=True)
+    made.add_column("gain", justify="right", no_wrap=True)
     made.add_column("verdict", no_wrap=True)
     reference = Text(number(metric, verdict["reference"]["value"]), style="quiet")
-    made.add_row(Text("torch fp32", style="quiet"), "", reference, "", "", "", "", Text("reference", style="quiet"))
+    made.add_row(Text("torch fp32", style="quiet"), "", reference, "", "", "", "", "", Text("reference", style="quiet"))
     first = next(iter(verdict["accepted"]), None)
     for each in verdict["variants"]:
         one = each["speed"]["one"]
@@ -76,6 +77,7 @@ def table(verdict: Mapping[str, Any]) -> Table:
             f"{100 * each['agreement']['value']:.1f}",
             f"{one['p50_ms']:.3g}/{one['p95_ms']:.3g}",
             f"{each['speed']['rows_a_second']:.0f}",
+            f"{1 / each['times_as_long']:.2f}x",
             _told(each, first),
         )
     return made
@@ -91,3 +93,32 @@ def _change(difference: Mapping[str, float]) -> Text:
     """In points, with its paired interval."""
     value, low, high = (100 * difference[side] for side in ("value", "low", "high"))
     return Text.assemble(f"{value:+.1f}", (f" [{low:+.1f}, {high:+.1f}]", "quiet"))
+
+
+def benchmark(found: Mapping[str, Any]) -> RenderableType:
+    """One line a candidate: milliseconds, their spread over the rounds, gain over eager torch, share of the peak."""
+    made = _table()
+    made.add_column("candidate", no_wrap=True)
+    for size in ("1", "16"):
+        made.add_column(f"ms, batch {size}", justify="right", no_wrap=True)
+        made.add_column("spread", no_wrap=True, style="quiet")
+        made.add_column("gain", justify="right", no_wrap=True)
+        made.add_column("of peak", justify="right", no_wrap=True)
+    for line in found["lines"]:
+        cells: list[str] = []
+        for size in line["times"]:
+            timed = line["times"][size]
+            spread = f"{min(timed['rounds_ms']):.3g}–{max(timed['rounds_ms']):.3g}"
+            cells += [f"{timed['p50_ms']:.3g}", spread, f"{line['gain'][size]:.2f}x"]
+            cells.append(f"{100 * line['share_of_peak'][size]:.0f} %")
+        made.add_row(Text(line["name"]), *cells)
+    host = found["host"]
+    peaks = ", ".join(
+        f"{name.removeprefix('peak ')} {max(sizes.values()):.0f}" for name, sizes in found["peaks"].items()
+    )
+    told = f"{clean(host['processor'])}, {host['threads']} threads; peak of matrix products here, in G/s: {peaks}"
+    return Group(made, Text(told, style="quiet"))
+
+
+def _table() -> Table:
+    return Table(box=box.SIMPLE_HEAD, header_style="quiet", pad_edge=False, show_edge=False, collapse_padding=True)

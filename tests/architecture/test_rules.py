@@ -17,7 +17,20 @@ from headstart.core import registry
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src" / "headstart"
 FILES = sorted(SOURCE.rglob("*.py"))
-VERBS = ("audit", "demo", "doctor", "embed", "evaluate", "export", "fit", "models", "plan", "predict", "report")
+VERBS = (
+    "audit",
+    "bench",
+    "demo",
+    "doctor",
+    "embed",
+    "evaluate",
+    "export",
+    "fit",
+    "models",
+    "plan",
+    "predict",
+    "report",
+)
 MAX_LINES = 320
 VAGUE = {"utils", "util", "helpers", "helper", "manager", "common", "misc", "tools"}
 

@@ -87,7 +87,7 @@ class Climber:
         Both are centred a row, so that what moves all classes alike, and changes no decision, does not count.
         """
         found, wanted = (values - values.mean(axis=1, keepdims=True) for values in (self.answer(file), self.wanted))
-        return float(np.linalg.norm(found - wanted) / max(1e-12, np.linalg.norm(wanted)))
+        return float(np.linalg.norm(found - wanted)) / max(1e-12, float(np.linalg.norm(wanted)))
 
     def _write(self, rung: Rung, target: Path, left: Sequence[str]) -> None:
         if rung.kind == "static":

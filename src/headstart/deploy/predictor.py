@@ -5,7 +5,6 @@ Shapes: N rows, B rows of a batch, K classes.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import numpy as np
 from headstart.core import registry
 from headstart.core.errors import ArtefactError
 from headstart.core.events import Event, Notice, Progress
+from headstart.core.machine import usable_cores
 from headstart.data import loaders, sources
 from headstart.data.splits import Rows
 from headstart.data.store import Store
@@ -70,7 +70,7 @@ class Predictor:
         verdict = folder.read_verdict(self.folder)
         self.name, self.variant = _choose(verdict, variant, self.folder, on_event)
         self.contract = contract.read(self.folder / self.variant.file)
-        self.threads = threads or usable_cores()
+        self.threads = threads or max(1, round(usable_cores()))
         self.threshold = _threshold(verdict, self.name)
         self._modality = registry.find(contract.MODALITIES, self.contract.modality)
         self._session = open_session(self.folder, self.variant, self.threads)
@@ -151,11 +151,6 @@ def open_session(place: Path, variant: Variant, threads: int) -> Any:
     """The file of a variant, opened by its runtime (see ``runtimes.base.Session``)."""
     runtime = registry.find(RUNTIMES, variant.runtime)
     return runtime.load(place / variant.file, threads=threads, precision=variant.precision)
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _choose(verdict: dict[str, Any], wanted: str | None, place: Path, on_event: Emit | None) -> tuple[str, Variant]:

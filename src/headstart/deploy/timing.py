@@ -17,13 +17,16 @@ WARM = 3
 
 @dataclass(frozen=True)
 class Timed:
-    """Milliseconds of one call: median and 95th percentile over all calls, and the span of the rounds' medians."""
+    """Milliseconds of one call: median and 95th percentile over all calls, and the median of every round."""
 
     p50_ms: float
     p95_ms: float
-    low_ms: float
-    high_ms: float
+    rounds_ms: tuple[float, ...]
     calls: int
+
+    def times_as_long(self, other: Timed) -> float:
+        """The median over rounds of how much longer this took: what slowed a round slowed both."""
+        return float(np.median(np.array(self.rounds_ms) / np.array(other.rounds_ms)))
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -64,4 +67,4 @@ def _summary(taken: np.ndarray) -> Timed:
     """Of milliseconds (R, C)."""
     middles = np.median(taken, axis=1)
     p50, p95 = (float(value) for value in np.quantile(taken, [0.5, 0.95]))
-    return Timed(p50, p95, float(middles.min()), float(middles.max()), taken.size)
+    return Timed(p50, p95, tuple(middles.tolist()), taken.size)

@@ -39,10 +39,9 @@ class Speed:
     one: Timed
     many: Timed
 
-    @property
-    def ms_a_row(self) -> float:
-        """Geometric mean of the time a row alone and in a batch: neither use counts more."""
-        return math.sqrt(self.one.p50_ms * self.many.p50_ms / BATCHES[1])
+    def times_as_long(self, plain: Speed) -> float:
+        """Beside times of the same turns; the geometric mean of a row alone and of a batch: neither use counts more."""
+        return math.sqrt(self.one.times_as_long(plain.one) * self.many.times_as_long(plain.many))
 
     @property
     def rows_a_second(self) -> float:
@@ -65,6 +64,7 @@ class Judged:
     agreement: Measured  # share of rows with the same decision
     recall_changes: tuple[tuple[str, float], ...]  # of the classes whose recall moved, the largest first
     speed: Speed
+    times_as_long: float  # as the plain file in ONNX Runtime, measured in turns with it
     too_few: bool  # rows to tell a loss beyond the tolerance from none
     fault: str = ""  # parity, metric or time; nothing where it is accepted
     refused: str = ""  # the same in words
@@ -75,8 +75,8 @@ class Judged:
         return not self.fault
 
     def as_json(self) -> dict[str, Any]:
-        speed = {"ms_a_row": self.speed.ms_a_row, "rows_a_second": self.speed.rows_a_second}
-        return {**asdict(self), "accepted": self.accepted, "speed": asdict(self.speed) | speed}
+        speed = {**asdict(self.speed), "rows_a_second": self.speed.rows_a_second}
+        return {**asdict(self), "accepted": self.accepted, "speed": speed}
 
 
 def judge(
@@ -110,8 +110,7 @@ def judge(
     elif -difference.value > tolerance + 1e-12:
         lost = f"{-100 * difference.value:.2f} points, more than {100 * tolerance:g}"
         fault, refused = "metric", f"{metric.replace('_', ' ')} falls by {lost}"
-    elif speed.ms_a_row > SLOWER * plain.ms_a_row:
-        times = speed.ms_a_row / plain.ms_a_row
+    elif (times := speed.times_as_long(plain)) > SLOWER:
         fault, refused = "time", f"takes {times:.2f} times as long as the plain file in ONNX Runtime"
     agreement = Measured(float(same.mean()), *wilson(int(same.sum()), len(same)), len(same))
     return Judged(
@@ -127,6 +126,7 @@ def judge(
         agreement=agreement,
         recall_changes=_recall_changes(reference, found),
         speed=speed,
+        times_as_long=speed.times_as_long(plain),
         too_few=not exact and difference.low < -tolerance,
         fault=fault,
         refused=refused,
@@ -136,7 +136,7 @@ def judge(
 
 def order(judged: Sequence[Judged]) -> list[str]:
     """Names of the accepted variants, the quickest first."""
-    return [each.name for each in sorted(judged, key=lambda each: each.speed.ms_a_row) if each.accepted]
+    return [each.name for each in sorted(judged, key=lambda each: each.times_as_long) if each.accepted]
 
 
 def threshold(found: Evaluation, wanted: float) -> Threshold | None:

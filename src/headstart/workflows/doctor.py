@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from headstart.core.machine import processor, usable_cores
+
 Status = Literal["ok", "info", "warning", "error"]
-CPU_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "bf16", "i8mm", "sve")
 WATCHED = (
     "torch",
     "torchvision",
@@ -61,7 +62,7 @@ def examine(*, hub: bool = True) -> list[Check]:
 def machine() -> Iterator[Check]:
     """The processor, memory and disk."""
     yield Check("machine", "python", f"{platform.python_version()} on {platform.platform(terse=True)}")
-    model, features = _cpu()
+    model, features = processor()
     yield Check("machine", "processor", f"{model} ({', '.join(features) or 'no vector extensions known'})")
     cores, usable = os.cpu_count() or 1, usable_cores()
     wanted = os.environ.get("OMP_NUM_THREADS", "")
@@ -236,28 +237,6 @@ def reach_hub() -> Iterator[Check]:
         yield Check(
             "network", "Hub", f"{address} cannot be reached ({getattr(error, 'reason', error)})", "info", remedy
         )
-
-
-def usable_cores() -> float:
-    """Cores that this process may use: its affinity and the container's quota."""
-    cores = float(len(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else float(os.cpu_count() or 1)
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()[:2]
-        return cores if quota == "max" else min(cores, int(quota) / int(period))
-    except (OSError, ValueError):
-        return cores
-
-
-def _cpu() -> tuple[str, list[str]]:
-    """The processor's name and those of its vector extensions that matter."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return platform.processor() or platform.machine(), []
-    model = re.search(r"^model name\s*:\s*(.+)$", text, re.M)
-    flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", text, re.M)
-    present = set(flags[1].split()) if flags else set()
-    return model[1] if model else platform.machine(), [name for name in CPU_FEATURES if name in present]
 
 
 def _imports(package: str) -> bool:

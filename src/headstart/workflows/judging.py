@@ -55,9 +55,10 @@ class Judge:
             if (found := Variant(file, runtime, precision, 0.0)).precision == "fp32" or file == folder.FLOAT
         }
         sessions = {name: open_session(self.place, each, self.threads) for name, each in variants.items()}
-        plain = open_session(self.place, Variant(folder.FLOAT, runtimes()[0], "fp32", 0.0), self.threads)
-        speeds = self.speeds({**sessions, "plain": plain})
-        return [self._judged(name, variants[name], sessions[name], speeds, how) for name in variants]
+        plain = Variant(folder.FLOAT, runtimes()[0], "fp32", 0.0)
+        timed = {_name(plain): open_session(self.place, plain, self.threads), **sessions}
+        speeds = self.speeds(timed)
+        return [self._judged(name, each, sessions[name], speeds, _name(plain), how) for name, each in variants.items()]
 
     def speeds(self, sessions: dict[str, Session]) -> dict[str, Speed]:
         """Times with one row and with sixteen, all in turns."""
@@ -78,13 +79,15 @@ class Judge:
             self.emit(Progress("judge", int(batch.rows[-1]) + 1, len(self.val), "rows", what))
         return Evaluation.gather("val", parts, self.val.rows.labels, self.reference.classes)
 
-    def _judged(self, name: str, variant: Variant, session: Session, speeds: dict[str, Speed], how: str) -> Judged:
+    def _judged(
+        self, name: str, variant: Variant, session: Session, speeds: dict[str, Speed], plain: str, how: str
+    ) -> Judged:
         classes = contract.read(self.place / variant.file).classes
         return verdict.judge(
             self.reference,
             self.answers(session, classes, name),
             speeds[name],
-            speeds["plain"],
+            speeds[plain],
             name=name,
             file=variant.file,
             runtime=variant.runtime,

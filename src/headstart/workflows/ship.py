@@ -19,10 +19,11 @@ from headstart import __version__
 from headstart.core import keyed, manifest, registry, storage
 from headstart.core.errors import ArtefactError, NothingAccepted
 from headstart.core.events import Event, Notice, Progress
+from headstart.core.machine import processor, usable_cores
 from headstart.core.run import Run
 from headstart.deploy import card, contract, folder, graph, ladder, verdict
 from headstart.deploy.ladder import Climber
-from headstart.deploy.predictor import RUNTIMES, Variant, open_session, usable_cores
+from headstart.deploy.predictor import RUNTIMES, Variant, open_session
 from headstart.deploy.quantise import Quantiser
 from headstart.deploy.verdict import BATCHES, Judged
 from headstart.workflows import materials
@@ -138,7 +139,7 @@ def _judge(run: Run, model: Model, decoded: Decoded, place: Path, settings: Sett
         metric=judged_by if judged_by in SHARES else "accuracy",
         tolerance=settings.tolerance,
         wanted_precision=settings.precision,
-        threads=settings.threads or usable_cores(),
+        threads=settings.threads or max(1, round(usable_cores())),
         seconds=settings.seconds,
         emit=emit,
     )
@@ -187,10 +188,11 @@ def _climber(judge: Judge, decoded: Decoded) -> Climber:
 def _write(judge: Judge, decoded: Decoded, kept: list[Judged], gone: list[Judged], order: list[str]) -> None:
     """The verdict, the README, and last the manifest."""
     versions = {name: registry.find(RUNTIMES, name).version() for name in runtimes()}
+    cpu, features = processor()
     told = {
         "format": folder.FORMAT,
         "headstart": __version__,
-        "host": {"threads": judge.threads, "runtimes": versions},
+        "host": {"processor": cpu, "features": features, "threads": judge.threads, "runtimes": versions},
         "data": {"split": "val", "rows": len(judge.val), "fingerprint": decoded.splits.fingerprint},
         "metric": judge.metric,
         "tolerance": judge.tolerance,

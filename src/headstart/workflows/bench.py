@@ -1,0 +1,203 @@
+"""``bench``: one model in torch and in every runtime, on this machine, side by side.
+
+All candidates take turns, so that a busy machine slows them alike, beside the matrix products that tell what the
+machine can do at that very moment.
+
+Shapes: B rows of a batch.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headstart.core import registry
+from headstart.core.errors import ArtefactError
+from headstart.core.events import Event, Notice
+from headstart.core.machine import processor, usable_cores
+from headstart.core.run import Run
+from headstart.deploy import folder, timing
+from headstart.deploy.folder import Golden
+from headstart.deploy.predictor import RUNTIMES, Variant, open_session
+from headstart.deploy.timing import Timed
+from headstart.deploy.verdict import BATCHES
+from headstart.workflows.judging import runtimes
+from headstart.workflows.predict import load
+
+if TYPE_CHECKING:
+    from headstart.models.model import Model
+
+Emit = Callable[[Event], None]
+Call = Callable[[np.ndarray], Any]
+BENCH = "bench.json"
+PEAK_SIDE = 1024  # of the square matrices whose product is the peak
+EAGER = "torch eager fp32"
+SECONDS = 12.0  # for each size of batch
+
+
+@dataclass(frozen=True)
+class Line:
+    """One candidate: times of a call by batch, how many times eager torch, and its share of the peak."""
+
+    name: str
+    precision: str  # of most of its products: fp32, bf16 or int8
+    times: dict[int, Timed]
+    gain: dict[int, float]
+    share_of_peak: dict[int, float]
+
+
+def bench(
+    path: str | Path | Run, *, threads: int | None = None, seconds: float = SECONDS, on_event: Emit | None = None
+) -> dict[str, Any]:
+    """Time the run's model with batches of 1 and 16 rows, and write ``bench.json`` into the run; what it holds.
+
+    Args:
+        threads: for torch and the runtimes alike; by default the cores this process may use.
+        seconds: for each size of batch.
+
+    Raises:
+        ArtefactError: the run was not exported.
+    """
+    emit = on_event or (lambda event: None)
+    run = path if isinstance(path, Run) else Run.open(path)
+    place = run.path / "export"
+    if not folder.is_export(place):
+        remedy = f"headstart export {run.path} comes first"
+        raise ArtefactError("this run was not exported", where=str(run.path), remedy=remedy)
+    folder.read_verdict(place)
+    count = threads or max(1, round(usable_cores()))
+    golden = Golden.read(place / folder.GOLDEN)
+    with _threads(count):
+        model = load(run).model
+        flops = _flops(model, golden.inputs[:1])
+        calls = {**_torch(model, golden.inputs, emit), **_exported(place, count)}
+        peaks = _peaks()
+        measured: dict[int, dict[str, Timed]] = {}
+        for size in BATCHES:
+            inputs = golden.inputs[np.arange(size) % len(golden.inputs)]
+            turns = {name: functools.partial(call, inputs) for name, call in calls.items()} | peaks
+            emit(Notice("info", "bench", f"{len(calls)} candidates with {size} row{'s' * (size > 1)} at a time"))
+            measured[size] = timing.interleaved(turns, rounds=7, seconds=seconds)
+    lines = [asdict(_line(name, measured, flops)) for name in calls]
+    cpu, features = processor()
+    versions = {name: registry.find(RUNTIMES, name).version() for name in runtimes()}
+    told = {
+        "time": time.time(),
+        "host": {"processor": cpu, "features": features, "threads": count, "runtimes": versions},
+        "gflop_a_row": flops / 1e9,
+        "peaks": {name: {size: _giga(measured[size][name]) for size in BATCHES} for name in peaks},
+        "lines": lines,
+    }
+    run.write(BENCH, told)
+    return told
+
+
+def _line(name: str, measured: dict[int, dict[str, Timed]], flops: float) -> Line:
+    precision = name.rpartition(" ")[2]
+    kind = "fp32" if precision == "fp16" else precision
+    times = {size: found[name] for size, found in measured.items()}
+    share = {}
+    for size, found in measured.items():
+        peak = 1e9 * _giga(found[f"peak {kind}"])
+        share[size] = flops * size / (times[size].p50_ms / 1e3) / peak
+    gain = {size: found[EAGER].times_as_long(found[name]) for size, found in measured.items()}
+    return Line(name, kind, times, gain, share)
+
+
+def _giga(timed: Timed) -> float:
+    """Billions of operations a second of a matrix product."""
+    return 2 * PEAK_SIDE**3 / (timed.p50_ms / 1e3) / 1e9
+
+
+def _torch(model: Model, inputs: np.ndarray, emit: Emit) -> dict[str, Call]:
+    """Eager and compiled, in fp32 and in bf16 with channels last; what fails here is left out, said aloud."""
+    import copy
+
+    import torch
+
+    def caller(network: Any, bf16: bool) -> Call:
+        def call(batch: np.ndarray) -> Any:
+            given = torch.from_numpy(batch)
+            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                return network(given)
+
+        return call
+
+    swift = copy.deepcopy(model)
+    if inputs.ndim == 4:
+        swift = swift.to(memory_format=torch.channels_last)
+    candidates = {
+        EAGER: caller(model, False),
+        "torch eager bf16": caller(swift, True),
+        "torch compiled fp32": caller(torch.compile(model), False),
+        "torch compiled bf16": caller(torch.compile(swift), True),
+    }
+    found = {}
+    for name, call in candidates.items():
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                for size in BATCHES:
+                    call(inputs[np.arange(size) % len(inputs)])
+            found[name] = call
+        except Exception as error:  # a compiler that is missing raises what it likes
+            text = (str(error).splitlines() or [type(error).__name__])[0]
+            emit(Notice("warning", "bench", f"{name} is left out: {text[:200]}"))
+    return found
+
+
+def _exported(place: Path, threads: int) -> dict[str, Call]:
+    """Every file of the export in every runtime and precision."""
+    files = {folder.FLOAT: "", folder.INT8: "int8", folder.HALF: "fp16"}
+    found: dict[str, Call] = {}
+    for runtime in runtimes():
+        for precision in registry.find(RUNTIMES, runtime).PRECISIONS:
+            for file, kind in files.items():
+                if (place / file).is_file() and (precision == "fp32" or not kind):
+                    session = open_session(place, Variant(file, runtime, precision, 0.0), threads)
+                    found[f"{runtime} {kind or precision}"] = session
+    return found
+
+
+def _peaks() -> dict[str, Callable[[], Any]]:
+    """Square matrix products: what the machine can do in each precision, measured in turns with the candidates."""
+    import torch
+
+    left, right = torch.rand(2, PEAK_SIDE, PEAK_SIDE)
+    whole = [(values * 100).to(torch.int8) for values in (left, right)]
+    return {
+        "peak fp32": functools.partial(torch.mm, left, right),
+        "peak bf16": functools.partial(torch.mm, left.bfloat16(), right.bfloat16()),
+        "peak int8": functools.partial(torch._int_mm, *whole),
+    }
+
+
+def _flops(model: Model, inputs: np.ndarray) -> float:
+    """Of one row: two for a multiplication with its addition."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    counter = FlopCounterMode(display=False)
+    with torch.inference_mode(False), torch.no_grad(), counter:
+        model(torch.from_numpy(inputs))
+    return float(counter.get_total_flops())
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
