@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
+from headstart import tables, terminal
 from headstart.data.modalities.image import ImageSpec
 from headstart.engine import limits
 from headstart.engine.frontier import Passed
@@ -167,6 +170,9 @@ def test_a_run_tells_the_limit_of_every_stage(
             2 * 4 * (counts.written[-1] - counts.written[frontier]) / 1e15,
         )
         assert stages[1]["limit"]["terms"]["updates"] == pytest.approx(2 * rows * row)
+    out = io.StringIO()
+    tables.results(run, Console(file=out, width=120, theme=terminal.THEME))
+    assert "of limit" in out.getvalue()
     page = (run.path / "report.html").read_text()
     assert "Of the limit" in page
     assert "at least" in page
