@@ -32,7 +32,7 @@ _STAGE = {"batch_size": 8, "epochs": 2, "lr": 2e-3, "schedule": "one_cycle", "ga
 PLAN: list[Any] = [
     "probe",
     {"thaw": {**_STAGE, "name": "cached", "blocks": 2, "views": 1, "augment": "none", "ema": 0.9}},
-    {"thaw": {**_STAGE, "name": "live", "blocks": "all", "augment": "standard"}},
+    {"thaw": {**_STAGE, "name": "live", "blocks": "all", "augment": "standard", "epochs": 1}},
 ]
 SETTINGS: dict[str, Any] = {
     "backbone": "builtin/tiny",

@@ -146,7 +146,7 @@ def half(tmp_path_factory: pytest.TempPathFactory, whole: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("cases", [4, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("cases", [3, pytest.param(60, marks=pytest.mark.slow)])
 def test_any_damaged_file_of_a_half_done_run(tmp_path: Path, half: Path, cases: int) -> None:
     run = half / "runs/toy"
     files = sorted(
