@@ -6,6 +6,7 @@ Shapes: B rows, K classes.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import logging
 import warnings
@@ -90,7 +91,7 @@ def _program(model: Model) -> Any:
 
     for package in ("onnx", "onnxscript"):
         try:
-            __import__(package)
+            importlib.import_module(package)
         except ImportError as error:
             raise MissingExtra(package, "train", "writing ONNX files") from error
     size = sum(value.numel() * value.element_size() for value in model.state_dict().values())
