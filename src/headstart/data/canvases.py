@@ -22,6 +22,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from headstart.core import arrays
 from headstart.core.errors import ArtefactError, DataError
 from headstart.data.modalities.base import Facts, Unreadable
 
@@ -56,8 +57,7 @@ class Index:
         return Index(self.shapes[order], self.places[order], self.checksums[order], self.sketches[order], facts, errors)
 
     def save(self, folder: Path) -> None:
-        arrays = (self.shapes, self.places, self.checksums, self.sketches)
-        np.savez(folder / "index.npz", *arrays)
+        np.savez(folder / "index.npz", self.shapes, self.places, self.checksums, self.sketches)
         facts = [None if seen is None else asdict(seen) for seen in self.facts]
         errors = {str(row): asdict(reason) for row, reason in self.errors.items()}
         (folder / "facts.json").write_text(json.dumps({"facts": facts, "errors": errors}), encoding="utf-8")
@@ -65,8 +65,8 @@ class Index:
     @classmethod
     def load(cls, folder: Path, kind: type[Facts]) -> Index:
         stored = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
-        with np.load(folder / "index.npz", allow_pickle=False) as arrays:
-            shapes, places, checksums, sketches = (arrays[f"arr_{number}"] for number in range(4))
+        stored_arrays = arrays.read(folder / "index.npz")
+        shapes, places, checksums, sketches = (stored_arrays[f"arr_{number}"] for number in range(4))
         facts = [None if seen is None else kind(**seen) for seen in stored["facts"]]
         errors = {int(row): Unreadable(**reason) for row, reason in stored["errors"].items()}
         return cls(shapes, places, checksums, sketches, facts, errors)
@@ -205,7 +205,7 @@ def find(cache: Path, key: str, dtype: str, kind: type[Facts]) -> tuple[Buffer, 
             return None
         os.utime(folder)  # used now
         return Buffer([], nbytes, folder), index
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ArtefactError, OSError, ValueError, KeyError, TypeError):
         return None
 
 

@@ -28,6 +28,7 @@ _SPLIT_OF_NAME = {
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _DIGITS = re.compile("([0-9]+)")
 _SHOWN = 10
+LONGEST = 200  # characters of a name in a message
 
 
 @dataclass
@@ -113,7 +114,11 @@ def listing(names: Iterable[str], shown: int = _SHOWN) -> str:
     """``a, b, c and 7 more``."""
     names = list(names)
     more = f" and {len(names) - shown:,} more" if len(names) > shown else ""
-    return ", ".join(printable(name) for name in names[:shown]) + more
+    return ", ".join(_short(printable(name)) for name in names[:shown]) + more
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
 
 
 def indexed(found: Found, *, limit: int | None = None, seed: int = 0) -> Collection:

@@ -115,7 +115,7 @@ def _read(content: bytes, seconds: float) -> tuple[np.ndarray, int, int, str, bo
             samples = file.read(possible, dtype="float32", always_2d=True)
             rate, frames, kind = file.samplerate, file.frames, file.format
     except soundfile.LibsndfileError as error:
-        raise DecodeError(*_reason(content, str(error))) from error
+        raise DecodeError(*_reason(content, error.error_string)) from error
     if not len(samples):
         raise DecodeError("no-samples", "holds no samples")
     return samples, rate, frames, kind, len(samples) < wanted
