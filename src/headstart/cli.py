@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headstart import options, shipping
+from headstart.core import process
 
 if TYPE_CHECKING:
     from headstart.experiment import Experiment
@@ -253,12 +254,10 @@ for _verb in (shipping.export, shipping.bench):
 
 def main() -> None:
     """The entry point: errors become one clear message and an exit code."""
-    # Before torch is imported: threads that spin at a barrier cost a factor of 1.4 to 4 as soon as anything else runs
-    # on the machine (measured: a probe in 18 s instead of 24 to 80 s beside other work), and little when nothing does.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    process.prepare()
     traceback = "--traceback" in sys.argv or "HEADSTART_TRACEBACK" in os.environ
     arguments = [word for word in sys.argv[1:] if word != "--traceback"]
-    sys.exit(run(arguments, traceback=traceback))
+    process.leave(run(arguments, traceback=traceback))
 
 
 def run(arguments: list[str], *, traceback: bool = False) -> int:

@@ -72,3 +72,21 @@ def test_planted_fault_a_fold_that_changes_features_is_left_out() -> None:
     assert done.folded == 0
     assert "left out" in done.reason
     assert torch.equal(fast.features(inputs), backbone.features(inputs))
+
+
+@pytest.mark.parametrize(("dtype", "passes"), [(torch.float32, 3), (torch.bfloat16, 4)])
+def test_no_forward_is_computed_twice(
+    dtype: torch.dtype, passes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = make("torchvision/resnet18", tmp_path)
+    rows: list[int] = []
+    features = type(backbone).features
+
+    def counted(self: backbones.Backbone, inputs: Tensor) -> Tensor:
+        rows.append(len(inputs))
+        return features(self, inputs)
+
+    monkeypatch.setattr(type(backbone), "features", counted)
+    _, done = inference.optimised(backbone, batch(backbone, rows=4), dtype=dtype, tolerance=1.0)
+    assert done.dtype == dtype
+    assert rows == [4, 2, *[4] * (passes - 2)], "the original, two rows to see what can be folded, the copies"

@@ -28,6 +28,7 @@ from headstart.data.splits import Rows
 
 Progress = Callable[[int, int], None]
 LAYOUT_VERSION = 2  # of the files in the cache folder
+MOST_THREADS = 8
 SAMPLE = 32  # rows that are decoded to estimate how much all of them will take
 
 
@@ -247,9 +248,9 @@ def _explained(buffer: canvases.Buffer, budget: int, how: str) -> str:
     return f"{how} into {buffer.folder}: {size}, above the memory budget of {limit}"
 
 
-def in_order(work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+def in_order(work: Callable[[Any], Any], items: Iterable[Any], threads: int | None = None) -> Iterator[Any]:
     """``work(item)`` for every item, in order, by a few threads that never run far ahead: memory stays flat."""
-    threads = min(8, os.cpu_count() or 1)
+    threads = threads or min(MOST_THREADS, os.cpu_count() or 1)
     waiting: deque[Future[Any]] = deque()
     with ThreadPoolExecutor(max_workers=threads, thread_name_prefix="decode") as pool:
         try:

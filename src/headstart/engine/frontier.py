@@ -29,6 +29,7 @@ from headstart.stages.base import Training
 from headstart.stages.learner import POOLED
 
 BATCH = 32
+SIDE_BATCH = 16  # on a CPU, where every thread has a batch of its own
 SAMPLE = 8  # rows on which a faster copy of the backbone is checked
 
 
@@ -90,7 +91,7 @@ class Frontiers:
         """Pooled features (N, D) of one view; view 0 is the plain picture."""
         chosen = None if view == 0 else augmentation(augment, examples.store.modality)
         kept = None if callable(chosen) else self.kept  # nobody can tell one function of the user's from another
-        key = self._key(examples, chosen, view)
+        key = self.key(examples, chosen, view)
         found = kept.read(key) if kept else None
         if found is not None and len(found) != len(examples):
             found = None
@@ -99,7 +100,7 @@ class Frontiers:
             self.emit(Notice("info", "features-kept", f"features of {examples.split} are kept from an earlier run"))
             return found
         into = FrontierCache(POOLED, len(examples))
-        self._fill(into, 0, examples, self._faster(examples), chosen, (self.seed, view), "features")
+        self._fill(into, 0, examples, self.faster(examples), chosen, (self.seed, view), "features", side_by_side=True)
         found = into.features(0)
         broken = [examples.rows.names[row] for row in (~found.isfinite().all(dim=1)).nonzero().flatten().tolist()]
         if broken:
@@ -111,7 +112,7 @@ class Frontiers:
             kept.write(key, found)
         return found
 
-    def _faster(self, examples: Examples) -> Backbone:
+    def faster(self, examples: Examples) -> Backbone:
         """A copy of the backbone as it came, in the precision of the run, checked on a batch of the user's own rows."""
         precision = self.runtime.precision
         if precision not in self._fast:
@@ -151,7 +152,15 @@ class Frontiers:
         self._fill(into, view, examples, lambda x: resume.record(backbone, frontier, x), augment, key, "frozen blocks")
 
     def _fill(
-        self, into: FrontierCache, view: int, examples: Examples, compute: Any, augment: Any, key: Any, task: str
+        self,
+        into: FrontierCache,
+        view: int,
+        examples: Examples,
+        compute: Any,
+        augment: Any,
+        key: Any,
+        task: str,
+        side_by_side: bool = False,
     ) -> None:
         features.fill(
             into,
@@ -159,11 +168,12 @@ class Frontiers:
             examples,
             compute,
             self.runtime,
-            batch_size=BATCH,
+            batch_size=SIDE_BATCH if side_by_side and self.runtime.device.type == "cpu" else BATCH,
             emit=self.emit,
             augment=augment,
             key=key,
             task=task,
+            side_by_side=side_by_side,
         )
         self.passed.append(Passed(len(examples), into.frontier, self.runtime.precision))
 
@@ -184,7 +194,8 @@ class Frontiers:
             value = resume.record(self.model.backbone, frontier, blank)
         return cache.tree_bytes(value, 1)
 
-    def _key(self, examples: Examples, augment: Any, view: int) -> str:
+    def key(self, examples: Examples, augment: Any = None, view: int = 0) -> str:
+        """All that the pooled features of one view depend on, in the precision of the run."""
         seen = "plain" if augment is None else repr((augment, view, self.seed))
         spec = json.dumps(examples.spec.to_json(), sort_keys=True)
         modality = registry.find("headstart.data.modalities", examples.store.modality)

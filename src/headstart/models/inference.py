@@ -55,34 +55,36 @@ def optimised(
     notes = []
     with resume.evaluating(backbone), torch.no_grad():
         wanted = backbone.features(sample)
-    fast, folded = _copy(backbone), 0
-    if fold:
-        folded = _fold(fast, sample)
-        if folded and not _distance(fast, sample, wanted) <= FOLD_TOLERANCE:
-            fast, folded = _copy(backbone), 0
-            notes.append("folding BatchNorm changes the features of this network, so it was left out")
-    if channels_last:
-        fast.module.to(memory_format=torch.channels_last)
-        fast.channels_last = True
+    fast = _copy(backbone, channels_last)
+    folded = _fold(fast, sample) if fold else 0
+    gap = _distance(fast, sample, wanted)
+    if folded and not gap <= FOLD_TOLERANCE:
+        fast, folded = _copy(backbone, channels_last), 0
+        gap = _distance(fast, sample, wanted)
+        notes.append("folding BatchNorm changes the features of this network, so it was left out")
     if dtype != torch.float32:
         exact = copy.deepcopy(fast.module.state_dict())
         fast.module.to(dtype)
         fast.compute = dtype
         limit = TOLERANCE[dtype] if tolerance is None else tolerance
-        if not (gap := _attempt(fast, sample, wanted)) <= limit:
-            notes.append(f"{dtype} moves the features by {gap:.1e} (limit {limit:.0e}), so fp32 was kept")
+        if (moved := _attempt(fast, sample, wanted)) <= limit:
+            gap = moved
+        else:
+            notes.append(f"{dtype} moves the features by {moved:.1e} (limit {limit:.0e}), so fp32 was kept")
             fast.module.to(torch.float32)
             fast.module.load_state_dict(exact)
             fast.compute = torch.float32
-    gap = _distance(fast, sample, wanted)
     done = f"{folded} BatchNorm folded, {str(fast.compute).removeprefix('torch.')}"
     notes.insert(0, done + (", channels last" if fast.channels_last else "") + f", features moved by {gap:.1e}")
     return fast, Optimisation(folded, fast.compute, fast.channels_last, gap, "; ".join(notes))
 
 
-def _copy(backbone: Backbone) -> Backbone:
+def _copy(backbone: Backbone, channels_last: bool) -> Backbone:
     fast = copy.deepcopy(backbone).eval().requires_grad_(False)
     fast.blanks.clear()
+    if channels_last:
+        fast.module.to(memory_format=torch.channels_last)
+        fast.channels_last = True
     return fast
 
 

@@ -6,7 +6,6 @@ what is trained.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import platform
@@ -14,9 +13,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from headstart.core import keyed, manifest
+from headstart.core import keyed
 from headstart.core.errors import ArtefactError
 from headstart.core.events import Decision
+from headstart.core.remembered import Remembered
 from headstart.core.run import Run
 from headstart.data import canvases
 from headstart.stages.base import Stage, Training
@@ -89,18 +89,13 @@ def _remembered(
     work = "train" if any(isinstance(stage, Training) for stage in stages) else "features"
     built = json.dumps([backbone.architecture, backbone.spec.input_shape, str(runtime.device), work], default=str)
     key = f"{keyed.digest(*facts, str(torch.__version__), built):032x}"
-    file = canvases.default_folder() / "precision.json"
-    try:
-        known = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        known = {}
-    if known.get(key) in ("fp32", "bf16"):
-        emit(Decision("precision", known[key], "measured by an earlier run on this machine"))
-        return str(known[key])
+    earlier = Remembered(canvases.default_folder() / "precision.json")
+    if (known := earlier.get(key)) in ("fp32", "bf16"):
+        emit(Decision("precision", known, "measured by an earlier run on this machine"))
+        return str(known)
     name = _precision(runtime, model, decoded, stages, experiment, emit)
     if runtime.is_main:
-        with contextlib.suppress(OSError):
-            manifest.write_json(file, {**known, key: name})
+        earlier.put(key, name)
     return name
 
 

@@ -129,7 +129,7 @@ def _go(
     chosen = choices.settle(run, runtime, model, decoded, stages, experiment, emit)
     course = _course(run, runtime, model, decoded, experiment, chosen, emit, started)
     if runtime.is_main and experiment.normalisation_check and backbone.modality == "image":
-        materials.check_normalisation(model, decoded, emit)
+        materials.check_normalisation(course.frontiers, decoded, emit)
     for index, stage in enumerate(stages):
         if index and not run.is_done(index, stage.title) and course.is_late():
             left = ", ".join(each.title for each in stages[index:])

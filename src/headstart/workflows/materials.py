@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headstart.core import imports, keyed
 from headstart.core.errors import ConfigError, DataError, Problem, TrainingError
 from headstart.core.events import Decision, Event, Notice, Phase, Progress
+from headstart.core.remembered import Remembered
 from headstart.core.run import Run
 from headstart.data import audit as auditing
-from headstart.data import sources
+from headstart.data import canvases, sources
 from headstart.data.audit import Audit
 from headstart.data.checks import duplicates
 from headstart.data.reading.collection import Collection
@@ -24,6 +26,7 @@ from headstart.data.splits import Splits
 from headstart.data.store import Store
 
 if TYPE_CHECKING:
+    from headstart.engine.frontier import Frontiers
     from headstart.engine.runtime import Runtime
     from headstart.engine.similarity import Similarity
     from headstart.engine.streams import Examples
@@ -159,6 +162,7 @@ def _readable(splits: Splits, stores: dict[str, Store], found: Audit) -> tuple[S
     return replace(splits, **parts), {**stores, **{name: stores[name].take(rows) for name, rows in kept.items()}}
 
 
+@imports.swift()
 def backbone(experiment: Experiment, emit: Emit, modality: str) -> Backbone:
     """The backbone that was asked for, or the best that is at hand for this modality; said aloud.
 
@@ -197,6 +201,7 @@ def backbone(experiment: Experiment, emit: Emit, modality: str) -> Backbone:
     return found
 
 
+@imports.swift()
 def runtime(experiment: Experiment) -> Runtime:
     """The machine; fp32 until ``choices.settle`` has measured."""
     import torch
@@ -244,14 +249,25 @@ def similarity(model: Model, decoded: Decoded, emit: Emit) -> Similarity:
     return measured.measure(model.backbone, decoded.examples("train"))
 
 
-def check_normalisation(model: Model, decoded: Decoded, emit: Emit) -> None:
-    """Warn where another normalisation than the backbone's own scores clearly better on a few rows."""
+def check_normalisation(frontiers: Frontiers, decoded: Decoded, emit: Emit) -> None:
+    """Warn where another normalisation than the backbone's own scores clearly better on a few rows.
+
+    The answer for these rows and this network is remembered in ``normalisation.json`` of the cache folder.
+    """
     from headstart.engine import normalisation
 
-    with phase(emit, "normalisation"):
-        finding = normalisation.check(model.backbone, decoded.examples("train"))
-    if finding is not None:
-        emit(Notice("warning", "normalisation", finding.message, finding.remedy))
+    train = decoded.examples("train")
+    earlier = Remembered(canvases.default_folder() / "normalisation.json")
+    with phase(emit, "normalisation"), frontiers.runtime.exactly():
+        labels = map(str, train.rows.labels)
+        key = f"{keyed.digest(str(normalisation.VERSION), frontiers.key(train), *labels):032x}"
+        told = earlier.get(key)
+        if not isinstance(told, list):
+            finding = normalisation.check(frontiers.faster(train), train)
+            told = [] if finding is None else [finding.message, finding.remedy]
+            earlier.put(key, told)
+    if told:
+        emit(Notice("warning", "normalisation", *told))
 
 
 def describe(run: Run, experiment: Experiment, decoded: Decoded) -> None:

@@ -1,0 +1,100 @@
+"""What the command does with its process, what is remembered between runs, and imports without collections."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from headstart.core import imports, remembered
+from headstart.core.remembered import Remembered
+
+CODE = """
+import atexit, os, sys
+from headstart.core import process
+
+class Loud:
+    def __del__(self):
+        os.write(2, b"taken apart ")
+
+kept = Loud()
+process.prepare()
+atexit.register(lambda: os.write(2, b"cleaned up "))
+print(os.environ["THP_MEM_ALLOC_ENABLE"], os.environ["OMP_WAIT_POLICY"])
+{end}
+"""
+
+
+def ended(end: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("THP_", "OMP_WAIT"))}
+    code = CODE.replace("{end}", end)
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment | variables, check=False
+    )
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 130])
+def test_a_process_that_is_done_cleans_up_and_is_not_taken_apart(code: int) -> None:
+    done = ended(f"process.leave({code})")
+    assert (done.returncode, done.stdout, done.stderr) == (code, "1 PASSIVE\n", "cleaned up ")
+
+
+def test_an_exception_ends_a_process_as_ever() -> None:
+    done = ended("raise ValueError('odd')")
+    assert done.returncode == 1
+    assert "ValueError: odd" in done.stderr
+    assert "taken apart" in done.stderr
+
+
+def test_what_the_user_has_set_stays() -> None:
+    assert ended("process.leave(0)", THP_MEM_ALLOC_ENABLE="0", OMP_WAIT_POLICY="ACTIVE").stdout == "0 ACTIVE\n"
+
+
+def test_no_garbage_is_searched_for_while_libraries_load() -> None:
+    @imports.swift()
+    def load() -> bool:
+        return gc.isenabled()
+
+    assert gc.isenabled()
+    assert not load()
+    assert gc.isenabled()
+    with pytest.raises(ImportError), imports.swift():
+        raise ImportError
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        load()
+        assert not gc.isenabled(), "left as it was found"
+    finally:
+        gc.enable()
+
+
+def test_answers_are_remembered_and_the_oldest_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remembered, "MOST", 3)
+    answers = Remembered(tmp_path / "cache" / "answers.json")
+    assert answers.get("a") is None
+    for key in "abcad":
+        answers.put(key, [key])
+    assert json.loads(answers.file.read_text()) == {"c": ["c"], "a": ["a"], "d": ["d"]}
+    assert Remembered(answers.file).get("a") == ["a"]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff"])
+def test_a_damaged_file_of_answers_is_an_empty_one(tmp_path: Path, content: bytes) -> None:
+    answers = Remembered(tmp_path / "answers.json")
+    answers.file.write_bytes(content)
+    assert answers.get("a") is None
+    answers.put("a", 1)
+    assert answers.get("a") == 1
+
+
+def test_answers_that_cannot_be_written_cost_nothing(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file where a folder should be")
+    answers = Remembered(tmp_path / "taken" / "answers.json")
+    answers.put("a", 1)
+    assert answers.get("a") is None

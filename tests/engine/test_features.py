@@ -1,0 +1,76 @@
+"""Several batches at once: the same features, at their rows, and the threads as they were."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+
+from headstart.engine import features
+from headstart.engine.cache import FrontierCache
+from headstart.engine.runtime import Runtime
+from headstart.engine.streams import Examples
+from headstart.models.model import Model
+from headstart.stages.learner import POOLED
+
+THREADS = 3
+
+
+@pytest.fixture(autouse=True)
+def _three_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(THREADS)
+    yield
+    torch.set_num_threads(before)
+
+
+def filled(examples: Examples, compute: Callable[[torch.Tensor], torch.Tensor], side_by_side: bool) -> torch.Tensor:
+    into = FrontierCache(POOLED, len(examples))
+    runtime = Runtime("cpu")
+    features.fill(into, 0, examples, compute, runtime, batch_size=5, emit=lambda event: None, side_by_side=side_by_side)
+    return into.features(0)
+
+
+def test_side_by_side_gives_the_same_features(examples: Callable[..., Examples], model: Callable[..., Model]) -> None:
+    backbone, rows, seen = model().backbone, examples(33), set()
+
+    def compute(inputs: torch.Tensor) -> torch.Tensor:
+        seen.add((threading.current_thread() is threading.main_thread(), torch.get_num_threads()))
+        assert not torch.is_grad_enabled()
+        return backbone.features(inputs)
+
+    together = filled(rows, compute, side_by_side=True)
+    assert seen == {(False, 1)}, "a thread a batch, and one only"
+    seen.clear()
+    alone = filled(rows, compute, side_by_side=False)
+    assert seen == {(True, THREADS)}
+    assert torch.allclose(together, alone, atol=1e-5)
+    assert len(together.unique(dim=0)) == len(rows), "rows that were mixed up would show"
+    assert torch.get_num_threads() == THREADS
+
+
+def test_a_failure_in_a_thread_is_raised_and_leaves_the_threads_as_they_were(examples: Callable[..., Examples]) -> None:
+    def compute(inputs: torch.Tensor) -> torch.Tensor:
+        raise ValueError("odd input")
+
+    with pytest.raises(ValueError, match="odd input"):
+        filled(examples(33), compute, side_by_side=True)
+    assert torch.get_num_threads() == THREADS
+
+
+def test_memory_that_runs_out_in_a_thread_halves_the_batch(
+    examples: Callable[..., Examples], model: Callable[..., Model]
+) -> None:
+    backbone, rows = model().backbone, examples(12)
+
+    def compute(inputs: torch.Tensor) -> torch.Tensor:
+        if len(inputs) > 2:
+            raise MemoryError
+        return backbone.features(inputs)
+
+    with torch.no_grad():
+        wanted = filled(rows, backbone.features, side_by_side=False)
+    assert torch.allclose(filled(rows, compute, side_by_side=True), wanted, atol=1e-5)
+    assert torch.get_num_threads() == THREADS

@@ -1,0 +1,95 @@
+"""What a probe must not pay for: libraries that it does not need, and questions that an earlier run has answered."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from headstart.core.events import Decision, Notice, Phase
+from headstart.engine import normalisation
+from headstart.engine.normalisation import Mismatch, candidates
+from headstart.measure.intervals import Difference
+
+NEEDLESS = {
+    *("torch._dynamo", "torch._inductor", "sympy", "torchvision", "timm", "transformers", "accelerate"),
+    *("sklearn", "scipy", "pandas", "pyarrow", "datasets", "matplotlib", "onnx", "onnxruntime", "httpx", "soundfile"),
+}
+LOADED = "import sys; from headstart.cli import run; code = run(sys.argv[1:]); print(*sys.modules); sys.exit(code)"
+
+
+def test_a_probe_loads_no_library_that_it_does_not_need(pictures: Callable[..., Any], tmp_path: Path) -> None:
+    values, labels = pictures(36)
+    for index, (value, label) in enumerate(zip(values, labels, strict=True)):
+        folder = tmp_path / "photos" / label
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(value).save(folder / f"{index}.png")
+    command = ["fit", str(tmp_path / "photos"), "--plan", "probe", "--backbone", "builtin/tiny", "image_size=32"]
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED, *command, "--output-dir", str(tmp_path / "runs")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "HEADSTART_CACHE": str(tmp_path / "cache")},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert "torch" in loaded
+    assert not loaded & NEEDLESS
+    assert (tmp_path / "runs" / "photos" / "report.html").is_file()
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many training rows each check of the normalisation was given; it finds fault."""
+    calls: list[int] = []
+
+    def check(backbone: Any, examples: Any) -> Mismatch:
+        assert backbone.compute == torch.float32
+        calls.append(len(examples))
+        first, second = candidates((0.5,) * 3, (0.5,) * 3)[:2]
+        difference = Difference(-1.0, -2.0, -0.5, 0.001, 24)
+        return Mismatch(first, second, difference, (0.5, 0.9), "another one is better", "look it up")
+
+    monkeypatch.setattr(normalisation, "check", check)
+    return calls
+
+
+def told(fit: Any) -> list[tuple[str, str]]:
+    return [(each.message, each.remedy) for each in fit.said(Notice) if each.kind == "normalisation"]
+
+
+def test_the_normalisation_is_checked_once_for_the_same_rows_and_network(
+    fit: Any, pictures: Callable[..., Any], asked: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path / "cache"))
+    data = {"train": pictures(30), "val": pictures(12, 1)}
+    finding = [("another one is better", "look it up")]
+    fit(data, normalisation_check=True, name="first")
+    assert told(fit) == finding
+    fit(data, normalisation_check=True, name="again")
+    assert told(fit) == finding, "the warning is given by every run"
+    assert asked == [30]
+    assert not [each for each in fit.said(Decision) if each.topic == "feature pass"], "no copy was made for nothing"
+    values, labels = data["train"]
+    fit({**data, "train": (values, np.roll(labels, 1))}, normalisation_check=True, name="labels")
+    fit({**data, "train": (255 - values, labels)}, normalisation_check=True, name="rows")
+    fit(data, normalisation_check=True, name="weights", seed=7)
+    assert asked == [30] * 4, "other labels, other rows or other weights are another question"
+
+
+def test_the_check_and_the_features_share_one_copy_of_the_network(
+    fit: Any, pictures: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path / "cache"))
+    fit({"train": pictures(30), "val": pictures(12, 1)}, normalisation_check=True)
+    assert len([each for each in fit.said(Decision) if each.topic == "feature pass"]) == 1
+    assert "normalisation" in [each.name for each in fit.said(Phase)]
