@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,11 @@ from PIL import Image
 
 import headstart
 from headstart.core.run import Run
+from headstart.workflows import ship
+from headstart.workflows.judging import Judge
+from headstart.workflows.predict import load
 
+QUICK = ship.Settings(threads=1, seconds=0.05)
 CLASSES = ("dark", "red", "stripes")
 
 
@@ -57,6 +62,14 @@ def toy_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.fixture(scope="session")
 def exported(toy_run: Run) -> Path:
     """Its export."""
-    from headstart.workflows import ship
+    return ship.export(toy_run, settings=QUICK)
 
-    return ship.export(toy_run, settings=ship.Settings(threads=1, seconds=0.05))
+
+@pytest.fixture
+def judge(toy_run: Run, exported: Path, tmp_path: Path) -> Judge:
+    """The judge of that export, in a copy of its folder that may be changed."""
+    place = tmp_path / "export"
+    shutil.copytree(exported, place)
+    model = load(toy_run).model
+    decoded = ship.rows_of(toy_run, model, None, lambda event: None)
+    return ship._judge(toy_run, model, decoded, place, QUICK, lambda event: None)
