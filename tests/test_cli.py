@@ -148,7 +148,7 @@ def test_exit_codes(
 
 
 def test_developers_see_the_traceback(failing: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("atexit.register", lambda function: None)  # this process is not the command's own
+    monkeypatch.setattr("headstart.core.process.prepare", lambda: None)  # this process is not the command's own
     failing.error = DataError("no such folder")
     with pytest.raises(DataError):
         cli.run(["fit", "photos"], traceback=True)

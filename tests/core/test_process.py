@@ -1,4 +1,4 @@
-"""What the command does with its process, what is remembered between runs, and imports without collections."""
+"""What the command does with its process, what is remembered between runs, and imports without a search for garbage."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from headstart.core import imports, remembered
+from headstart.core import process, remembered
 from headstart.core.remembered import Remembered
 
 CODE = """
@@ -55,23 +55,41 @@ def test_what_the_user_has_set_stays() -> None:
     assert ended("process.leave(0)", THP_MEM_ALLOC_ENABLE="0", OMP_WAIT_POLICY="ACTIVE").stdout == "0 ACTIVE\n"
 
 
-def test_no_garbage_is_searched_for_while_libraries_load() -> None:
-    @imports.swift()
+LOADING = """
+import gc
+before = gc.get_freeze_count()
+with process.importing():
+    assert not gc.isenabled()
+    loaded = [[] for _ in range(100_000)]
+assert gc.isenabled()
+print(gc.get_freeze_count() - before > 100_000)
+process.leave(0)
+"""
+
+
+def test_what_the_command_has_loaded_is_never_searched_for_garbage() -> None:
+    assert ended(LOADING).stdout.endswith("True\n")
+    assert ended(LOADING.replace("process.leave(0)", "raise ValueError")).stderr.endswith("taken apart ")
+
+
+def test_in_a_process_of_others_the_collector_is_left_as_it_was() -> None:
+    @process.importing()
     def load() -> bool:
         return gc.isenabled()
 
-    assert gc.isenabled()
+    frozen = gc.get_freeze_count()
     assert not load()
     assert gc.isenabled()
-    with pytest.raises(ImportError), imports.swift():
+    with pytest.raises(ImportError), process.importing():
         raise ImportError
     assert gc.isenabled()
     gc.disable()
     try:
         load()
-        assert not gc.isenabled(), "left as it was found"
+        assert not gc.isenabled()
     finally:
         gc.enable()
+    assert gc.get_freeze_count() == frozen
 
 
 def test_answers_are_remembered_and_the_oldest_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

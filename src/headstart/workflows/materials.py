@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headstart.core import imports, keyed
+from headstart.core import keyed, process
 from headstart.core.errors import ConfigError, DataError, Problem, TrainingError
 from headstart.core.events import Decision, Event, Notice, Phase, Progress
 from headstart.core.remembered import Remembered
@@ -162,7 +162,7 @@ def _readable(splits: Splits, stores: dict[str, Store], found: Audit) -> tuple[S
     return replace(splits, **parts), {**stores, **{name: stores[name].take(rows) for name, rows in kept.items()}}
 
 
-@imports.swift()
+@process.importing()
 def backbone(experiment: Experiment, emit: Emit, modality: str) -> Backbone:
     """The backbone that was asked for, or the best that is at hand for this modality; said aloud.
 
@@ -201,7 +201,7 @@ def backbone(experiment: Experiment, emit: Emit, modality: str) -> Backbone:
     return found
 
 
-@imports.swift()
+@process.importing()
 def runtime(experiment: Experiment) -> Runtime:
     """The machine; fp32 until ``choices.settle`` has measured."""
     import torch

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headstart.core import imports, manifest
+from headstart.core import manifest, process
 from headstart.core.errors import ArtefactError, DataError, MissingExtra, Problem
 from headstart.core.events import Event, Notice, Progress
 from headstart.core.run import Run
@@ -146,7 +146,7 @@ class Classifier:
         return f"Classifier({self.model.backbone.origin.uri!r}, {len(self.classes)} classes)"
 
 
-@imports.swift()
+@process.importing()
 def load(path: str | Path | Run, *, device: str = "cpu", allow_module: Any = False) -> Classifier:
     """The model of a run, or of a model folder.
 
