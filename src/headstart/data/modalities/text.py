@@ -108,8 +108,10 @@ Spec = TextSpec
 
 
 @lru_cache(maxsize=8)
-def reader(tokenizer: str, max_length: int) -> Tokenizer:
+def reader(tokenizer: str, max_length: int | None = None) -> Tokenizer:
     """The tokenizer of a spec, cutting at ``max_length`` tokens (the longer text of a pair first), without padding.
+
+    None cuts nothing.
 
     Raises:
         ConfigError: not a tokenizer.json.
@@ -121,7 +123,9 @@ def reader(tokenizer: str, max_length: int) -> Tokenizer:
     except Exception as error:  # the library raises bare Exception
         raise ConfigError(f"the tokenizer cannot be read ({str(error)[:200]})", where="tokenizer.json") from error
     made.no_padding()
-    made.enable_truncation(max_length)
+    made.no_truncation()
+    if max_length is not None:
+        made.enable_truncation(max_length)
     return made
 
 
@@ -163,9 +167,11 @@ def decode(item: Any, spec: TextSpec) -> np.ndarray:
 def decode_with_facts(item: Any, spec: TextSpec) -> tuple[np.ndarray, Facts]:
     """The tokens, and what was seen."""
     texts, kind, content = reading.read(item)
-    tokenizer = reader(spec.tokenizer, spec.max_length)
-    found = tokenizer.encode(texts[0], texts[1] if len(texts) > 1 else None)
-    cut = sum(len(part.ids) - sum(part.special_tokens_mask) for part in found.overflowing)
+    second = texts[1] if len(texts) > 1 else None
+    found = reader(spec.tokenizer).encode(texts[0], second)
+    tokens = len(found.ids)
+    if tokens > spec.max_length:
+        found = reader(spec.tokenizer, spec.max_length).encode(texts[0], second)
     value = np.array([found.ids, found.type_ids], dtype=np.int32)
     whole = " ".join(texts)
     facts = Facts(
@@ -173,9 +179,9 @@ def decode_with_facts(item: Any, spec: TextSpec) -> tuple[np.ndarray, Facts]:
         bytes=len(content),
         sha256=hashlib.sha256(content).hexdigest(),
         characters=len(whole),
-        tokens=len(found.ids) + cut,
+        tokens=tokens,
         kept=len(found.ids),
-        unknown=_unknown(tokenizer, found.ids),
+        unknown=found.ids.count(_unknown(spec.tokenizer)),
         script=reading.script_of(whole),
         garbled=reading.is_garbled(whole),
     )
@@ -227,9 +233,9 @@ def collate(values: Sequence[np.ndarray]) -> np.ndarray:
     return batch
 
 
-def fitted(spec: TextSpec, lengths: np.ndarray) -> TextSpec:
+def fitted(spec: TextSpec, lengths: np.ndarray) -> tuple[TextSpec, str]:
     """The spec for rows of these lengths: batches are padded to their own longest, so nothing needs to change."""
-    return spec
+    return spec, ""
 
 
 def largest_canvas(spec: TextSpec) -> int:
@@ -272,10 +278,14 @@ def with_length(spec: TextSpec, max_length: int) -> TextSpec:
     return replace(spec, max_length=max_length)
 
 
-def _unknown(tokenizer: Tokenizer, ids: Sequence[int]) -> int:
-    unknown = getattr(tokenizer.model, "unk_token", None)
-    number = tokenizer.token_to_id(unknown) if unknown else None
-    return 0 if number is None else ids.count(number)
+@lru_cache(maxsize=8)
+def _unknown(tokenizer: str) -> int:
+    """The id of the token for what the vocabulary does not have; -1 where every text can be written."""
+    model = json.loads(tokenizer)["model"]
+    if isinstance(model.get("unk_id"), int):
+        return int(model["unk_id"])
+    number = reader(tokenizer).token_to_id(model["unk_token"]) if model.get("unk_token") else None
+    return -1 if number is None else number
 
 
 _DRAWN = np.random.Generator(np.random.Philox(20)).integers(0, 2**63, (2, HASHES), dtype=np.uint64)

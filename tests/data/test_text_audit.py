@@ -1,0 +1,128 @@
+"""The audit of texts: near copies are found, others not; each oddity is named and a clean collection is silent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from headstart.data.audit import Audit, audit
+from headstart.data.checks.near import text as near
+from headstart.data.modalities import text
+from headstart.data.modalities.text import TextSpec
+from headstart.data.splits import Rows, Splits
+from headstart.data.store import Store
+
+from .. import words
+
+TOKENIZER = words.tokenizer(extra=2000)
+SPEC = TextSpec(TOKENIZER, max_length=64)
+
+
+def story(rng: np.random.Generator, length: int = 40) -> str:
+    return " ".join(f"word{n}" for n in rng.integers(0, 2000, length))
+
+
+def stories(count: int, seed: int) -> list[str]:
+    rng = np.random.default_rng(seed)
+    return [story(rng) for _ in range(count)]
+
+
+def sketches(texts: list[str]) -> np.ndarray:
+    return np.stack([text.sketch(text.decode(each, SPEC)) for each in texts])
+
+
+def test_a_sketch_estimates_the_likeness_of_shingles() -> None:
+    rng = np.random.default_rng(0)
+    gaps = []
+    for changed in range(0, 20, 2):
+        first = story(rng).split()
+        second = [f"word{rng.integers(2000)}" if place < changed else word for place, word in enumerate(first)]
+        sets = [{tuple(each[place : place + 3]) for place in range(38)} for each in (first, second)]
+        wanted = len(sets[0] & sets[1]) / len(sets[0] | sets[1])
+        numbers = sketches([" ".join(first), " ".join(second)]).view("<u4")
+        gaps.append(float((numbers[0] == numbers[1]).mean()) - wanted)
+    assert np.abs(gaps).max() < 0.2  # the estimate's standard deviation is below 1/16
+    assert abs(np.mean(gaps)) < 0.05
+
+
+def test_copies_with_a_changed_word_are_found_and_others_not() -> None:
+    texts = stories(1000, seed=1)
+    rng = np.random.default_rng(2)
+    for number in range(50):
+        changed = texts[number].split()
+        changed[int(rng.integers(40))] = "soup"
+        texts[999 - number] = " ".join(changed)
+    pairs, likeness, asked = near.near(sketches(texts))
+    planted = {(number, 999 - number) for number in range(50)}
+    found = {(int(a), int(b)) for a, b in pairs}
+    assert len(found & planted) >= 45
+    assert len(found - planted) <= 10
+    assert (likeness >= asked).all()
+
+
+def test_short_texts_have_no_sketch_and_are_never_near() -> None:
+    same = sketches(["the film was good"] * 3)
+    assert not same.any()
+    assert len(near.near(same)[0]) == 0
+
+
+def test_a_crowd_of_copies_hangs_together() -> None:
+    texts = [*stories(20, seed=3), *stories(1, seed=4) * 30]
+    pairs, _, _ = near.near(sketches(texts))
+    assert {int(b) for _, b in pairs} == set(range(21, 50))
+    assert {int(a) for a, _ in pairs} <= set(range(20, 50))
+
+
+def splits(train: dict[int, Any] | None = None) -> Splits:
+    texts = stories(60, seed=5)
+    items = [(train or {}).get(row, each) for row, each in enumerate(texts[:40])]
+    rows = [
+        Rows(part, np.arange(len(part)) % 2, tuple(f"{name} {row}" for row in range(len(part))))
+        for name, part in (("train", items), ("val", texts[40:]))
+    ]
+    return Splits(rows[0], rows[1], ("a", "b"), "text")
+
+
+def checked(found: Splits) -> Audit:
+    stores = {name: Store.build(rows, SPEC, modality="text") for name, rows in found.present().items()}
+    return audit(found, stores)
+
+
+def test_a_clean_collection_has_no_finding() -> None:
+    assert checked(splits()).findings == ()
+
+
+LONG = story(np.random.default_rng(6), 200)
+COPY = stories(60, seed=5)
+PLANTED: dict[str, tuple[Callable[[], dict[int, Any]], str, set[int]]] = {
+    "texts that are cut": (lambda: {3: LONG}, "truncated", {3}),
+    "words of another language": (lambda: {4: "kata " * 40, 5: "lain " * 40}, "unknown-tokens", {4, 5}),
+    "a wrong encoding": (lambda: {6: COPY[6] + " cafÃ©"}, "garbled", {6}),
+    "another script": (lambda: {7: COPY[7].replace("word", "слово")}, "other-script", {7}),
+    "one word": (lambda: {8: "word1"}, "odd-length", {8}),
+    "nothing": (lambda: {9: "  "}, "unreadable", {9}),
+    "the same text with two labels": (lambda: {11: COPY[10]}, "conflicting-labels", {10, 11}),
+}
+
+
+@pytest.mark.parametrize(("change", "kind", "rows"), PLANTED.values(), ids=PLANTED)
+def test_every_planted_fault_is_named(change: Callable[[], dict[int, Any]], kind: str, rows: set[int]) -> None:
+    found = {finding.kind: finding for finding in checked(splits(change())).findings}
+    assert kind in found, sorted(found)
+    assert set(found[kind].rows) == rows
+
+
+def test_how_much_is_cut_is_told() -> None:
+    (finding,) = [each for each in checked(splits({3: LONG})).findings if each.kind == "truncated"]
+    total = 39 * 42 + 202
+    assert f"{138 / total:.1%} of all tokens; the longest has 202" in finding.message
+    assert finding.severity == "warning"
+
+
+def test_a_text_of_training_in_validation_is_named() -> None:
+    found = checked(splits({0: COPY[40]}))
+    kinds = {(finding.kind, finding.split): finding.rows for finding in found.findings}
+    assert kinds == {("exact-duplicates-across", "train+val"): (0,)}

@@ -1,0 +1,209 @@
+"""Where texts come from: tables with and without a header, folders of split tables, pairs, lists, and what is guessed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from headstart.core.errors import DataError
+from headstart.data import sources
+from headstart.data.reading import guess
+from headstart.data.settings import DataSettings
+
+TEXTS = ["the film was good", "the soup was bad", "it was good", "it was bad"]
+LABELS = ["good", "bad", "good", "bad"]
+
+
+def collected(source: Any, **settings: Any) -> sources.Collection:
+    return sources.collect(source, DataSettings(**settings))
+
+
+def said(found: sources.Collection) -> list[tuple[Any, str]]:
+    return [(found.rows.items[row], found.classes[label]) for row, label in enumerate(found.rows.labels)]
+
+
+def table(folder: Path, name: str = "reviews.tsv", header: str = "text\tlabel\n", texts: list[str] = TEXTS) -> Path:
+    file = folder / name
+    file.write_text(header + "".join(f"{a}\t{b}\n" for a, b in zip(texts, LABELS, strict=True)), encoding="utf-8")
+    return file
+
+
+FILES: dict[str, tuple[list[str], str | None]] = {
+    "pictures": (["a/1.jpg", "a/2.PNG", "notes.txt"], "image"),
+    "sounds": (["a/1.wav", "b/2.flac"], "audio"),
+    "texts": (["pos/1.txt", "neg/2.md"], "text"),
+    "others": (["a.pdf", "b"], None),
+}
+
+
+@pytest.mark.parametrize(("names", "kind"), FILES.values(), ids=FILES)
+def test_the_kind_of_files(names: list[str], kind: str | None) -> None:
+    assert guess.of_files(names) == kind
+
+
+VALUES: dict[str, tuple[Any, str]] = {
+    "texts": (TEXTS, "text"),
+    "nothing, then texts": ([None, float("nan"), "", *TEXTS], "text"),
+    "pictures' paths": (["a/1.jpg", "a/2.jpg"], "image"),
+    "sounds' paths": (["a/1.wav"], "audio"),
+    "paths that are paths": ([Path("a/1.flac")], "audio"),
+    "a text that ends like a sound": (["look at www.shop.com.au", *TEXTS], "text"),
+    "pairs of texts": ([("a b", "c d")], "text"),
+    "samples with their rate": ([(np.zeros(8, np.float32), 16000)], "audio"),
+    "arrays": (np.zeros((2, 8, 8, 3), np.uint8), "image"),
+    "an array of strings": (np.array(TEXTS, dtype=object), "text"),
+    "datasets' sounds": ([{"array": [0.0], "sampling_rate": 16000}], "audio"),
+    "datasets' pictures": ([{"bytes": b"", "path": "a.png"}], "image"),
+    "nothing": ([None], "text"),
+}
+
+
+@pytest.mark.parametrize(("values", "kind"), VALUES.values(), ids=VALUES)
+def test_the_kind_of_values(values: Any, kind: str) -> None:
+    assert guess.of_values(values) == kind
+
+
+COLUMNS: dict[str, tuple[dict[str, list[Any]], str | None, str]] = {
+    "by name": ({"text": TEXTS, "label": LABELS}, None, "text"),
+    "paths under a familiar name": ({"path": ["a.jpg"], "label": ["a"]}, None, "image"),
+    "sounds under a picture's name": ({"file": ["a.wav"], "label": ["a"]}, None, "audio"),
+    "texts beside paths": ({"file": ["a.jpg"], "text": ["good film"]}, None, "image"),
+    "named": ({"file": ["a.jpg"], "text": ["good film"]}, "text", "text"),
+    "nothing familiar": ({"x1": TEXTS, "x2": LABELS}, None, "text"),
+    "paths under no familiar name": ({"x1": ["a.jpg"], "x2": ["a"]}, None, "image"),
+}
+
+
+@pytest.mark.parametrize(("columns", "named", "kind"), COLUMNS.values(), ids=COLUMNS)
+def test_the_kind_of_columns(columns: dict[str, list[Any]], named: str | None, kind: str) -> None:
+    assert guess.of_columns(columns, named, lambda name: name.lower()) == kind
+
+
+def jsonl(rows: list[dict[str, Any]]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+SAME: dict[str, Callable[[Path], Path]] = {
+    "a header": lambda at: table(at),
+    "no header": lambda at: table(at, header=""),
+    "a mark of UTF-8": lambda at: table(at, header="\ufefftext\tlabel\n"),
+    "a mark and no header": lambda at: table(at, header="\ufeff"),
+    "other names": lambda at: table(at, header="review\tclass\n"),
+    "only the label's name known": lambda at: table(at, header="kalimat\tlabel\n"),
+    "quotes": lambda at: table(at, texts=[f'"{text}"' for text in TEXTS]),
+    "CSV": lambda at: _written(at / "r.csv", "label,text\n" + "".join(map("{},{}\n".format, LABELS, TEXTS))),
+    "CSV without a header": lambda at: _written(at / "r.csv", "".join(map("{},{}\n".format, TEXTS, LABELS))),
+    "JSONL": lambda at: _written(
+        at / "r.jsonl", jsonl([{"text": a, "label": b} for a, b in zip(TEXTS, LABELS, strict=True)])
+    ),
+}
+
+
+def _written(file: Path, content: str) -> Path:
+    file.write_text(content, encoding="utf-8")
+    return file
+
+
+@pytest.mark.parametrize("make", SAME.values(), ids=SAME)
+def test_one_collection_in_many_forms(make: Callable[[Path], Path], tmp_path: Path) -> None:
+    found = collected(make(tmp_path))
+    assert found.modality == "text"
+    assert said(found) == list(zip(TEXTS, LABELS, strict=True))
+
+
+def test_a_header_is_not_taken_for_a_row(tmp_path: Path) -> None:
+    found = collected(table(tmp_path, header="the text of the review\tlabel\n"))
+    assert len(found) == 4
+
+
+def test_tabs_commas_quotes_and_lines_inside_of_texts(tmp_path: Path) -> None:
+    content = 'text,label\n"a, ""b""\tc",x\n"d\ne",y\n"f",x\n'
+    found = collected(_written(tmp_path / "r.csv", content))
+    assert said(found) == [('a, "b"\tc', "x"), ("d\ne", "y"), ("f", "x")]
+
+
+def test_a_folder_of_tables_is_divided_as_it_is(tmp_path: Path) -> None:
+    for name in ("train_preprocess.tsv", "valid_preprocess.tsv", "test_preprocess_masked_label.tsv"):
+        table(tmp_path, name, header="")
+    table(tmp_path, "vocab.tsv")
+    found = collected(tmp_path)
+    assert np.bincount(found.given).tolist() == [4, 4, 4]
+    assert said(found)[4:8] == list(zip(TEXTS, LABELS, strict=True))
+    assert any("valid_preprocess.tsv → val" in note for note in found.notes)
+    assert not any("vocab" in note for note in found.notes)
+
+
+def test_a_folder_of_texts(tmp_path: Path) -> None:
+    for row, (content, label) in enumerate(zip(TEXTS, LABELS, strict=True)):
+        (tmp_path / label).mkdir(exist_ok=True)
+        (tmp_path / label / f"{row}.txt").write_text(content)
+    found = collected(tmp_path)
+    assert found.modality == "text"
+    assert [(item.read_text(), label) for item, label in said(found)] == [
+        (TEXTS[1], "bad"),
+        (TEXTS[3], "bad"),
+        (TEXTS[0], "good"),
+        (TEXTS[2], "good"),
+    ]
+
+
+PAIRS = "premise,hypothesis,label\na b c,d e,yes\nf g,h i,no\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "settings"),
+    [
+        (PAIRS, {}),
+        (PAIRS.replace("premise", "sentence1").replace("hypothesis", "sentence2"), {}),
+        (PAIRS.replace("premise", "left").replace("hypothesis", "right"), {"input_column": "left,right"}),
+        (PAIRS.replace("premise", "left").replace("hypothesis", "right"), {"input_column": "left, right"}),
+    ],
+)
+def test_pairs_by_familiar_names_or_by_two_names(content: str, settings: dict[str, Any], tmp_path: Path) -> None:
+    found = collected(_written(tmp_path / "r.csv", content), **settings)
+    assert found.modality == "text"
+    assert said(found) == [(("a b c", "d e"), "yes"), (("f g", "h i"), "no")]
+
+
+def test_one_column_of_a_pair(tmp_path: Path) -> None:
+    found = collected(_written(tmp_path / "r.csv", PAIRS), input_column="hypothesis")
+    assert said(found) == [("d e", "yes"), ("h i", "no")]
+    with pytest.raises(DataError, match=r"no column 'premise,hypo"):
+        collected(tmp_path / "r.csv", input_column="premise,hypo")
+
+
+def test_lists_frames_and_pairs_in_memory() -> None:
+    import pandas
+
+    rows = list(zip(TEXTS, LABELS, strict=True))
+    assert said(collected(rows)) == rows
+    assert said(collected((TEXTS, LABELS))) == rows
+    assert said(collected(pandas.DataFrame({"text": TEXTS, "label": LABELS}))) == rows
+    pairs = [(("a b", "c d"), "yes"), (("e f", "g h"), "no")]
+    assert said(collected(pairs)) == pairs
+
+
+def test_what_predict_takes(tmp_path: Path) -> None:
+    def found(source: Any) -> list[Any]:
+        rows, _ = sources.find_unlabelled(source, modality="text")
+        return list(rows.items)
+
+    assert found(TEXTS[0]) == [TEXTS[0]]
+    assert found(TEXTS) == TEXTS
+    assert found([("a b", "c d")]) == [("a b", "c d")]
+    assert found(("a b", "c d")) == [("a b", "c d")]
+    assert found(table(tmp_path)) == TEXTS
+    assert found(_written(tmp_path / "pairs.csv", PAIRS)) == [("a b c", "d e"), ("f g", "h i")]
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "2.txt").write_text("two")
+    (tmp_path / "new" / "10.txt").write_text("ten")
+    assert [item.read_text() for item in found(tmp_path / "new")] == ["two", "ten"]
+    assert [item.read_text() for item in found(tmp_path / "new" / "2.txt")] == ["two"]
+    assert found("no/such/file.txt is a text, as it has spaces") == ["no/such/file.txt is a text, as it has spaces"]
+    with pytest.raises(DataError, match="there is no such file"):
+        found("no/such/file.csv")
