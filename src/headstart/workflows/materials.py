@@ -147,9 +147,9 @@ def decode(
         raise DataError("the audit of the data found errors", problems=problems)
     kept, readable = _readable(splits, stores, found)
     lengths = np.concatenate([readable[name].lengths for name in ("train", "val") if name in readable])
-    fitted = readable["train"].kind.fitted(spec, lengths)
-    if fitted != spec:
-        emit(Decision("inputs", fitted.described, "chosen from the lengths of the rows"))
+    fitted, why = readable["train"].kind.fitted(spec, lengths)
+    if why:
+        emit(Decision("inputs", fitted.described, why))
     return Decoded(kept, readable, found, fitted)
 
 

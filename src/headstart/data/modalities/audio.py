@@ -220,13 +220,27 @@ def collate(values: Sequence[np.ndarray]) -> np.ndarray:
     return batch
 
 
-def fitted(spec: AudioSpec, lengths: np.ndarray) -> AudioSpec:
-    """The spec for rows of these lengths (samples): a window that holds most of them whole, where none was asked."""
-    if spec.seconds is not None or not lengths.any():
-        return spec
-    seconds = float(np.quantile(lengths[lengths > 0], COVERED)) / spec.rate
-    tenths = np.ceil(10 * min(max(seconds, SHORTEST_WINDOW), LONGEST_WINDOW)) / 10
-    return replace(spec, seconds=float(tenths))
+def fitted(spec: AudioSpec, lengths: np.ndarray) -> tuple[AudioSpec, str]:
+    """The spec for rows of these lengths (samples), and what becomes of those that the window does not hold whole.
+
+    Where no window was asked for, it is one that holds most of the rows.
+    """
+    lengths = lengths[lengths > 0]
+    if not len(lengths):
+        return spec, ""
+    how = "as asked"
+    if spec.seconds is None:
+        seconds = float(np.quantile(lengths, COVERED)) / spec.rate
+        tenths = np.ceil(10 * min(max(seconds, SHORTEST_WINDOW), LONGEST_WINDOW)) / 10
+        spec, how = replace(spec, seconds=float(tenths)), "chosen from the lengths of the rows"
+    longer = int((lengths > spec.window).sum())
+    if not longer:
+        return (
+            spec,
+            f"{how}: the window holds every row whole",
+        )
+    told = "training hears a random window of these, predictions the average of all their windows"
+    return spec, f"{how}: {longer} of {len(lengths)} rows are longer than the window; {told}"
 
 
 def largest_canvas(spec: AudioSpec) -> int:

@@ -145,9 +145,9 @@ def collate(values: Sequence[np.ndarray]) -> np.ndarray:
     return batch
 
 
-def fitted(spec: ImageSpec, lengths: np.ndarray) -> ImageSpec:
+def fitted(spec: ImageSpec, lengths: np.ndarray) -> tuple[ImageSpec, str]:
     """The spec itself: pictures of any size are brought to the same."""
-    return spec
+    return spec, ""
 
 
 def sketch(canvas: np.ndarray) -> np.ndarray:

@@ -129,7 +129,8 @@ def _is_text(source: Any) -> bool:
 def _from_object(source: Any, modality: str, notes: list[str]) -> tuple[Sequence[Any], Sequence[str]]:
     """A list of items, arrays (N, H, W[, C]), or one picture: an array (H, W) or (H, W, 3 or 4), bytes, Pillow's."""
     if modality != "image":
-        alone = isinstance(source, (bytes, dict)) or (isinstance(source, tuple) and len(source) == 2)
+        pair = isinstance(source, tuple) and len(source) == 2  # two texts, or samples with their rate
+        alone = isinstance(source, (bytes, dict)) or (pair and (modality == "text" or not isinstance(source[0], str)))
         listed = [source] if alone or not hasattr(source, "__len__") else as_list(source)
         if modality == "text" or not all(isinstance(item, (str, os.PathLike)) for item in listed):
             return listed, [f"row {row}" for row in range(len(listed))]

@@ -11,7 +11,7 @@ import io
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import soundfile
@@ -21,12 +21,13 @@ from headstart.data.files import read_bytes
 from headstart.data.modalities.base import DecodeError, Facts
 
 # Raise the first number whenever the samples that come out of any file change: cached rows are then made anew.
-VERSION = f"1 soundfile {soundfile.__version__} libsndfile {soundfile.__libsndfile_version__} soxr {soxr.__version__}"
+VERSION = f"2 soundfile {soundfile.__version__} libsndfile {soundfile.__libsndfile_version__} soxr {soxr.__version__}"
 FORMATS = ("WAV", "WAVEX", "RF64", "FLAC", "OGG", "MP3", "AIFF", "AU", "W64", "CAF")
 RATES = (1_000, 768_000)  # samples a second; outside of them a header lies
 MAX_CHANNELS = 64
 MAX_SAMPLES = 24_000_000  # of all channels that are decoded: a minute of stereo at 192 kHz
 CLIPPED = 0.999  # of full scale
+UNKNOWN_BYTES = 0x7F000000  # from here on a length stands for "not known yet"
 SILENT = 1e-4  # of full scale (-80 dB): softer than the noise of any microphone
 
 
@@ -65,9 +66,10 @@ def decode(item: Any, rate: int, seconds: float) -> tuple[np.ndarray, SoundFacts
         total, kind, cut = len(samples), "array", False
         size, digest = samples.nbytes, fingerprint(item)
         samples = samples[: round(seconds * found)]
-    if not np.isfinite(samples).all():
+    with np.errstate(over="ignore", invalid="ignore"):
+        mono = samples.mean(axis=1, dtype=np.float32)
+    if not np.isfinite(mono).all():
         raise DecodeError("not-finite", "holds samples that are no numbers")
-    mono = samples.mean(axis=1, dtype=np.float32)
     peak = float(np.abs(samples).max())
     facts = SoundFacts(
         format=kind,
@@ -83,7 +85,7 @@ def decode(item: Any, rate: int, seconds: float) -> tuple[np.ndarray, SoundFacts
         cut=cut,
     )
     if found != rate:
-        mono = soxr.resample(mono, found, rate)
+        mono = soxr.resample(mono.clip(-1, 1), found, rate)
         if not len(mono):
             raise DecodeError("no-samples", "is shorter than one sample")
     return (mono * 32767).round().clip(-32767, 32767).astype(np.int16), facts
@@ -118,7 +120,27 @@ def _read(content: bytes, seconds: float) -> tuple[np.ndarray, int, int, str, bo
         raise DecodeError(*_reason(content, error.error_string)) from error
     if not len(samples):
         raise DecodeError("no-samples", "holds no samples")
-    return samples, rate, frames, kind, len(samples) < wanted
+    return samples, rate, frames, kind, len(samples) < wanted or _ends_early(content)
+
+
+def _ends_early(content: bytes) -> bool:
+    """Whether the file holds fewer bytes of samples than its header says; libsndfile lowers the number without a word.
+
+    A length that programs write before they know it (0, or nearly all bits set) says nothing.
+    """
+    if content.startswith(b".snd"):
+        start, claimed = (int.from_bytes(content[at : at + 4], "big") for at in (4, 8))
+        return claimed < UNKNOWN_BYTES and start + claimed > len(content)
+    order: Literal["little", "big"] = "little" if content.startswith(b"RIFF") else "big"
+    if not content.startswith((b"RIFF", b"RIFX", b"FORM")):
+        return False
+    place = 12
+    while place + 8 <= len(content):
+        claimed = int.from_bytes(content[place + 4 : place + 8], order)
+        if content[place : place + 4] in (b"data", b"SSND"):
+            return claimed < UNKNOWN_BYTES and place + 8 + claimed > len(content)
+        place += 8 + claimed + claimed % 2
+    return False
 
 
 def _demand(rate: int, channels: int) -> None:
@@ -128,7 +150,18 @@ def _demand(rate: int, channels: int) -> None:
         raise DecodeError("channels", f"claims {channels:,} channels")
 
 
-_STARTS = (b"ID3", b"RIFF", b"fLaC", b"OggS", b"FORM")  # of files that are sounds, or were meant to be
+_STARTS = (
+    b"ID3",
+    b"RIFF",
+    b"RIFX",
+    b"RF64",
+    b"riff",
+    b"fLaC",
+    b"OggS",
+    b"FORM",
+    b".snd",
+    b"caff",
+)  # of files that are sounds, or were meant to be
 
 
 def _reason(content: bytes, told: str) -> tuple[str, str]:
@@ -162,11 +195,13 @@ def _of_values(item: Any) -> tuple[np.ndarray, int]:
     values = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
     if values.ndim not in (1, 2) or values.dtype.kind not in "iuf" or not values.size:
         raise DecodeError("no-samples" if not values.size else "not-sound", f"has the shape {values.shape}")
+    if values.dtype in (np.int64, np.uint64):
+        raise DecodeError("not-sound", f"has samples of type {values.dtype}, whose full scale is not known; give int16")
     if values.ndim == 2 and values.shape[0] < values.shape[1] and values.shape[0] <= MAX_CHANNELS:
         values = values.T  # (A, T), as torchaudio gives it
     _demand(int(rate), 1 if values.ndim == 1 else values.shape[1])
     if values.dtype.kind in "iu":
         middle = 2 ** (8 * values.dtype.itemsize - 1)
         values = (values.astype(np.float64) - (middle if values.dtype.kind == "u" else 0)) / middle
-    plain = values.astype(np.float32).reshape(len(values), -1)
-    return plain, int(rate)
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused as such
+        return values.astype(np.float32).reshape(len(values), -1), int(rate)
