@@ -104,6 +104,8 @@ class Quantiser:
                 {"OpTypesToExcludeOutputQuantization": ["Gemm"], "QuantizeBias": False},
             )
             quantiser.quantize_model()
+            _shield(quantiser.model.model.graph, left)
+            quantiser.model.topological_sort()
         self._save(quantiser.model.model, target)
 
     def write_dynamic(self, target: Path, *, left: Sequence[str] = ()) -> None:
@@ -166,6 +168,22 @@ class Quantiser:
         helper.set_model_props(model, self.metadata)
         model.producer_name, model.producer_version = "headstart", __version__
         onnx.save(model, target)
+
+
+def _shield(graph: Any, left: Sequence[str]) -> None:
+    """Put a sum of one term behind the layers of ``left`` whose outputs are quantised for what reads them.
+
+    Between eight-bit inputs and outputs, onnxruntime (1.20 and later) quantises the weights of a layer by itself when
+    it opens a file; nothing would stay in float.
+    """
+    from onnx import helper
+
+    outputs = {node.output[0] for node in graph.node if node.name in left}
+    readers = [node for node in graph.node if node.op_type == "QuantizeLinear" and node.input[0] in outputs]
+    for output in {node.input[0] for node in readers}:
+        graph.node.append(helper.make_node("Sum", [output], [f"{output}_shielded"]))
+    for node in readers:
+        node.input[0] += "_shielded"
 
 
 def _share(graph: Any) -> None:
