@@ -1,7 +1,8 @@
 """Metrics of a classifier: each with its 95 % interval, from labels and probabilities.
 
 Shapes: N rows, K classes. Labels are (N,) int64, probabilities (N, K). Values follow scikit-learn (`accuracy_score`,
-`top_k_accuracy_score`, `f1_score(average="macro")`, `balanced_accuracy_score`, `log_loss`, multi-class Brier score).
+`top_k_accuracy_score`, `f1_score(average="macro")`, `balanced_accuracy_score`, `log_loss`, multi-class Brier score);
+those of ranking stand in ``ranking``.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 
 from headstart.core.errors import ConfigError, Problem
 from headstart.core.registry import suggest
-from headstart.measure import calibration, intervals
+from headstart.measure import calibration, intervals, ranking
 from headstart.measure.intervals import Difference, Measured
 
 OwnMetric = Callable[[np.ndarray, np.ndarray], float]  # (labels, probabilities) -> a number
@@ -144,14 +145,16 @@ METRICS: dict[str, Metric] = {
     "log_loss": Metric("log-loss", False, _log_losses),
     "brier": Metric("Brier score", False, _briers),
 }
-NAMES = (*METRICS, "ece")
+# Of all rows together: their intervals are bootstrapped, as those of own callables are.
+RANKING: dict[str, OwnMetric] = {"roc_auc": ranking.roc_auc, "sensitivity": ranking.sensitivity}
+NAMES = (*METRICS, "ece", *RANKING)
 
 
 def higher_is_better(metric: str | OwnMetric) -> bool:
     """The direction of a metric; an own callable may carry an attribute ``higher_is_better`` (True otherwise)."""
     if callable(metric):
         return bool(getattr(metric, "higher_is_better", True))
-    return metric != "ece" and METRICS[check(metric)].higher_is_better
+    return metric != "ece" and (metric in RANKING or METRICS[check(metric)].higher_is_better)
 
 
 def name_of(metric: str | OwnMetric) -> str:
@@ -186,6 +189,7 @@ def measure(metric: str | OwnMetric, labels: np.ndarray, probabilities: np.ndarr
     skewness-corrected interval of a mean, ECE and own callables the bootstrap (resampled within classes).
     """
     n = len(labels)
+    metric = RANKING.get(metric, metric) if isinstance(metric, str) else metric
     if callable(metric):
         value = float(metric(labels, probabilities))
         low, high = intervals.bootstrap(
@@ -206,6 +210,7 @@ def measure(metric: str | OwnMetric, labels: np.ndarray, probabilities: np.ndarr
 
 def compare(metric: str | OwnMetric, labels: np.ndarray, a: np.ndarray, b: np.ndarray, *, seed: int = 0) -> Difference:
     """Metric of A minus metric of B, probabilities (N, K) on the same rows; the sign is not turned for losses."""
+    metric = RANKING.get(metric, metric) if isinstance(metric, str) else metric
     if not callable(metric) and check(metric) != "ece":
         entry = METRICS[metric]
         rows_a, rows_b = entry.rows(labels, a), entry.rows(labels, b)

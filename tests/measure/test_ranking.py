@@ -1,0 +1,62 @@
+"""Ranking metrics against scikit-learn, and what they must not answer."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score, roc_curve
+
+from headstart.measure import metrics
+from headstart.measure.metrics import softmax
+from headstart.measure.ranking import SPECIFICITY, roc_auc, sensitivity
+
+
+def answers(rows: int, classes: int, seed: int, levels: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, rows)
+    logits = rng.normal(size=(rows, classes))
+    logits[np.arange(rows), labels] += 1.0
+    if levels is not None:  # ties
+        logits = np.round(logits * levels) / levels
+    return labels, softmax(logits)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("levels", [None, 2])
+def test_the_area_is_scikit_learns(seed: int, levels: int | None) -> None:
+    labels, shares = answers(120, 2, seed, levels)
+    assert roc_auc(labels, shares) == pytest.approx(roc_auc_score(labels, shares[:, 1]), abs=1e-12)
+    labels, shares = answers(120, 4, seed, levels)
+    assert roc_auc(labels, shares) == pytest.approx(roc_auc_score(labels, shares, multi_class="ovr"), abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_sensitivity_is_read_off_the_curve(seed: int) -> None:
+    labels, shares = answers(200, 2, seed)
+    wrong, found, _ = roc_curve(labels, shares[:, 1], drop_intermediate=False)
+    assert sensitivity(labels, shares) == pytest.approx(found[wrong <= 1 - SPECIFICITY + 1e-12].max())
+    alarmed = shares[:, 1][labels == 0]
+    threshold = np.sort(alarmed)[len(alarmed) - 1 - int(0.05 * len(alarmed) + 1e-9)]
+    assert (alarmed > threshold).mean() <= 1 - SPECIFICITY + 1e-12
+
+
+def test_what_cannot_be_ranked_has_no_value() -> None:
+    _, shares = answers(20, 2, 0)
+    assert math.isnan(roc_auc(np.zeros(20, int), shares))
+    assert math.isnan(sensitivity(np.ones(20, int), shares))
+    assert math.isnan(sensitivity(*answers(20, 3, 0)))
+
+
+def test_they_are_metrics_by_name_with_intervals_and_differences() -> None:
+    labels, shares = answers(150, 2, 3)
+    measured = metrics.measure("roc_auc", labels, shares)
+    assert measured.low < measured.value < measured.high
+    worse = np.random.default_rng(0).permuted(shares, axis=0)
+    worse /= worse.sum(axis=1, keepdims=True)
+    difference = metrics.compare("roc_auc", labels, shares, worse)
+    assert difference.low > 0
+    assert metrics.higher_is_better("roc_auc")
+    assert metrics.higher_is_better("sensitivity")
+    assert not metrics.problems("sensitivity")
