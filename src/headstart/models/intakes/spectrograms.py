@@ -59,7 +59,7 @@ class FilterBank(nn.Module):
         self.register_buffer("filters", filters, persistent=False)
 
     def forward(self, wave: Tensor, real: Tensor) -> Tensor:
-        frames = (wave * 2**15).unfold(-1, self.length, self.hop)  # Kaldi works on 16-bit numbers
+        frames = wave.unfold(-1, self.length, self.hop)  # -1..1, as AST was trained; Kaldi itself takes 16-bit numbers
         frames = frames - frames.mean(dim=-1, keepdim=True)
         before = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)
         frames = (frames - 0.97 * before) * self.window
