@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from headstart.core import registry
 from headstart.core.events import Event, Notice
 from headstart.data.audit import Audit
-from headstart.data.modalities.image import ImageSpec
 from headstart.data.splits import Splits
 from headstart.workflows import materials
 
@@ -20,13 +20,18 @@ def audit(
 ) -> tuple[Splits, Audit]:
     """The splits as ``fit`` would make them, and every finding; nothing of the user's is changed.
 
+    Rows are read as the backbone would, where one is named: its tokenizer decides what is cut off.
+
     Raises:
         DataError: there is nothing to audit (no labels, one class, no such folder…).
     """
     emit = on_event or (lambda event: None)
     collection = materials.collect(experiment, data)
-    channels = experiment.data.channels
-    spec = ImageSpec(mean=(0.5,) * channels, std=(0.5,) * channels, channels=channels)
+    if experiment.backbone is None:
+        kind = registry.find("headstart.data.modalities", collection.modality)
+        spec = kind.plain(collection.rows, experiment.data.channels)
+    else:
+        spec = materials.backbone(experiment, emit, collection.modality).spec
     splits, _, found = materials.inspect(collection, experiment, spec, emit)
     for note in splits.notes:
         emit(Notice("info", "data", note))

@@ -17,6 +17,7 @@ import numpy as np
 from headstart.core.errors import ConfigError
 from headstart.core.registry import suggest
 from headstart.data.sounds import decoding
+from headstart.data.splits import Rows
 
 name = "audio"
 version = decoding.VERSION
@@ -218,6 +219,11 @@ def collate(values: Sequence[np.ndarray]) -> np.ndarray:
     for row, value in enumerate(values):
         batch[row, : len(value)] = value
     return batch
+
+
+def plain(rows: Rows, channels: int) -> AudioSpec:
+    """A spec to listen to recordings with where no backbone is asked."""
+    return AudioSpec()
 
 
 def fitted(spec: AudioSpec, lengths: np.ndarray) -> tuple[AudioSpec, str]:

@@ -19,6 +19,7 @@ from headstart.data import augment as augmentation
 from headstart.data.pictures import decoding
 from headstart.data.pictures.decoding import PictureFacts as Facts
 from headstart.data.pictures.pixels import RESAMPLING, from_array, resize
+from headstart.data.splits import Rows
 
 name = "image"
 version = decoding.VERSION
@@ -143,6 +144,11 @@ def collate(values: Sequence[np.ndarray]) -> np.ndarray:
     for row, value in enumerate(values):
         batch[row] = value.transpose(2, 0, 1)
     return batch
+
+
+def plain(rows: Rows, channels: int) -> ImageSpec:
+    """A spec to look at pictures with where no backbone is asked."""
+    return ImageSpec(mean=(0.5,) * channels, std=(0.5,) * channels, channels=channels)
 
 
 def fitted(spec: ImageSpec, lengths: np.ndarray) -> tuple[ImageSpec, str]:

@@ -19,6 +19,7 @@ import numpy as np
 from headstart.core.errors import ConfigError
 from headstart.core.registry import suggest
 from headstart.data.modalities.base import Facts as AnyFacts
+from headstart.data.splits import Rows
 from headstart.data.texts import reading
 
 if TYPE_CHECKING:
@@ -231,6 +232,17 @@ def collate(values: Sequence[np.ndarray]) -> np.ndarray:
     for row, value in enumerate(values):
         batch[row, :, : value.shape[1]] = value
     return batch
+
+
+def plain(rows: Rows, channels: int) -> TextSpec:
+    """A spec to look at texts with where no backbone is asked: the words of the texts themselves are the tokens."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    made = Tokenizer(models.WordLevel(unk_token="[UNK]"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    texts = (" ".join(text for text in reading.texts_of(item)) for item in rows.items)
+    made.train_from_iterator(texts, trainers.WordLevelTrainer(special_tokens=["[UNK]"], show_progress=False))
+    return TextSpec(made.to_str(), 8192)
 
 
 def fitted(spec: TextSpec, lengths: np.ndarray) -> tuple[TextSpec, str]:

@@ -44,6 +44,14 @@ def read(item: Any) -> tuple[tuple[str, ...], str, bytes]:
     return texts, kind, content
 
 
+def texts_of(item: Any) -> tuple[str, ...]:
+    """As ``read``; nothing where the item cannot be read."""
+    try:
+        return read(item)[0]
+    except DecodeError:
+        return ()
+
+
 def script_of(text: str) -> str:
     """The script of most letters, by the first word of their Unicode names; "" without letters."""
     letters = Counter(unicodedata.name(letter, "?").split()[0] for letter in text[:1000] if letter.isalpha())
