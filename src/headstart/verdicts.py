@@ -75,7 +75,7 @@ def table(verdict: Mapping[str, Any]) -> Table:
             number(metric, each["score"]["value"]),
             _change(each["difference"]),
             f"{100 * each['agreement']['value']:.1f}",
-            f"{one['p50_ms']:.3g}/{one['p95_ms']:.3g}",
+            f"{_ms(one['p50_ms'])}/{_ms(one['p95_ms'])}",
             f"{each['speed']['rows_a_second']:.0f}",
             f"{1 / each['times_as_long']:.2f}x",
             _told(each, first),
@@ -86,13 +86,18 @@ def table(verdict: Mapping[str, Any]) -> Table:
 def _told(variant: Mapping[str, Any], first: str | None) -> Text:
     if variant["refused"]:
         return Text("✗ refused", "warn")
-    return Text("✓ used" if variant["name"] == first else "✓ accepted", "good")
+    return Text("✓ used" if variant["name"] == first else "✓", "good")
 
 
 def _change(difference: Mapping[str, float]) -> Text:
     """In points, with its paired interval."""
     value, low, high = (100 * difference[side] for side in ("value", "low", "high"))
-    return Text.assemble(f"{value:+.1f}", (f" [{low:+.1f}, {high:+.1f}]", "quiet"))
+    digits = 1 if max(-low, high) < 10 else 0
+    return Text.assemble(f"{value:+.1f}", (f" [{low:+.{digits}f}, {high:+.{digits}f}]", "quiet"))
+
+
+def _ms(value: float) -> str:
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
 
 
 def benchmark(found: Mapping[str, Any]) -> RenderableType:

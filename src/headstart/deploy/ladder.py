@@ -17,7 +17,6 @@ import numpy as np
 from headstart.deploy import folder
 from headstart.deploy.quantise import Quantiser
 
-MATRICES = ("MatMul", "Gemm")
 CALIBRATION, HELD = 128, 96  # training rows
 GOOD = 0.02  # of the logits' spread: damage below which decisions no longer change
 MOST_LEFT = 0.5  # of the layers that may stay in float
@@ -25,13 +24,14 @@ MOST_LEFT = 0.5  # of the layers that may stay in float
 
 @dataclass(frozen=True)
 class Rung:
-    """``kind`` is static, dynamic or half; ``ranges`` how activations are calibrated; ``search`` leaves layers out."""
+    """``kind`` is static, dynamic or half; ``ranges`` how activations are calibrated; ``weighted`` spares products of
+    activations with each other; ``search`` leaves layers out."""
 
     how: str
     file: str
     kind: str
     ranges: str = ""
-    only: tuple[str, ...] = ()
+    weighted: bool = False
     search: bool = False
 
 
@@ -45,8 +45,8 @@ CONVOLUTIONAL = (
 )
 TRANSFORMER = (
     Rung("matrix products in 8 bits, activations measured as they come", folder.INT8, "dynamic"),
-    Rung("matrix products in 8 bits", folder.INT8, "static", "minmax", MATRICES),
-    Rung("matrix products in 8 bits, ranges without outliers", folder.INT8, "static", "percentile", MATRICES),
+    Rung("matrix products in 8 bits", folder.INT8, "static", "minmax", weighted=True),
+    Rung("matrix products in 8 bits, ranges without outliers", folder.INT8, "static", "percentile", weighted=True),
     Rung("matrix products in 8 bits, sensitive ones in float", folder.INT8, "dynamic", search=True),
     Rung("weights in 16 bits", folder.HALF, "half"),
 )
@@ -91,7 +91,7 @@ class Climber:
 
     def _write(self, rung: Rung, target: Path, left: Sequence[str]) -> None:
         if rung.kind == "static":
-            self.quantiser.write_static(target, rung.ranges, left=left, only=rung.only)
+            self.quantiser.write_static(target, rung.ranges, left=left, weighted=rung.weighted)
         elif rung.kind == "dynamic":
             self.quantiser.write_dynamic(target, left=left)
         else:

@@ -81,13 +81,13 @@ class Quantiser:
     def calibrated(self, method: str) -> bool:
         return method in self._ranges
 
-    def write_static(self, target: Path, method: str, *, left: Sequence[str] = (), only: Sequence[str] = ()) -> None:
-        """Weights and activations in eight bits; layers of ``left`` stay in float, ``only`` limits the operators."""
+    def write_static(self, target: Path, method: str, *, left: Sequence[str] = (), weighted: bool = False) -> None:
+        """Weights and activations in eight bits; layers of ``left`` stay in float, ``weighted`` spares all others."""
         from onnxruntime.quantization import QuantType
         from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
         from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
-        operators = [*only] or sorted((set(QDQRegistry) | set(QLinearOpsRegistry)) - set(KEPT))
+        operators = sorted((set(QDQRegistry) | set(QLinearOpsRegistry)) - set(KEPT))
         with _quiet():
             quantiser = QDQQuantizer(
                 copy.deepcopy(self._model),
@@ -96,7 +96,7 @@ class Quantiser:
                 QuantType.QInt8,
                 QuantType.QUInt8,
                 self._ranges[method],
-                [],
+                list(self.layers) if weighted else [],
                 list(left),
                 operators,
                 # Logits keep their resolution, and inner layers quantise what they read themselves. Biases stay in

@@ -52,6 +52,7 @@ class Contents:
     previews: dict[tuple[str, int], Path]
     network: list[Path]  # rows as the network gets them
     missing: tuple[str, ...] = field(default=())
+    exported: dict[str, Any] = field(default_factory=dict)  # the verdict on the exported files
 
     @property
     def shown(self) -> Evaluation | None:
@@ -190,6 +191,7 @@ def read(run: Run) -> Contents:
         test=reader.evaluation("predictions-test.npz"),
         previews=_previews(run.path / "previews"),
         network=_network(run.path / "previews"),
+        exported=reader.json("export/verdict.json", dict),
         missing=tuple(reader.missing),
     )
 

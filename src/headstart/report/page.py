@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from headstart.core import manifest
 from headstart.core.run import Run
-from headstart.report import answers, contents, curves, evidence, stages, story
+from headstart.report import answers, contents, curves, evidence, exports, stages, story
 from headstart.report.contents import Contents
 from headstart.report.exhibits import exhibit
 from headstart.report.formats import clean
@@ -70,6 +70,7 @@ def _view(found: Contents) -> dict[str, Any]:
         "calibration": answers.calibration(found, evaluation) if evaluation else None,
         "data": evidence.data_view(found),
         "layers": stages.layer_table(found),
+        "exports": exports.export_table(found),
         "phases": evidence.phases(found),
         "decisions": evidence.decisions(found),
         "environment": evidence.environment(found),

@@ -26,7 +26,7 @@ from headstart.deploy.ladder import Climber
 from headstart.deploy.predictor import RUNTIMES, Variant, open_session
 from headstart.deploy.quantise import Quantiser
 from headstart.deploy.verdict import BATCHES, Judged
-from headstart.workflows import materials
+from headstart.workflows import finish, materials
 from headstart.workflows.judging import Judge, runtimes
 from headstart.workflows.materials import Decoded
 from headstart.workflows.predict import load
@@ -87,6 +87,7 @@ def export(
             kept += [each for each in tried if (place / each.file).is_file()]
         order = verdict.order(kept)
         _write(judge, decoded, kept, [each for each in tried if each not in kept], order)
+    finish.report(run)
     if not order:
         reasons = "; ".join(f"{each.name}: {each.refused}" for each in kept)
         remedy = "a larger --tolerance accepts more; the run itself predicts with torch"
