@@ -8,31 +8,11 @@ from typing import Any
 
 import numpy as np
 
-GOOD = ["good", "great", "lovely", "superb", "bright", "warm", "fine", "sweet"]
-BAD = ["bad", "awful", "dreadful", "poor", "dull", "cold", "sad", "bitter"]
-PLAIN = ["usual", "common", "average", "normal", "plain", "regular", "ordinary", "standard"]
-THINGS = ["film", "soup", "room", "book", "song", "game", "coat", "lamp", "boat", "chair", "garden", "bridge"]
-FILLERS = [
-    "the",
-    "a",
-    "very",
-    "quite",
-    "rather",
-    "we",
-    "they",
-    "found",
-    "it",
-    "was",
-    "this",
-    "that",
-    "and",
-    "with",
-    "our",
-    "at",
-    "night",
-    "day",
-    "home",
-]
+GOOD = ("good", "great", "lovely", "superb", "bright", "warm", "fine", "sweet")
+BAD = ("bad", "awful", "dreadful", "poor", "dull", "cold", "sad", "bitter")
+PLAIN = ("usual", "common", "average", "normal", "plain", "regular", "ordinary", "standard")
+THINGS = ("film", "soup", "room", "book", "song", "game", "coat", "lamp", "boat", "chair", "garden", "bridge")
+FILLERS = ("the", "a", "very", "quite", "rather", "we", "they", "found", "it", "was", "this", "that", "and", "with")
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 CLASSES = ("bad", "good", "plain")
 FAMILIES = ("bert", "roberta", "distilbert", "albert", "deberta-v2", "modernbert", "electra", "mpnet")
@@ -42,7 +22,7 @@ def tokenizer(extra: int = 0) -> str:
     """The content of a tokenizer.json of whole lower-case words, with BERT's special tokens."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-    words = [*SPECIAL, *GOOD, *BAD, *PLAIN, *THINGS, *FILLERS, *".,!?", *(f"word{n}" for n in range(extra))]
+    words = [*SPECIAL, *GOOD, *BAD, *PLAIN, *THINGS, *FILLERS, ".", ",", "!", "?", *(f"word{n}" for n in range(extra))]
     made = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="[UNK]"))
     made.normalizer = normalizers.BertNormalizer()
     made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()

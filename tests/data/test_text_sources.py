@@ -1,4 +1,4 @@
-"""Where texts come from: tables with and without a header, folders of split tables, pairs, lists, and what is guessed."""
+"""Where texts come from: tables with and without a header, split tables, pairs, lists, and what is guessed."""
 
 from __future__ import annotations
 

@@ -29,6 +29,8 @@ def card(model: Model, opened_by: str, notes: str) -> str:
     ]
     if opened_by:
         lines += ["", "The library itself opens this folder too:", "", "```python", opened_by, "```"]
+    else:
+        lines += ["", "Only Headstart opens this folder; `headstart export` writes one for ONNX Runtime."]
     return "\n".join([*lines, "", notes.strip(), ""]).rstrip() + "\n"
 
 

@@ -145,7 +145,7 @@ def write_native(model: Any, folder: Path) -> str:
         "problem_type": "single_label_classification",
     }
     config.pop("num_labels", None)
-    opener = registry.find(FAMILIES, backbone.modality).write(backbone.spec, config, folder)
+    opener = registry.find(FAMILIES, backbone.modality).write(backbone, config, folder)
     manifest.write_json(folder / "config.json", config)
     return f'transformers.{opener}.from_pretrained("path/to/this/folder")'
 

@@ -8,7 +8,7 @@ Yang et al. 2021). transformers' own pipeline opens what is saved.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -19,6 +19,9 @@ from headstart.core.registry import suggest
 from headstart.data.modalities.audio import AudioSpec
 from headstart.models.intakes.audio import Intake
 from headstart.models.wanted import Wanted
+
+if TYPE_CHECKING:
+    from headstart.models.backbone import Backbone
 
 CLASSIFIES = "ForSequenceClassification"
 HEADS = ("classifier.", "projector.", "layer_weights", "masked_spec_embed")
@@ -92,8 +95,9 @@ def call(module: nn.Module, config: Any, spec: AudioSpec) -> dict[str, Any]:
     return {}
 
 
-def write(spec: AudioSpec, config: dict[str, Any], folder: Path) -> str:
+def write(backbone: Backbone, config: dict[str, Any], folder: Path) -> str:
     """Write the feature extractor's file; the class that opens the folder."""
+    spec: AudioSpec = backbone.spec
     kind = {"fbank": "ASTFeatureExtractor", "whisper": "WhisperFeatureExtractor"}.get(spec.form)
     told: dict[str, Any] = {
         "feature_extractor_type": kind or "Wav2Vec2FeatureExtractor",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -13,6 +13,9 @@ from headstart.data.modalities.image import ImageSpec
 from headstart.models import surgery
 from headstart.models.families import processor
 from headstart.models.wanted import Wanted, resized
+
+if TYPE_CHECKING:
+    from headstart.models.backbone import Backbone
 
 CLASSIFIES = "ForImageClassification"
 HEADS: tuple[str, ...] = ()
@@ -52,8 +55,9 @@ def call(module: nn.Module, config: Any, spec: ImageSpec) -> dict[str, Any]:
     return {"interpolate_pos_encoding": True} if takes and size is not None and (size, size) != spec.size else {}
 
 
-def write(spec: ImageSpec, config: dict[str, Any], folder: Path) -> str:
+def write(backbone: Backbone, config: dict[str, Any], folder: Path) -> str:
     """Write the processor's file; the class that opens the folder."""
+    spec: ImageSpec = backbone.spec
     if "num_channels" in config:
         config["num_channels"] = spec.channels
     manifest.write_json(folder / "preprocessor_config.json", processor.write(spec))
