@@ -29,6 +29,7 @@ WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 KEPT = ("Softmax", "LayerNormalization", "InstanceNormalization", "Gelu", "Erf", "Div", "Sqrt", "Pow", "ReduceMean")
 METHODS = ("minmax", "percentile", "entropy")
 PERCENTILE = 99.99
+MATRICES = ("MatMul", "Gemm", "Gather")  # of a transformer: products, and tables of tokens and places
 
 
 class Quantiser:
@@ -72,7 +73,9 @@ class Quantiser:
 
             plain, wider = Path(folder) / "plain.onnx", Path(folder) / "wider.onnx"
             onnx.save(self._model, plain)
-            calibrator = create_calibrator(plain, None, wider, kind, extra_options=options)
+            # The masks of attention reach to the end of what a float can hold: no histogram bears them.
+            operators = None if self.convolutional else MATRICES
+            calibrator = create_calibrator(plain, operators, wider, kind, extra_options=options)
             for batch in batches:  # one at a time: all activations of a batch are held at once
                 calibrator.collect_data(_Reader([batch]))
             self._ranges[method] = calibrator.compute_data()
@@ -87,7 +90,7 @@ class Quantiser:
         from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
         from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
-        operators = sorted((set(QDQRegistry) | set(QLinearOpsRegistry)) - set(KEPT))
+        every = sorted((set(QDQRegistry) | set(QLinearOpsRegistry)) - set(KEPT))
         with _quiet():
             quantiser = QDQQuantizer(
                 copy.deepcopy(self._model),
@@ -96,9 +99,9 @@ class Quantiser:
                 QuantType.QInt8,
                 QuantType.QUInt8,
                 self._ranges[method],
-                list(self.layers) if weighted else [],
+                [node.name for node in self._weighted((*WEIGHTED, "Gather"))] if weighted else [],
                 list(left),
-                operators,
+                list(MATRICES) if weighted else every,
                 # Logits keep their resolution, and inner layers quantise what they read themselves. Biases stay in
                 # float: a runtime that adds in 32 bits converts them when it opens the file.
                 {"OpTypesToExcludeOutputQuantization": ["Gemm"], "QuantizeBias": False},
@@ -118,7 +121,7 @@ class Quantiser:
             quantize_dynamic(
                 model,
                 target,
-                op_types_to_quantize=["MatMul", "Gemm"],
+                op_types_to_quantize=list(MATRICES),
                 per_channel=True,
                 weight_type=QuantType.QInt8,
                 nodes_to_exclude=list(left),
@@ -148,13 +151,15 @@ class Quantiser:
         onnx.checker.check_model(model)
         self._save(model, target)
 
-    def _weighted(self) -> list[Any]:
-        constants = {tensor.name for tensor in self._model.graph.initializer}
-        return [
-            node
-            for node in self._model.graph.node
-            if node.op_type in WEIGHTED and len(node.input) > 1 and node.input[1] in constants
-        ]
+    def _weighted(self, operators: Sequence[str] = WEIGHTED) -> list[Any]:
+        """Nodes of these operators that read a constant of floats with at least two axes."""
+        from onnx import TensorProto
+
+        graph = self._model.graph
+        constants = {
+            each.name for each in graph.initializer if each.data_type == TensorProto.FLOAT and len(each.dims) > 1
+        }
+        return [node for node in graph.node if node.op_type in operators and constants & set(node.input[:2])]
 
     def _save(self, model: Any, target: Path) -> None:
         import onnx

@@ -155,7 +155,14 @@ def _climb(judge: Judge, decoded: Decoded) -> list[Judged]:
             continue  # other ranges are no quicker
         target = judge.place / rung.file
         judge.emit(Notice("info", "rung", rung.how))
-        found = judge.judge(rung.file, climber.write(rung, target))
+        try:
+            how = climber.write(rung, target)
+        except Exception as error:  # a quantiser of many thousand lines meets networks it was never tried on
+            text = (str(error).splitlines() or [type(error).__name__])[0]
+            judge.emit(Notice("warning", "rung", f"this file cannot be made of this network: {text[:200]}"))
+            target.unlink(missing_ok=True)
+            continue
+        found = judge.judge(rung.file, how)
         tried += found
         if any(each.accepted for each in found):
             break
