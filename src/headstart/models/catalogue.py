@@ -15,10 +15,11 @@ from headstart.models.wanted import Entry
 def catalogue(pattern: str = "") -> list[Entry]:
     """Backbones whose name matches ``pattern``: a part of the name, or a glob such as ``timm/vit_*_dino*``.
 
-    A pattern that names its library (``torchvision/…``, ``builtin/…``) avoids importing the others.
+    A pattern that names its library (``torchvision/…``, ``builtin/…``) avoids importing the others; of the Hub only the
+    standard networks of texts and sounds are listed.
     """
     prefix = pattern.partition("/")[0] if "/" in pattern else ""
-    sources = {"builtin": _builtin, "torchvision": _torchvision, "timm": _timm}
+    sources = {"builtin": _builtin, "hub": _hub, "torchvision": _torchvision, "timm": _timm}
     chosen = [sources[prefix]] if prefix in sources else list(sources.values())
     return [entry for source in chosen for entry in source() if _matches(entry.name, pattern)]
 
@@ -46,6 +47,17 @@ def _builtin() -> Iterator[Entry]:
     for name, widths in WIDTHS.items():
         count = sum(parameter.numel() for parameter in TinyNet(widths).parameters())
         yield Entry(f"builtin/{name}", "builtin", "", count, True)
+
+
+def _hub() -> Iterator[Entry]:
+    """The standard networks of texts and sounds; any other on the Hub that transformers reads can be named too."""
+    from headstart.models.download import hub_cached
+    from headstart.models.loading import HUB_STANDARDS
+
+    for modality, names in HUB_STANDARDS.items():
+        for name in names:
+            here = hub_cached(name, "model.safetensors") is not None
+            yield Entry(name, "transformers", modality, None, here)
 
 
 def _torchvision() -> Iterator[Entry]:
