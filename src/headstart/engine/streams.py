@@ -24,7 +24,7 @@ from headstart.engine.cache import FrontierCache
 from headstart.engine.runtime import Runtime
 from headstart.stages.base import Training
 
-POOL = 50  # batches among which rows of alike length are brought together
+POOL = 100  # batches, about, among which rows of alike length are brought together
 
 
 @dataclass(frozen=True)
@@ -126,8 +126,8 @@ class Order:
         edges = np.cumsum(self.sizes)[:-1]
         if self.lengths is None:
             return np.split(order, edges)
-        pool = POOL * self.batch_size
-        parts = [order[start : start + pool] for start in range(0, len(order), pool)]
+        pools = np.array_split(np.r_[0, edges], max(1, round(len(self.sizes) / POOL)))
+        parts = np.split(order, [int(starts[0]) for starts in pools[1:]])
         ordered = np.concatenate([part[np.argsort(-self.lengths[part], kind="stable")] for part in parts])
         return self._mixed(np.split(ordered, edges), epoch)
 

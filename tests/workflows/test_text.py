@@ -1,0 +1,141 @@
+"""Texts the whole way: fit, predict, evaluate, report; stages on tiny random networks that read."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import headstart
+from headstart.core.errors import NothingAccepted
+from headstart.core.run import Run
+
+from .. import words
+
+THAW = {"thaw": {"blocks": "all", "epochs": 4, "lr": 2e-3, "batch_size": 16}}
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random BERT in a folder."""
+    return words.network(tmp_path_factory.mktemp("reader"))
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table of 420 reviews without a header, with a pair of copies, a text that is cut, and one that is nothing."""
+    texts, labels = words.reviews(420, seed=2)
+    texts[9] = texts[4] = "the soup was good and the room was fine and the book was superb"
+    texts[8] = "the usual chair was common and " * 20
+    texts[11] = "  "
+    file = tmp_path_factory.mktemp("table") / "reviews.tsv"
+    rows = [f"{text}\t{label}" for text, label in zip(texts, labels, strict=True)]
+    file.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return file
+
+
+def fitted(folder: Path, data: Any, reader: Path, plan: Any, **own: Any) -> Run:
+    quick = {"device": "cpu", "precision": "fp32", "output_dir": str(folder), "force": True, "baseline": False}
+    return headstart.fit(data, backbone=str(reader), plan=plan, **{**quick, **own})
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, table: Path, reader: Path) -> Run:
+    return fitted(tmp_path_factory.mktemp("runs"), table, reader, ["probe", THAW], max_length=40)
+
+
+def test_a_run_learns_what_words_tell(run: Run) -> None:
+    result = run.read("result.json")
+    assert result["metrics"]["test"]["accuracy"]["value"] >= 0.9
+    stages = [json.loads(file.read_text()) for file in sorted(run.path.glob("stages/*/result.json"))]
+    assert [stage["name"] for stage in stages] == ["probe", "thaw-all"]
+    assert stages[0]["metrics"]["val"]["accuracy"]["value"] >= 0.8
+
+
+def test_what_the_audit_says(run: Run) -> None:
+    kinds = {finding["kind"]: finding["names"] for finding in run.read("data.json")["audit"]["findings"]}
+    assert kinds["unreadable"] == ["row 11"]
+    assert kinds["conflicting-labels"] == ["row 4", "row 9"]
+    assert kinds["truncated"] == ["row 8"]
+
+
+def test_one_model_for_texts_lists_tables_and_folders(run: Run, tmp_path: Path) -> None:
+    model = headstart.load(run)
+    texts = ["the film was superb and lovely", "it was awful and dull", "the usual room was normal"]
+    answers = model.predict(texts)
+    wanted, scores = [row.label for row in answers], [row.score for row in answers]
+    assert wanted == ["good", "bad", "plain"]
+    assert model.predict(texts[0])[0].score == pytest.approx(scores[0], abs=1e-6)
+    (tmp_path / "new.csv").write_text("text,other\n" + "".join(f"{text},1\n" for text in texts))
+    (tmp_path / "new").mkdir()
+    for row, text in enumerate(texts):
+        (tmp_path / "new" / f"{row}.txt").write_text(text)
+    for source in (tmp_path / "new.csv", tmp_path / "new"):
+        assert [row.label for row in model.predict(source)] == wanted
+        assert [row.score for row in model.predict(source)] == pytest.approx(scores, abs=1e-6)
+    nothing, something = model.predict(["", texts[0]])
+    assert nothing.scores == ()
+    assert "empty" in nothing.problem
+    assert something.label == "good"
+
+
+def test_evaluation_on_given_rows_and_on_the_test_rows(run: Run, tmp_path: Path) -> None:
+    texts, labels = words.reviews(60, seed=9)
+    (tmp_path / "more.csv").write_text(
+        "text,label\n" + "".join(f"{a},{b}\n" for a, b in zip(texts, labels, strict=True))
+    )
+    assert headstart.evaluate(run, tmp_path / "more.csv").metric("accuracy").value >= 0.8
+    assert headstart.evaluate(run).metric("macro_f1").value >= 0.85
+
+
+def test_the_report_shows_texts_escaped(table: Path, reader: Path, tmp_path: Path) -> None:
+    lines = table.read_text().splitlines()[:120]
+    lines = [f"<b onclick=x>{line}" for line in lines]
+    (tmp_path / "odd.tsv").write_text("\n".join(lines))
+    with contextlib.suppress(NothingAccepted):
+        fitted(tmp_path, tmp_path / "odd.tsv", reader, "probe", baseline=True)
+    page = (tmp_path / "odd" / "report.html").read_text(encoding="utf-8")
+    assert "tf-idf" in page
+    assert "&lt;b onclick=x&gt;" in page
+    assert "<b onclick" not in page
+
+
+def test_an_interrupted_stage_goes_on_bit_for_bit(
+    run: Run, table: Path, reader: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from headstart.core.events import Progress
+    from headstart.engine import loop
+
+    class Stop(Exception):
+        pass
+
+    def stop(event: Any) -> None:
+        if isinstance(event, Progress) and event.task == "train" and event.done == 17:
+            raise Stop
+
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    with pytest.raises(Stop):
+        fitted(tmp_path, table, reader, ["probe", THAW], max_length=40, on_event=stop)
+    again = fitted(tmp_path, table, reader, ["probe", THAW], max_length=40, resume=True)
+    first, second = ((each.model_folder / "model.safetensors").read_bytes() for each in (run, again))
+    assert first == second
+
+
+def test_pairs_pass_the_bar_that_no_words_can(reader: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    lines = ["premise,hypothesis,label"]
+    for row in range(400):
+        pair = [rng.choice(words.GOOD), rng.choice(words.BAD)][:: 1 if row % 2 else -1]
+        lines.append(f"it was {pair[0]} then,it was {pair[1]} then,{'down' if row % 2 else 'up'}")
+    (tmp_path / "pairs.csv").write_text("\n".join(lines) + "\n")
+    found = fitted(tmp_path / "runs", tmp_path / "pairs.csv", reader, ["probe"], baseline=True)
+    result = found.read("result.json")
+    assert result["metrics"]["test"]["accuracy"]["value"] >= 0.9
+    tf_idf = next(each for each in found.read("baseline/result.json") if each["name"] == "tf-idf")
+    assert tf_idf["metrics"]["accuracy"]["value"] <= 0.65
+    (answer,) = headstart.load(found).predict([("it was good then", "it was awful then")])
+    assert answer.label == "down"
