@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from headstart.core.run import Run
+from headstart.deploy import folder
 from headstart.deploy.predictor import Predictor
 from headstart.workflows.predict import load
 
@@ -43,11 +45,21 @@ def test_the_base_install_predicts(toy_run: Run, exported: Path, tmp_path: Path)
     table = tmp_path / "found.csv"
     done = without_torch("predict", str(exported), str(photos(toy_run)), "--output", str(table))
     assert done.returncode == 0, done.stderr
-    wanted = load(toy_run).predict(str(photos(toy_run)))
+    order = folder.read_verdict(exported)["accepted"]
+    here = Predictor(exported, variant=next(name for name in order if name.startswith("onnxruntime")), threads=1)
+    wanted = here.predict(str(photos(toy_run)))
     with open(table, newline="") as file:
         found = list(csv.DictReader(file))
-    assert [row["label"] for row in found] == [each.label for each in wanted]
     assert np.allclose([float(row["score"]) for row in found], [each.score for each in wanted], atol=2e-6)
+    assert [row["label"] for row in found] == [each.label for each in load(toy_run).predict(str(photos(toy_run)))]
+
+
+def test_the_plain_file_gives_the_probabilities_of_torch(toy_run: Run, exported: Path) -> None:
+    found = Predictor(exported, variant="onnxruntime fp32", threads=1).predict(str(photos(toy_run)))
+    wanted = load(toy_run).predict(str(photos(toy_run)))
+    assert [each.label for each in found] == [each.label for each in wanted]
+    for mine, theirs in zip(found, wanted, strict=True):
+        assert dict(mine.scores) == pytest.approx(dict(theirs.scores), abs=1e-5)
 
 
 def test_a_run_falls_back_to_its_export_where_torch_is_missing(toy_run: Run, exported: Path) -> None:
