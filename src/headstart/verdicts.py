@@ -108,7 +108,7 @@ def benchmark(found: Mapping[str, Any]) -> RenderableType:
         made.add_column(f"ms, batch {size}", justify="right", no_wrap=True)
         made.add_column("spread", no_wrap=True, style="quiet")
         made.add_column("gain", justify="right", no_wrap=True)
-        made.add_column("of peak", justify="right", no_wrap=True)
+        made.add_column("peak", justify="right", no_wrap=True)
     for line in found["lines"]:
         cells: list[str] = []
         for size in line["times"]:
