@@ -18,6 +18,7 @@ import numpy as np
 
 from headstart.core.errors import ConfigError
 from headstart.core.registry import suggest
+from headstart.data.modalities.base import DecodeError
 from headstart.data.modalities.base import Facts as AnyFacts
 from headstart.data.splits import Rows
 from headstart.data.texts import reading
@@ -173,6 +174,8 @@ def decode_with_facts(item: Any, spec: TextSpec) -> tuple[np.ndarray, Facts]:
     tokens = len(found.ids)
     if tokens > spec.max_length:
         found = reader(spec.tokenizer, spec.max_length).encode(texts[0], second)
+    if all(found.special_tokens_mask):
+        raise DecodeError("empty-text", "has only characters that the tokenizer leaves out")
     value = np.array([found.ids, found.type_ids], dtype=np.int32)
     whole = " ".join(texts)
     facts = Facts(

@@ -75,7 +75,7 @@ def _of_object(value: Any) -> str:
         return "text" if isinstance(value[0], str) else "audio"
     if isinstance(value, Mapping):
         return "audio" if "sampling_rate" in value else of_extension(str(value.get("path") or "")) or "image"
-    return "image"
+    return "text" if isinstance(value, list) and value and isinstance(value[0], str) else "image"
 
 
 def of_columns(columns: Mapping[str, Sequence[Any]], named: str | None, familiar: Any) -> str:
