@@ -15,14 +15,9 @@ from headstart.models.backbone import Backbone
 from headstart.models.model import Model
 
 from .networks_zoo import QUICK, SLOW_TORCHVISION, batch, make
+from .parity import check
 
 SLOW = [pytest.param(f"torchvision/{name}", marks=pytest.mark.slow) for name in SLOW_TORCHVISION]
-
-
-def gradients(model: Model) -> dict[str, Tensor]:
-    found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-    model.zero_grad(set_to_none=True)
-    return found
 
 
 @pytest.mark.parametrize("name", [*QUICK, *SLOW])
@@ -32,29 +27,7 @@ def test_cached_equals_live(name: str, tmp_path: Path) -> None:
     verification = backbone.verify(inputs)
     assert verification.ok, verification.reason
     assert len(backbone.blocks) >= 3
-    model = Model(backbone, heads.build("linear", backbone.feature_dim, 4, seed=1), "abcd")
-    count = len(backbone.blocks)
-    for k in sorted({1, count // 2, count - 1, count}):
-        model.thaw(count - k)
-        assert model.frozen_prefix == k
-        model.eval()
-        value = resume.record(backbone, k, inputs)
-        with torch.no_grad():
-            live = backbone.features(inputs)
-            assert torch.equal(resume.features_from(backbone, k, value, len(inputs)), live)
-            assert live.std(dim=0).max() > 1e-4, "all rows alike: parity would prove nothing"
-        model.train()  # frozen parts stay in eval, so a record of the prefix holds in training too
-        torch.manual_seed(7)
-        (live_logits := model(inputs)).square().sum().backward()
-        wanted = gradients(model)
-        torch.manual_seed(7)
-        with resume.resumed(backbone, k, value):
-            (cached_logits := model(inputs)).square().sum().backward()
-        found = gradients(model)
-        assert torch.equal(live_logits, cached_logits)
-        assert found.keys() == wanted.keys() == {n for n, p in model.named_parameters() if p.requires_grad}
-        for parameter, gradient in wanted.items():
-            assert torch.equal(found[parameter], gradient), (k, parameter)
+    check(backbone, inputs)
 
 
 def test_three_libraries_and_twelve_architectures_are_walked() -> None:

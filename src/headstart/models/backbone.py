@@ -75,6 +75,8 @@ class Backbone(nn.Module):
         classifier: name inside ``module`` where the classifier was ("" where it is not native): a linear head can be
             saved under that name, so that the library itself opens the file.
         intake: how the module is given its inputs and its output pooled; the modality's own where None.
+        front_end: name inside ``module`` of a part before the blocks that stays frozen unless asked (the convolutions
+            of wav2vec2); it becomes the first block, so that its output is cached.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class Backbone(nn.Module):
         call: Mapping[str, Any] | None = None,
         classifier: str = "",
         intake: nn.Module | None = None,
+        front_end: str = "",
     ) -> None:
         super().__init__()
         self.module = module
@@ -100,13 +103,16 @@ class Backbone(nn.Module):
         self.source_head = source_head
         self.call = dict(call or {})
         self.classifier = classifier
+        self.front_end = front_end
         self.blocks = tuple(blocks) if blocks else chains.discover(module)
+        if front_end and self.blocks != chains.WHOLE:
+            self.blocks = (front_end, *self.blocks)
         self.verification: Verification | None = None
-        self.trailing: frozenset[str] | None = None  # parameters that verify found to work after the last block only
+        self.measured: resume.Outside | None = None  # what verify found of the parameters in none of the blocks
         self.stand_in: Tensor | None = None  # what features() reads instead of its argument while resumed
         self.stand_in_lengths: Tensor | None = None  # of the rows that are resumed, where they differ
         self.stand_in_rows: int | None = 1  # rows of a stand-in; None: as many as the record has
-        self.uniform = False  # every block answers alike, so that a record can stand for those below it too
+        self.uniform: int | None = None  # from this block on all answer alike: a record can stand for those below it
         self.blanks: dict[Any, Any] = {}
         self.compute = torch.float32  # type and layout of a copy that ``inference.optimised`` made
         self.channels_last = False
@@ -114,6 +120,11 @@ class Backbone(nn.Module):
 
     def block(self, index: int) -> nn.Module:
         return self.module.get_submodule(self.blocks[index])
+
+    @property
+    def front(self) -> int:
+        """How many leading blocks are the front end: one, or none."""
+        return int(bool(self.front_end) and self.blocks[0] == self.front_end)
 
     @property
     def modality(self) -> str:
@@ -159,10 +170,11 @@ class Backbone(nn.Module):
     def depths(self) -> dict[str, int]:
         """Depth of every parameter of ``module`` by name (see ``blocks.depths``), as measured by ``verify``."""
         found = chains.depths(self.module, self.blocks)
-        if self.trailing is None:
+        if self.measured is None:
             return found
-        measured = {name: len(self.blocks) if name in self.trailing else 0 for name in self.outside()}
-        return found | measured
+        after_front = dict.fromkeys(self.measured.between, self.front + 1)
+        last = dict.fromkeys(self.measured.trailing, len(self.blocks))
+        return found | dict.fromkeys(self.outside(), 0) | after_front | last
 
     def outside(self) -> tuple[str, ...]:
         """Names of the parameters that are in none of the blocks."""
@@ -195,6 +207,7 @@ class Backbone(nn.Module):
             reason = self._refuted(chain, inputs)
             if not reason:
                 note = f" (instead of another chain: {reasons[0]})" if reasons else ""
+                note += f"; {self.front_end} comes first and stays frozen unless front_end=true" if self.front else ""
                 self.verification = Verification(True, chain, f"{len(chain)} blocks resume bit for bit{note}")
                 return self.verification
             reasons.append(reason)
@@ -205,23 +218,24 @@ class Backbone(nn.Module):
         return self.verification
 
     def _take(self, chain: tuple[str, ...]) -> None:
-        self.blocks, self.trailing, self.stand_in_rows, self.uniform = chain, None, 1, False
+        self.blocks, self.measured, self.stand_in_rows, self.uniform = chain, None, 1, None
         self.blanks.clear()
 
     def _refuted(self, chain: tuple[str, ...], inputs: Tensor) -> str:
         """Why ``chain`` is not a chain of blocks on ``inputs``, or nothing; leaves the backbone set up for it."""
         with resume.evaluating(self):
-            for rows, uniform in (None, True), (1, False), (None, False):
-                if uniform and not self.intake.ragged:
+            for rows, alike in (None, True), (1, False), (None, False):
+                if alike and not self.intake.ragged:
                     continue
                 self._take(chain)
+                uniform = self.front if alike else None
                 self.stand_in_rows, self.uniform = rows, uniform
                 try:
                     reason = resume.refuted(self, inputs)
                 except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, AssertionError) as error:
                     reason = f"resuming fails ({type(error).__name__}: {str(error)[:120]})"
                 if not reason:
-                    self.trailing = resume.trailing_parameters(self, inputs)
+                    self.measured = resume.outside(self, inputs)
                     return ""
             return reason
 

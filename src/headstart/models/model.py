@@ -62,20 +62,25 @@ class Model(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         return self.head(self.backbone.features(inputs))
 
-    def thaw(self, count: int | float | str) -> None:
+    def thaw(self, count: int | float | str, *, front_end: bool = False) -> None:
         """Choose what trains: the head, and the last ``count`` blocks with everything after them.
 
         ``0`` is the head only; a share such as ``0.25`` is rounded up to whole blocks; ``"all"``, the number of
-        blocks, or ``1.0`` also thaws what comes before block 0.
+        blocks, or ``1.0`` also thaws what comes before block 0. A backbone's front end is none of these blocks and
+        stays frozen, unless ``front_end`` makes it one.
 
         Raises:
             ConfigError: not a number of blocks this backbone has, nor a share, nor "all".
         """
-        blocks = self._blocks_to_thaw(count)
+        total = len(self.backbone.blocks) - (0 if front_end else self.backbone.front)
+        blocks = _blocks_to_thaw(count, total)
         frozen = len(self.backbone.blocks) - blocks  # this many leading blocks stay
         depths = self.backbone.depths()
+        unused = self.backbone.measured.unused if self.backbone.measured else ()
+        spared = f"{self.backbone.front_end}." if self.backbone.front_end and not front_end else None
         for name, parameter in self.backbone.module.named_parameters():
-            trains = frozen == 0 or (blocks > 0 and depths[name] > frozen)
+            trains = blocks == total or (blocks > 0 and depths[name] > frozen)
+            trains = trains and name not in unused and not (spared and name.startswith(spared))
             parameter.requires_grad_(trains and parameter.is_floating_point())
         for parameter in self.head.parameters():
             parameter.requires_grad_(True)
@@ -149,20 +154,6 @@ class Model(nn.Module):
 
         return saving.load(Path(folder), **extra)
 
-    def _blocks_to_thaw(self, count: int | float | str) -> int:
-        total = len(self.backbone.blocks)
-        if count == "all":
-            return total
-        if isinstance(count, float) and 0 < count <= 1:
-            return math.ceil(count * total - 1e-9)
-        if isinstance(count, int) and not isinstance(count, bool) and 0 <= count <= total:
-            return count
-        raise ConfigError(
-            f"cannot thaw {count!r} of {total} blocks",
-            where="blocks",
-            remedy=f"give a number from 0 to {total}, a share such as 0.25, or 'all'",
-        )
-
     def _batch_norm_parameters(self) -> list[str]:
         """One parameter name inside every BatchNorm of the backbone (its depth is the module's)."""
         return [
@@ -185,6 +176,20 @@ class Model(nn.Module):
 
         walk("", self, False)
         return found
+
+
+def _blocks_to_thaw(count: int | float | str, total: int) -> int:
+    if count == "all":
+        return total
+    if isinstance(count, float) and 0 < count <= 1:
+        return math.ceil(count * total - 1e-9)
+    if isinstance(count, int) and not isinstance(count, bool) and 0 <= count <= total:
+        return count
+    raise ConfigError(
+        f"cannot thaw {count!r} of {total} blocks",
+        where="blocks",
+        remedy=f"give a number from 0 to {total}, a share such as 0.25, or 'all'",
+    )
 
 
 def _settle(backbone: Backbone) -> None:

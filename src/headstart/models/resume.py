@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -107,8 +108,12 @@ class _Blanks:
 
 def _stand_ins(backbone: Backbone, like: Tensor, value: Any, lengths: Tensor | None) -> _Blanks:
     """What goes in, and what the blocks below the record answer."""
-    if backbone.uniform and lengths is not None:  # then nothing needs to be computed first
-        return _Blanks(backbone.intake.stand_in(lengths), [value] * len(backbone.blocks))
+    if backbone.uniform is not None and lengths is not None:  # then hardly anything needs to be computed first
+        outputs = [value] * len(backbone.blocks)
+        if backbone.uniform:  # what the front end answers to one window, for all rows
+            window = _blanks(backbone, backbone.intake.stand_in(lengths[:1, :1])).outputs[: backbone.uniform]
+            outputs[: backbone.uniform] = tree_map(lambda leaf: leaf.new_zeros(len(like), *leaf.shape[1:]), window)
+        return _Blanks(backbone.intake.stand_in(lengths), outputs)
     rows = like.shape[0] if backbone.stand_in_rows is None else backbone.stand_in_rows
     if lengths is not None and backbone.stand_in_rows is None:
         return _blanks(backbone, backbone.intake.stand_in(lengths))
@@ -207,29 +212,40 @@ def same(a: Tensor, b: Tensor) -> bool:
     return torch.equal(a, b) or (a.device.type != "cpu" and torch.allclose(a, b, rtol=1e-3, atol=1e-3))
 
 
-def trailing_parameters(backbone: Backbone, inputs: Tensor) -> frozenset[str]:
-    """Parameters outside the blocks that work after the last block only: a resumed forward gives all their gradient.
+@dataclass(frozen=True)
+class Outside:
+    """Where the parameters outside the blocks work; those in none of the sets work before the first block, or twice.
 
-    One that also works earlier must not count as trailing, or a cached prefix would train it on half of its gradient.
+    One that works in two places must not count as one that a resumed forward gives a gradient: it would be half.
     """
-    outside = backbone.outside()
-    if not outside:
-        return frozenset()
-    parameters = [backbone.module.get_parameter(name) for name in outside]
+
+    trailing: frozenset[str] = frozenset()  # after the last block only
+    between: frozenset[str] = frozenset()  # after the front end only
+    unused: frozenset[str] = frozenset()  # nowhere
+
+
+def outside(backbone: Backbone, inputs: Tensor) -> Outside:
+    """Measured by gradients: a forward resumed after some block gives all of them to what works after that block."""
+    names = backbone.outside()
+    if not names:
+        return Outside()
+    parameters = [backbone.module.get_parameter(name) for name in names]
     wanted = [parameter.requires_grad for parameter in parameters]
-    count = len(backbone.blocks)
-    value = record(backbone, count, inputs)
     try:
         for parameter in parameters:
             parameter.requires_grad_(True)
-        again = _gradients(features_from(backbone, count, value, len(inputs)), parameters)
-        if all(gradient is None for gradient in again):
-            return frozenset()
-        full = _gradients(backbone.features(inputs), parameters)
+        full = dict(zip(names, _gradients(backbone.features(inputs), parameters), strict=True))
+        after = {k: frozenset[str]() for k in (0, len(backbone.blocks))}
+        for k in {backbone.front, len(backbone.blocks)} - {0}:
+            value = record(backbone, k, inputs)
+            again = _gradients(features_from(backbone, k, value, len(inputs)), parameters)
+            after[k] = frozenset(name for name, b in zip(names, again, strict=True) if _equal(full[name], b))
     finally:
         for parameter, flag in zip(parameters, wanted, strict=True):
             parameter.requires_grad_(flag)
-    return frozenset(name for name, a, b in zip(outside, full, again, strict=True) if _equal(a, b))
+    trailing = after[len(backbone.blocks)]
+    unused = frozenset(name for name, gradient in full.items() if gradient is None)
+    return Outside(trailing, after[backbone.front] - trailing, unused)
 
 
 def _gradients(features: Tensor, parameters: list[nn.Parameter]) -> tuple[Tensor | None, ...]:

@@ -222,7 +222,7 @@ def _facts(model: Model, native: bool) -> dict[str, Any]:
         "architecture": backbone.architecture,
         "origin": vars(backbone.origin),
         "blocks": list(backbone.blocks),
-        "trailing": None if backbone.trailing is None else sorted(backbone.trailing),
+        "trailing": None if backbone.measured is None else sorted(backbone.measured.trailing),
         "stand_in_rows": backbone.stand_in_rows,
         "feature_dim": backbone.feature_dim,
         "classifier": backbone.classifier,
@@ -265,7 +265,7 @@ def _rebuild(facts: dict[str, Any], spec: Any, allow_module: bool | nn.Module, f
     if not facts["blocks"] or not all(name in known for name in facts["blocks"]):
         raise ArtefactError("its blocks are not in the rebuilt network", where=str(folder / "headstart.json"))
     rebuilt.blocks = tuple(facts["blocks"])
-    rebuilt.trailing = None if facts["trailing"] is None else frozenset(facts["trailing"])
+    rebuilt.measured = None if facts["trailing"] is None else resume.Outside(frozenset(facts["trailing"]))
     rebuilt.stand_in_rows = facts["stand_in_rows"]
     return rebuilt
 

@@ -81,9 +81,15 @@ class Training(Stage):
     # cached augmented views of the training rows, or fresh ones every epoch
     views: Annotated[int, Field(ge=1, le=64)] | Literal["live"] = "live"
     bn: Literal["eval", "frozen_eval", "train"] = "frozen_eval"
+    front_end: bool = False  # whether the convolutional front end of wav2vec2 and its relatives counts as a block too
     patience: int | None = Field(default=None, ge=1)  # epochs without improvement before stopping
     metric: str = "auto"  # what early stopping and the best epoch look at; auto: the validation loss
     time_limit: float | None = Field(default=None, gt=0.0)  # seconds for this stage
+
+    @property
+    def thawed(self) -> dict[str, Any]:
+        """What of the backbone trains, as ``Model.thaw`` takes it."""
+        return {"count": getattr(self, "blocks", "all"), "front_end": self.front_end}
 
     @property
     def by_depth(self) -> dict[str, Any]:

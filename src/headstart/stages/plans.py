@@ -60,6 +60,15 @@ OTHERWISE: dict[str, dict[str, tuple[Stage, ...]]] = {
         "full": (thaw.Settings(name="full", epochs=4, lr=5e-5, **(_READ | {"layer_decay": 1.0})),),
         "scratch": (scratch.Settings(epochs=8, lr=3e-4, batch_size=16, patience=4),),
     },
+    # As for pictures, at rates that transformers bear; views are cached to the end, above a front end that is frozen.
+    "audio": {
+        "gradual": (
+            probe.Settings(),
+            thaw.Settings(name="thaw-quarter", blocks=0.25, epochs=8, lr=2e-4, views=4, **_HANDED_OVER),
+            thaw.Settings(name="thaw-half", blocks=0.5, epochs=8, lr=1e-4, views=4, **_HANDED_OVER),
+            thaw.Settings(name="thaw-all", blocks="all", epochs=8, lr=1e-4, views=4, **_HANDED_OVER),
+        ),
+    },
 }
 DEFAULT = "gradual"
 

@@ -172,7 +172,7 @@ class Course:
     def _prepare(self, stage: Stage) -> None:
         """What trains in a stage, and what BatchNorm does meanwhile: all that a model knows of the stage it is in."""
         self.model.bn = stage.bn if isinstance(stage, Training) else "frozen_eval"
-        self.model.thaw(getattr(stage, "blocks", "all") if isinstance(stage, Training) else 0)
+        self.model.thaw(**(stage.thawed if isinstance(stage, Training) else {"count": 0}))
 
     def _fit(
         self,

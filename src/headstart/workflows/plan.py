@@ -172,7 +172,7 @@ def _training(model: Model, stage: Training, bench: _Bench) -> PlanStage:
     from headstart.models import resume
 
     model.bn = stage.bn
-    model.thaw(getattr(stage, "blocks", "all"))
+    model.thaw(**stage.thawed)
     blocks, frontier = len(model.backbone.blocks), model.frozen_prefix
     views = stage.views if isinstance(stage.views, int) else 1
     row_bytes = 0
@@ -180,7 +180,8 @@ def _training(model: Model, stage: Training, bench: _Bench) -> PlanStage:
         model.eval()
         row_bytes = cache.tree_bytes(resume.record(model.backbone, frontier, bench.inputs), len(bench.inputs))
     kept = bench.rows * views + bench.val
-    cached = cache.decide(frontier, blocks, row_bytes, kept, bench.budget, fresh=streams.why_fresh(stage)).used
+    why = streams.why_fresh(stage, model.backbone.modality)
+    cached = cache.decide(frontier, blocks, row_bytes, kept, bench.budget, fresh=why).used
     above = _forward_seconds(model, bench.inputs, frontier)
     passes = bench.rows * stage.epochs
     if cached:

@@ -39,6 +39,6 @@ def checkpoint(model: Model, stage: Training) -> int:
     """Bytes of one checkpoint: the weights now, the best, the moments of the optimizer, the average."""
     from headstart.engine.moving import moving
 
-    model.thaw(getattr(stage, "blocks", "all"))
+    model.thaw(**stage.thawed)
     size = sum(value.nbytes for value in moving(model).values())
     return size * (2 + (1 if stage.optimizer == "sgd" else 2) + (1 if stage.ema else 0))

@@ -91,6 +91,7 @@ def load_folder(folder: Path, wanted: Wanted, *, uri: str, revision: str = "") -
         classifier=classifier,
         call=family.call(module, config, spec),
         intake=family.intake(module, config, spec, pooling),
+        front_end=_front_end(module),
     )
 
 
@@ -110,6 +111,7 @@ def rebuild(architecture: Mapping[str, Any], spec: Any, origin: Origin) -> Backb
         classifier=classifier,
         call=family.call(module, config, spec),
         intake=family.intake(module, config, spec, pooling),
+        front_end=_front_end(module),
     )
 
 
@@ -223,6 +225,11 @@ def _classifier(module: Any, family: ModuleType) -> str:
     """Name of the last layer of a network that classifies, else nothing."""
     classifies = type(module).__name__.endswith((family.CLASSIFIES, "ForAudioClassification"))
     return surgery.last_linear(module) if classifies else ""
+
+
+def _front_end(module: Any) -> str:
+    """Name of the convolutions of wav2vec2 and its relatives, for which transformers too offers to freeze them."""
+    return f"{module.base_model_prefix}.feature_extractor" if hasattr(module, "freeze_feature_encoder") else ""
 
 
 def _bare(module: Any, family: ModuleType) -> tuple[str, nn.Linear | None]:

@@ -7,6 +7,7 @@ Yang et al. 2021). transformers' own pipeline opens what is saved.
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,9 +42,12 @@ def networks(config: Any, pooling: str) -> list[Any]:
 
 def prepare(config: Any, pooling: str) -> None:
     """No masking and no skipped layers by the network's own chance; a projection as wide as the layers."""
-    for name, value in (("apply_spec_augment", False), ("layerdrop", 0.0), ("encoder_layerdrop", 0.0)):
+    config.apply_spec_augment = False  # some families mask where the configuration does not say
+    for name in ("layerdrop", "encoder_layerdrop"):
         if hasattr(config, name):
-            setattr(config, name, value)
+            setattr(config, name, 0.0)
+    if config.model_type == "wavlm":  # its masks are of two types, of which torch warns in every process
+        warnings.filterwarnings("ignore", "Support for mismatched key_padding_mask", UserWarning)
     if hasattr(config, "use_weighted_layer_sum"):
         config.use_weighted_layer_sum = pooling == "layers"
     elif pooling == "layers":

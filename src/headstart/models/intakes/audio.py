@@ -54,13 +54,26 @@ class Intake(nn.Module):
         windows = self._windows(inputs)
         real = windows != PAD
         lengths = real.sum(dim=2) if lengths is None else lengths
-        given = {"attention_mask": real.flatten(0, 1).long()} if self.masked else {}
-        output = module(self._formed(windows.flatten(0, 1), real.flatten(0, 1)).to(dtype), **given, **call)
-        features = self._pooled(output, lengths.flatten())
         if lengths.shape[1] == 1:
-            return features
-        weights = lengths.to(features.dtype) / lengths.sum(dim=1, keepdim=True).clamp_min(1)
-        return (features.view(*lengths.shape, -1) * weights[..., None]).sum(dim=1)
+            return self._heard(module, windows[:, 0], real[:, 0], lengths[:, 0], dtype, call)
+        some = lengths > 0  # a row of fewer windows than others has empty ones, which nobody need hear
+        heard = self._heard(module, windows[some], real[some], lengths[some], dtype, call)
+        weights = (lengths / lengths.sum(dim=1, keepdim=True).clamp_min(1))[some]
+        row = some.nonzero()[:, 0]
+        return heard.new_zeros(len(inputs), heard.shape[1]).index_add(0, row, heard * weights[:, None])
+
+    def _heard(
+        self,
+        module: nn.Module,
+        windows: Tensor,
+        real: Tensor,
+        lengths: Tensor,
+        dtype: torch.dtype,
+        call: Mapping[str, Any],
+    ) -> Tensor:
+        """Features (M, D) of windows (M, W) that hold so many samples (M,)."""
+        given = {"attention_mask": real.long()} if self.masked else {}
+        return self._pooled(module(self._formed(windows, real).to(dtype), **given, **call), lengths)
 
     def _windows(self, inputs: Tensor) -> Tensor:
         """(B, N, W); what is shorter than a window is filled up with PAD."""

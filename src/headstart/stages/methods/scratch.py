@@ -19,3 +19,4 @@ class Settings(Training):
     head_multiple: float = Field(default=1.0, gt=0.0)
     layer_decay: float = Field(default=1.0, gt=0.0, le=1.0)
     bn: Literal["eval", "frozen_eval", "train"] = "train"
+    front_end: bool = True
