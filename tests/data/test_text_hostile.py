@@ -1,4 +1,4 @@
-"""Fifty hostile tables, folders and items of texts: each its own outcome, cells verbatim, nothing guessed in silence."""
+"""Fifty hostile tables, folders and items of texts: each its own outcome, cells verbatim, nothing silently guessed."""
 
 from __future__ import annotations
 
