@@ -58,7 +58,7 @@ def fit(
 
 
 def load(run: str | Path | Run, *, device: str = "cpu", allow_module: Any = False) -> Classifier:
-    """The model of a run, which takes files: ``load("runs/photos").predict(["new/1.jpg"])``.
+    """The model of a run, which takes files: ``load("runs/photos").predict(["new/1.jpg"])``; also ``hf://owner/name``.
 
     A model on your own code needs your consent to import it (``allow_module=True``), or the module itself.
     """

@@ -10,6 +10,7 @@ from headstart.options import RunFolder, terminal
 
 Data = Annotated[str | None, typer.Option(help="The run's data, where it has moved.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads; all cores unless told.")]
+Repository = Annotated[str, typer.Argument(metavar="OWNER/NAME", help="On the Hugging Face Hub.")]
 
 
 def export(
@@ -45,3 +46,26 @@ def bench(run: RunFolder, threads: Threads = None) -> None:
         found = measure(run, threads=threads, on_event=shown)
     shown.console.print()
     shown.console.print(benchmark(found))
+
+
+def push(
+    run: RunFolder,
+    repo: Repository,
+    private: Annotated[bool, typer.Option("--private/--public", help="Who may see it: only you, or everyone.")] = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only write the folder and list it; no network.")] = False,
+    update: Annotated[bool, typer.Option("--update", help="Write over what the repository holds.")] = False,
+    licence: Annotated[
+        str | None, typer.Option("--license", help="Of the model; that of the backbone's weights unless told.")
+    ] = None,
+) -> None:
+    """Publish the model with its evidence on the Hugging Face Hub: weights, ONNX files, a model card."""
+    from headstart.verdicts import published
+
+    with terminal() as shown:
+        from headstart.workflows.push import push as publish
+
+        found = publish(run, repo, private=private, dry_run=dry_run, update=update, licence=licence, on_event=shown)
+    shown.console.print()
+    shown.console.print(published(found.files))
+    told = found.address or f"nothing was uploaded; this would be: {found.folder}"
+    shown.console.print(told, markup=False)

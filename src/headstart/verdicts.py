@@ -51,6 +51,16 @@ def show(place: Path, console: Console) -> None:
         console.print(Text(f"headstart predict {clean(shlex.quote(str(place)))} new/", style="accent"))
 
 
+def published(files: Mapping[str, int]) -> Table:
+    """One line a file of what leaves this machine."""
+    made = _table()
+    made.add_column("file", no_wrap=True)
+    made.add_column("bytes", justify="right", no_wrap=True)
+    for name, size in files.items():
+        made.add_row(clean(name), f"{size:,}")
+    return made
+
+
 def table(verdict: Mapping[str, Any]) -> Table:
     """One line a variant: size, metric and its difference from torch, agreement, latency, throughput, verdict."""
     metric = verdict["metric"]

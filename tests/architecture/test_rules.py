@@ -29,6 +29,7 @@ VERBS = (
     "models",
     "plan",
     "predict",
+    "push",
     "report",
 )
 MAX_LINES = 320

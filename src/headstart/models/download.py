@@ -70,7 +70,7 @@ def hub_file(repo: str, file: str, *, revision: str | None, offline: bool) -> Pa
         return None
     if offline:
         raise unreachable(repo, f"offline was asked for, and {file} of '{repo}' is not in the Hub's cache here")
-    if file not in _hub_listing(repo, revision):
+    if file not in hub_files(repo, revision)[1]:
         return None
     try:
         return Path(hf_hub_download(repo, file, revision=revision, etag_timeout=TIMEOUT_S))
@@ -107,8 +107,12 @@ def _is_offline() -> bool:
 
 
 @lru_cache(maxsize=32)
-def _hub_listing(repo: str, revision: str | None) -> frozenset[str]:
-    """The repository's files: one request without retries, so that a missing network shows at once."""
+def hub_files(repo: str, revision: str | None) -> tuple[str, frozenset[str]]:
+    """The repository's commit and files: one request without retries, so that a missing network shows at once.
+
+    Raises:
+        BackboneError: no such repository or no access. Unreachable: no answer within seconds.
+    """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 
@@ -122,4 +126,4 @@ def _hub_listing(repo: str, revision: str | None) -> frozenset[str]:
         ) from error
     except Exception as error:  # the client's network errors have no common base class
         raise unreachable(repo, f"the Hub does not answer ({type(error).__name__})") from error
-    return frozenset(sibling.rfilename for sibling in info.siblings or ())
+    return str(info.sha), frozenset(sibling.rfilename for sibling in info.siblings or ())

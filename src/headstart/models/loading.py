@@ -11,7 +11,7 @@ from torch import nn
 
 from headstart.core import registry
 from headstart.core.errors import BackboneError, Unreachable
-from headstart.models import download
+from headstart.models import download, published
 from headstart.models.backbone import Backbone
 from headstart.models.wanted import Wanted
 
@@ -72,6 +72,9 @@ def load(name: str | nn.Module, wanted: Wanted) -> Backbone:
         raise BackboneError("no such weights file", where=str(wanted.weights))
     library, rest = ("own", name) if isinstance(name, nn.Module) else resolve(str(name))
     try:
+        ours = published.model_of(str(rest), offline=wanted.offline) if library == "transformers" else None
+        if ours is not None:
+            library, rest = "local", str(ours)
         return registry.find("headstart.models.backbones", library).load(rest, wanted)
     except (BackboneError, Unreachable) as error:
         near = suggest_prefix(str(rest)) if library == "transformers" else ""

@@ -125,3 +125,11 @@ def plural(value: int, noun: str) -> str:
     """1 picture, 3 pictures, 2 classes."""
     many = f"{noun}es" if noun.endswith("ss") else f"{noun}s"
     return f"{value:,} {noun if value == 1 else many}"
+
+
+def markdown(text: Any, limit: int = 80) -> str:
+    """A text of the user's on one line of Markdown, where none of it can act as markup, a link or a mention."""
+    line = " ".join(str(clean(text)).split())
+    line = line if len(line) <= limit else line[: limit - 2] + " …"
+    # CommonMark: a backslash makes any punctuation literal; a "." only makes links of what begins with www
+    return re.sub(r"([\\`*_{}\[\]<>#|~&:@!$]|(?<=www)\.)", r"\\\1", line, flags=re.IGNORECASE)

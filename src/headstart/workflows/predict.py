@@ -148,14 +148,18 @@ class Classifier:
 
 @process.importing()
 def load(path: str | Path | Run, *, device: str = "cpu", allow_module: Any = False) -> Classifier:
-    """The model of a run, or of a model folder.
+    """The model of a run, of a model folder, or of ``hf://owner/name`` on the Hub (``@revision`` pins it).
 
     Raises:
-        ArtefactError: no model is there, or it is damaged.
+        ArtefactError: no model is there, or it is damaged. Unreachable: it is on the Hub, which does not answer.
     """
+    from headstart.models import published
     from headstart.models.model import Model
 
     folder = path.path if isinstance(path, Run) else Path(path)
+    place = published.address(folder)
+    if place is not None:
+        folder = published.fetch(*place)
     if (folder / "model").is_dir():
         folder = folder / "model"
     if not (folder / "headstart.json").is_file() and not manifest.is_sealed(folder):
