@@ -1,7 +1,9 @@
 """The frozen frontier: what the blocks below it computed, once, for every row and view.
 
 While blocks 0..k-1 are frozen and their input is deterministic, their output is too. It is kept under a byte budget
-and training starts at block k; ``POOLED`` stands for everything below the head. Shapes: N rows, V views.
+and training starts at block k; ``POOLED`` stands for everything below the head. Rows of texts differ in length: only
+their tokens are kept, and what is taken is as long as its longest row, with zeros where a network's mask lets nothing
+through. Shapes: B rows taken or put, N rows, V views, T tokens, S places of all rows.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_map, tree_unflatten
 
 from headstart.engine.runtime import Runtime
 from headstart.stages.learner import POOLED
@@ -33,15 +35,18 @@ class CacheDecision:
 
 
 class FrontierCache:
-    """Outputs of the frozen blocks, (V, N, …) a tensor of the tree; rows of one view are filled in any order."""
+    """Outputs of the frozen blocks; rows of one view are filled in any order.
 
-    def __init__(self, frontier: int, rows: int, views: int = 1) -> None:
+    ``lengths`` (N,) are the tokens of every row where these differ: then tensors (B, T, …) of the tree are kept packed.
+    """
+
+    def __init__(self, frontier: int, rows: int, views: int = 1, lengths: np.ndarray | None = None) -> None:
         self.frontier = frontier
         self.rows = rows
         self.views = views
+        self._lengths = None if lengths is None else torch.as_tensor(lengths, dtype=torch.int64)
         self._spec: TreeSpec | None = None
-        self._leaves: list[torch.Tensor] = []
-        self._per_row: list[bool] = []
+        self._leaves: list[Any] = []  # a ``_Kept``, or what is the same for all rows
         self._filled = np.zeros((views, rows), dtype=bool)
 
     @classmethod
@@ -55,7 +60,7 @@ class FrontierCache:
 
     @property
     def nbytes(self) -> int:
-        return sum(leaf.nbytes for leaf in self._leaves)
+        return sum(leaf.values.nbytes for leaf in self._kept)
 
     @property
     def complete(self) -> bool:
@@ -64,12 +69,12 @@ class FrontierCache:
     def put(self, view: int, rows: np.ndarray, value: Tree) -> None:
         """Keep what the frozen blocks gave for these rows of one view."""
         leaves, spec = tree_flatten(value)
-        if self._spec is None:
-            self._allocate(leaves, spec, len(rows))
         index = torch.as_tensor(rows, dtype=torch.int64)
-        for kept, leaf, per_row in zip(self._leaves, leaves, self._per_row, strict=True):
-            if per_row:
-                kept[view].index_copy_(0, index, leaf.detach().to("cpu"))
+        if self._spec is None:
+            self._spec, self._leaves = spec, [self._place_for(leaf, len(rows)) for leaf in leaves]
+        for kept, leaf in zip(self._leaves, leaves, strict=True):
+            if isinstance(kept, _Kept):
+                kept.put(view, index, leaf.detach().to("cpu"))
         self._filled[view, rows] = True
 
     def take(self, views: int | np.ndarray, rows: np.ndarray, device: torch.device | str = "cpu") -> Tree:
@@ -77,8 +82,7 @@ class FrontierCache:
         if not self._filled[views, rows].all():
             raise AssertionError("the frontier cache was read before it was filled")
         view, row = torch.as_tensor(np.broadcast_to(views, rows.shape).copy()), torch.as_tensor(rows)
-        pairs = zip(self._leaves, self._per_row, strict=True)
-        leaves = [leaf[view, row] if per_row else leaf for leaf, per_row in pairs]
+        leaves = [leaf.take(view, row) if isinstance(leaf, _Kept) else leaf for leaf in self._leaves]
         leaves = [_as_images(leaf).to(device) if torch.is_tensor(leaf) else leaf for leaf in leaves]
         assert self._spec is not None
         return tree_unflatten(leaves, self._spec)
@@ -88,27 +92,74 @@ class FrontierCache:
         if not self._filled[view].all():
             raise AssertionError("the frontier cache was read before it was filled")
         (leaf,) = self._leaves
-        return leaf[view]
+        return leaf.values[view]
 
     def synchronise(self, view: int, rows: np.ndarray, runtime: Runtime) -> None:
         """Give every rank what the others computed for this view."""
         if runtime.world == 1:
             return
-        for kept, per_row in zip(self._leaves, self._per_row, strict=True):
-            if per_row:
-                kept[view] = runtime.gather(rows, kept[view][torch.as_tensor(rows)], self.rows)
+        for kept in self._kept:
+            places = kept.places(torch.as_tensor(rows, dtype=torch.int64))
+            kept.values[view] = runtime.gather(places.numpy(), kept.values[view][places], kept.values.shape[1])
         self._filled[view] = True
 
-    def _allocate(self, leaves: list[Any], spec: TreeSpec, batch: int) -> None:
-        self._spec = spec
-        for leaf in leaves:
-            per_row = torch.is_tensor(leaf) and leaf.dim() > 0 and leaf.shape[0] == batch
-            self._per_row.append(per_row)
-            if per_row:
-                shape = (self.views, self.rows, *leaf.shape[1:])
-                self._leaves.append(torch.empty(shape, dtype=leaf.dtype))
-            else:
-                self._leaves.append(leaf.detach().to("cpu") if torch.is_tensor(leaf) else leaf)
+    @property
+    def _kept(self) -> list[_Kept]:
+        return [leaf for leaf in self._leaves if isinstance(leaf, _Kept)]
+
+    def _place_for(self, leaf: Any, batch: int) -> Any:
+        if torch.is_tensor(leaf) and leaf.dim() > 0 and leaf.shape[0] == batch:
+            return _Kept(self.views, self.rows, leaf, self._lengths if leaf.dim() > 2 else None)
+        return leaf.detach().to("cpu") if torch.is_tensor(leaf) else leaf
+
+
+class _Kept:
+    """A tensor of the tree for all rows, (V, S, …): a place a row or, with ``lengths`` (N,), a place a token."""
+
+    def __init__(self, views: int, rows: int, like: torch.Tensor, lengths: torch.Tensor | None) -> None:
+        self.lengths = lengths
+        count, shape = (rows, like.shape[1:]) if lengths is None else (int(lengths.sum()), like.shape[2:])
+        self.values = torch.empty((views, count, *shape), dtype=like.dtype)
+        self.starts = None if lengths is None else lengths.cumsum(0) - lengths
+
+    def places(self, rows: torch.Tensor) -> torch.Tensor:
+        """Where these rows lie, row after row: (B,), or of their tokens."""
+        if self.lengths is None:
+            return rows
+        places, real = self._grid(rows)
+        return places[real]
+
+    def put(self, view: int, rows: torch.Tensor, leaf: torch.Tensor) -> None:
+        """Keep (B, …) or, of (B, T, …), the tokens."""
+        if self.lengths is not None:
+            places, real = self._grid(rows)
+            rows, leaf = places[real], leaf[:, : real.shape[1]][real]
+        self.values[view].index_copy_(0, rows, leaf)
+
+    def take(self, views: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """(B, …), or (B, T, …) with zeros where there is no token."""
+        if self.lengths is None:
+            return self.values[views, rows]
+        places, real = self._grid(rows)
+        taken = self.values.new_zeros((*real.shape, *self.values.shape[2:]))
+        taken[real] = self.values[views[:, None].expand_as(places)[real], places[real]]
+        return taken
+
+    def _grid(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The place of every token (B, T), and which of them there are."""
+        assert self.lengths is not None
+        assert self.starts is not None
+        steps = torch.arange(int(self.lengths[rows].max()))
+        return self.starts[rows, None] + steps, steps < self.lengths[rows, None]
+
+
+def shortened(tree: Tree) -> Tree:
+    """A record of rows that differ in length, cut from a larger one, as long as its longest; anything else as it is."""
+    lengths = tree.get("lengths") if isinstance(tree, dict) else None
+    if lengths is None or lengths.dim() != 1:
+        return tree
+    longest = int(lengths.max())
+    return tree_map(lambda leaf: leaf[:, :longest] if torch.is_tensor(leaf) and leaf.dim() > 2 else leaf, tree)
 
 
 def decide(frontier: int, blocks: int, row_bytes: int, rows: int, budget: int, *, fresh: str = "") -> CacheDecision:
@@ -116,7 +167,7 @@ def decide(frontier: int, blocks: int, row_bytes: int, rows: int, budget: int, *
 
     Args:
         frontier: leading blocks that stay frozen, of ``blocks``.
-        row_bytes: what one row in one view takes (``tree_bytes``).
+        row_bytes: what one row in one view takes (``tree_bytes``); of rows that differ in length the mean one.
         rows: every view of the training rows, and the validation rows.
         fresh: why the input does not repeat (``streams.why_fresh``); empty where it does.
     """
@@ -126,7 +177,7 @@ def decide(frontier: int, blocks: int, row_bytes: int, rows: int, budget: int, *
         return CacheDecision(False, frontier, 0, fresh)
     size = row_bytes * rows
     below = "all blocks" if frontier == blocks else f"{frontier} of {blocks} blocks"
-    shape = f"{rows} pictures of {row_bytes / 1e3:.1f} kB: {size / 1e6:.0f} MB"
+    shape = f"{rows} rows of {row_bytes / 1e3:.1f} kB: {size / 1e6:.0f} MB"
     if size > budget:
         return CacheDecision(False, frontier, size, f"{shape} exceeds the budget of {budget / 1e6:.0f} MB")
     return CacheDecision(True, frontier, size, f"{below} stay frozen: their output is kept ({shape})")

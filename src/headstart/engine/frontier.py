@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils._pytree import tree_leaves
 
 from headstart.core import keyed, registry
 from headstart.core.errors import TrainingError
@@ -134,12 +135,15 @@ class Frontiers:
             self._row_bytes(train, frontier) if frontier else 0,
             len(train) * views + len(val),
             self.budget,
-            fresh=why_fresh(stage, train.store.modality) or self._why_ragged(train, val),
+            fresh=why_fresh(stage, train.store.modality) or self._why_odd(frontier, train, val),
         )
         self.emit(Decision("frontier cache", "used" if decision.used else "not used", decision.reason))
         if not decision.used:
             return Frontier(decision)
-        caches = FrontierCache(frontier, len(train), views), FrontierCache(frontier, len(val))
+        caches = (
+            FrontierCache(frontier, len(train), views, self._lengths(train)),
+            FrontierCache(frontier, len(val), 1, self._lengths(val)),
+        )
         for view in range(views):
             augment = None if view == 0 else augmentation(stage.augment, train.store.modality)
             self._record(caches[0], view, train, augment, (self.seed, index, view))
@@ -177,22 +181,35 @@ class Frontiers:
         )
         self.passed.append(Passed(len(examples), into.frontier, self.runtime.precision))
 
-    def _why_ragged(self, *examples: Examples) -> str:
-        """Why what lies between the blocks has no fixed size to be kept in; empty where it has."""
-        if not self.model.backbone.intake.ragged:
+    def _lengths(self, examples: Examples) -> np.ndarray | None:
+        """(N,) tokens of every row, where what lies between the blocks is as long as its row."""
+        window = getattr(examples.spec, "window", 0)  # of sounds: each row fills one, unless it is longer
+        return examples.store.lengths if self.model.backbone.intake.ragged and not window else None
+
+    def _why_odd(self, frontier: int, *examples: Examples) -> str:
+        """Why what lies between the blocks has no shape to be kept in; empty where it has."""
+        window = getattr(examples[0].spec, "window", 0)
+        if window and any(each.store.lengths.max() > window for each in examples):
+            return "some sounds are longer than a window, so what lies between the blocks has no fixed size"
+        if self._lengths(examples[0]) is None or not frontier:
             return ""
-        window = getattr(examples[0].spec, "window", 0)  # of sounds: each row fills one, unless it is longer
-        if window and all(each.store.lengths.max() <= window for each in examples):
+        noise = examples[0].spec.noise(2)
+        value = self._recorded(noise, frontier)["value"]
+        found = [leaf for leaf in tree_leaves(value) if torch.is_tensor(leaf) and leaf.dim()]
+        if all(leaf.dim() > 2 and leaf.shape[:2] == (2, noise.shape[-1]) for leaf in found):
             return ""
-        noun = examples[0].store.kind.NOUN[1]
-        return f"{noun} differ in length, so what lies between the blocks has no fixed size; every epoch computes it"
+        return "what lies between the blocks is not one value a token, so every epoch computes it"
 
     def _row_bytes(self, examples: Examples, frontier: int) -> int:
+        blank = examples.spec.blank(1)
+        size = cache.tree_bytes(self._recorded(blank, frontier), 1)
+        lengths = self._lengths(examples)
+        return size if lengths is None else round(size / blank.shape[-1] * float(lengths.mean()))
+
+    def _recorded(self, inputs: np.ndarray, frontier: int) -> Any:
         self.model.eval()
         with self.runtime.autocast():
-            blank = streams.on_device(examples.spec.blank(1), self.runtime.device)
-            value = resume.record(self.model.backbone, frontier, blank)
-        return cache.tree_bytes(value, 1)
+            return resume.record(self.model.backbone, frontier, streams.on_device(inputs, self.runtime.device))
 
     def key(self, examples: Examples, augment: Any = None, view: int = 0) -> str:
         """All that the pooled features of one view depend on, in the precision of the run."""

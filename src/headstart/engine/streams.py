@@ -19,7 +19,7 @@ from headstart.core import keyed, registry
 from headstart.data import loaders
 from headstart.data.splits import Rows
 from headstart.data.store import Store
-from headstart.engine import memory
+from headstart.engine import cache, memory
 from headstart.engine.cache import FrontierCache
 from headstart.engine.runtime import Runtime
 from headstart.stages.base import Training
@@ -86,7 +86,7 @@ class Update:
         """Micro-batches of at most ``size`` rows, as equal as can be."""
         for cut in memory.split(len(self.rows), size):
             inputs = tree_map(lambda leaf, cut=cut: self._cut(leaf, cut), self.inputs)
-            yield Update(self.rows[cut], inputs, self.targets[cut], self.frontier, self.total)
+            yield Update(self.rows[cut], cache.shortened(inputs), self.targets[cut], self.frontier, self.total)
 
     def _cut(self, leaf: Any, cut: slice) -> Any:
         per_row = torch.is_tensor(leaf) and leaf.dim() > 0 and leaf.shape[0] == len(self.rows)
