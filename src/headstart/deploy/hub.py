@@ -146,6 +146,8 @@ def _told(repo: str, secret: str) -> Iterator[None]:
 def _error(error: Exception, repo: str, secret: str) -> HeadstartError:
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
+    if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):  # "Error while uploading …"
+        error = error.__cause__
     offline = "`push --dry-run` writes the same folder without a network"
     if isinstance(error, OfflineModeIsEnabled):
         return Unreachable("offline was asked for (HF_HUB_OFFLINE)", where="push", remedy=offline)
@@ -159,7 +161,9 @@ def _error(error: Exception, repo: str, secret: str) -> HeadstartError:
         return ConfigError(what, where="push", remedy=f"push under your own name or organisation; {LOGIN}")
     if status is not None or isinstance(error, ValueError):
         return Unreachable(f"the Hub refused '{repo}' (status {status}: {said})", where="push", remedy=offline)
-    return Unreachable(f"the Hub does not answer ({type(error).__name__}: {said})", where="push", remedy=offline)
+    return Unreachable(
+        f"the Hub does not answer, or broke off ({type(error).__name__}: {said})", where="push", remedy=offline
+    )
 
 
 def _client() -> Any:

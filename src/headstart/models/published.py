@@ -17,6 +17,7 @@ from headstart.models import download, saving
 
 NATIVE = ("config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json")  # of the libraries
 FILES = (*saving.FILES, *NATIVE, "README.md", manifest.MANIFEST)
+OURS = "headstart.json"  # the file by which such a repository is known
 _ADDRESS = re.compile(r"hf:/{1,2}(\w[\w.-]*/\w[\w.-]*)(?:@([\w./-]+))?")  # a Path of hf://… has one slash
 
 
@@ -45,7 +46,7 @@ def fetch(repo: str, revision: str | None = None, *, offline: bool = False) -> P
         if here is None:
             raise _unreachable(repo, why)
         return here
-    if "headstart.json" not in files or not re.fullmatch("[0-9a-f]{7,64}", commit):
+    if OURS not in files or not re.fullmatch("[0-9a-f]{7,64}", commit):
         remedy = "as a start for training, --backbone takes models of transformers and timm, too"
         raise ArtefactError("this repository holds no model of Headstart", where=f"hf://{repo}", remedy=remedy)
     place = _place(repo, commit)
@@ -54,19 +55,21 @@ def fetch(repo: str, revision: str | None = None, *, offline: bool = False) -> P
     return place
 
 
-def model_of(repo: str, *, offline: bool) -> Path | None:
-    """The folder of ``owner/name`` where that is a model of Headstart, and None where a library's own reader is right.
+def model_of(name: str, *, offline: bool) -> Path | None:
+    """The folder of ``owner/name`` or ``owner/name@revision`` where that is a model of Headstart, else None.
 
     What is on this machine is not asked for again.
     """
-    if address(f"hf://{repo}") is None:
+    found = address(f"hf://{name}")
+    if found is None:
         return None
-    here = _newest(repo)
-    if here is not None:
+    repo, revision = found
+    here = _newest(repo) if revision is None else _place(repo, revision)
+    if here is not None and manifest.is_sealed(here):
         return here
-    if offline or download.hub_cached(repo, "config.json") is not None:
+    if offline or download.hub_cached(repo, "config.json", revision) is not None:
         return None
-    return fetch(repo) if "headstart.json" in download.hub_files(repo, None)[1] else None
+    return fetch(repo, revision) if OURS in download.hub_files(repo, revision)[1] else None
 
 
 def _place(repo: str, commit: str) -> Path:

@@ -141,9 +141,9 @@ def insist_nothing_private(run: Run, place: Path, files: list[str]) -> None:
         with open(place / name, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             for what, text in sought.items():
                 if len(text) >= SHORTEST and data.find(text.encode("utf-8", "surrogateescape")) >= 0:
-                    problems.append(Problem(f"tells {what}", where=str(place / name)))
+                    problems.append(Problem(f"nothing was uploaded: it tells {what}", where=str(place / name)))
     if problems:
-        raise ArtefactError("nothing was uploaded: private things stand in the files", problems=problems)
+        raise ArtefactError("private things stand in the files", problems=problems)
 
 
 def _export(run: Run, model: Model, target: Path, emit: Emit) -> bool:
