@@ -111,6 +111,18 @@ def test_silences_are_no_copies_of_each_other() -> None:
     assert not found.near
 
 
+def test_sounds_of_one_machine_are_no_copies_of_each_other() -> None:
+    """Alike as a whole, since they hardly move; a copy of one of them is still found."""
+    rng = np.random.default_rng(0)
+    t = np.arange(2 * RATE) / RATE
+    hums = [
+        (0.2 * np.sin(2 * np.pi * 200 * t + rng.uniform(0, 6)) + 0.01 * rng.standard_normal(len(t))).astype(np.float32)
+        for _ in range(30)
+    ]
+    found = duplicates.duplicates(store_of([*((hum, RATE) for hum in hums), (0.5 * hums[7], RATE)]))
+    assert {(a, b) for a, b, _ in found.near} == {(7, 30)}
+
+
 def test_a_copy_in_the_test_split_is_a_leak() -> None:
     items = clean()
     found = audited(items, [(0.6 * items[2][0], RATE), *((word(seed), RATE) for seed in range(50, 58))])

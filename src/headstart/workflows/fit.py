@@ -119,7 +119,7 @@ def _go(
     model = materials.assemble(experiment, backbone, decoded, runtime, emit)
     if runtime.is_main:
         materials.describe(run, experiment, decoded)
-        remember_contents(run, decoded.contents)
+        remember_contents(run, collection.rows, collection.modality, decoded.contents)
     if runtime.is_main and experiment.baseline:
         finish.baselines(run, decoded, experiment.metric, emit)
     stages = choose_plan(experiment, model, decoded, emit)

@@ -66,7 +66,8 @@ def cross_validate(
         emit(event)
     store = materials.decode_rows(collection, experiment, backbone.spec, emit)
     if runtime.is_main:
-        remember_contents(run, zip(collection.rows.names, store.digests, strict=True))
+        pairs = zip(collection.rows.names, store.digests, strict=True)
+        remember_contents(run, collection.rows, collection.modality, pairs)
     count = int(experiment.data.split.folds or 0)
     together = sources.together(collection, duplicates.duplicate_groups(store))
     parts = splitting.folds(collection.rows, count, experiment.seed, duplicates=together)

@@ -17,6 +17,7 @@ from headstart.core.events import Event
 from headstart.core.run import Run
 from headstart.data import store
 from headstart.data.reading.division import fingerprint
+from headstart.data.splits import Rows
 
 if TYPE_CHECKING:
     from headstart.data.reading.collection import Collection
@@ -96,13 +97,20 @@ def seconds_before(run: Run) -> float:
     return sum(max(0.0, end - begin) for begin, end in spans)
 
 
-def remember_contents(run: Run, pairs: Iterable[tuple[str, str]]) -> None:
-    """Write down the rows' names and digests: a run is continued only on equal contents, not on equal names alone."""
-    run.write("identity.json", {**run.read("identity.json", default={}), "contents": _contents(pairs)})
+def remember_contents(run: Run, rows: Rows, modality: str, decoded: Iterable[tuple[str, str]]) -> None:
+    """Write down the rows' names and digests: a run is continued only on equal contents, not on equal names alone.
+
+    Those of ``decoded`` rows are known; rows that could not be decoded are read again, so that a repaired one is seen.
+    """
+    known = {name: digest for name, digest in decoded if digest}
+    others = [row for row, name in enumerate(rows.names) if name not in known]
+    told = zip((rows.names[row] for row in others), store.identities(rows.take(others), modality), strict=True)
+    contents = _contents([*known.items(), *told])
+    run.write("identity.json", {**run.read("identity.json", default={}), "contents": contents})
 
 
 def _contents(pairs: Iterable[tuple[str, str]]) -> str:
-    """SHA-256 over the names of the readable rows and the digests of what they hold."""
+    """SHA-256 over the names of the rows and the digests of what they hold, less those that cannot be read at all."""
     told = sorted(pair for pair in pairs if pair[1])
     return hashlib.sha256(repr(told).encode("utf-8", "backslashreplace")).hexdigest()
 
