@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from huggingface_hub import ModelCard, constants
 from typer.testing import CliRunner
 
@@ -23,11 +24,13 @@ from headstart.core.events import Event, Notice
 from headstart.core.run import Run
 from headstart.deploy import folder, hub
 from headstart.deploy.predictor import Predictor
-from headstart.models import backbone, download, published
+from headstart.models import backbone, download, heads, published
+from headstart.models.model import Model
 from headstart.workflows import push as pushing
 from headstart.workflows.predict import load
 from headstart.workflows.push import push
 
+from .. import words
 from .standin import TOKEN, Hub, running
 
 MODEL = {"README.md", "golden.npz", "headstart.json", "labels.json", "manifest.json", "model.safetensors",
@@ -315,3 +318,68 @@ def test_the_head_of_the_card_is_what_the_hub_reads(run: Run) -> None:
     assert result.metric_value == pytest.approx(measured["value"], abs=1e-6)
     assert f"n = {measured['n']}" in result.metric_name
     assert (result.dataset_type, result.dataset_split) == ("private", "validation")
+
+
+def remodelled(run: Run, start: backbone.Backbone, modality: str) -> Model:
+    """Put another network's model into the run, with random weights and all that a fit leaves."""
+    shutil.rmtree(run.model_folder)
+    shutil.rmtree(run.path / "export")
+    head = heads.build("linear", start.feature_dim, 3, classes=load_classes(run), seed=1)
+    model = Model(start, head, load_classes(run)).eval()
+    torch.nn.init.normal_(model.head.last.weight)
+    model.save(run.model_folder)
+    run.write("data.json", {**run.read("data.json"), "modality": modality})
+    return model
+
+
+def load_classes(run: Run) -> tuple[str, ...]:
+    return tuple(run.read("data.json")["classes"])
+
+
+def test_timm_and_transformers_open_a_timm_network(run: Run, online: Hub) -> None:
+    import timm
+    from transformers import AutoModelForImageClassification
+
+    model = remodelled(run, backbone.load("timm/test_resnet", pretrained=False, image_size=64), "image")
+    place = push(run, "me/pets", licence="mit").folder
+    data = ModelCard.load(place / "README.md").data
+    assert (data.library_name, data.license) == ("timm", "mit")
+    inputs = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        wanted = model(inputs)
+        theirs = timm.create_model(f"local-dir:{place}", pretrained=True).eval()
+        assert torch.allclose(theirs(inputs), wanted, atol=1e-6)
+        fetched = timm.create_model("hf-hub:me/pets", pretrained=True).eval()
+        assert torch.allclose(fetched(inputs), wanted, atol=1e-6)
+        other = AutoModelForImageClassification.from_pretrained(place).eval()
+        assert torch.allclose(other(inputs).logits, wanted, atol=1e-6)
+    assert set(local_bytes(place)) == MODEL | {"config.json"}
+
+
+def test_transformers_opens_a_language_model(run: Run, tmp_path: Path) -> None:
+    import transformers
+
+    kind = "AutoModelForSequenceClassification"
+    start = backbone.load(str(words.network(tmp_path / "reader", kind=kind, num_labels=3)), pooling="native")
+    model = remodelled(run, start, "text")
+    said: list[Any] = []
+    place = push(run, "me/reviews", dry_run=True, on_event=said.append).folder
+    assert "licence" in {event.kind for event in said if isinstance(event, Notice)}, "of a folder it is not known"
+    data = ModelCard.load(place / "README.md").data
+    assert (data.library_name, data.pipeline_tag, data.license) == ("transformers", "text-classification", None)
+    texts = ["the film was lovely", "a dull and sad book with the soup"]
+    pipe = transformers.pipeline("text-classification", model=str(place), top_k=None, device="cpu")
+    found = headstart.load(place).predict(texts)
+    for theirs, ours in zip(pipe(texts), found, strict=True):
+        scores = {each["label"]: each["score"] for each in theirs}
+        assert {each["label"]: each["score"] for each in ours.as_pipeline()} == pytest.approx(scores, abs=1e-5)
+    assert model.temperature == 1
+    assert set(local_bytes(place)) == MODEL | {"config.json", "tokenizer.json", "tokenizer_config.json"}
+
+
+def test_the_command_pushes_and_tells_where(run: Run, online: Hub) -> None:
+    told = CliRunner().invoke(app, ["push", str(run.path), "me/pets", "--public"])
+    assert told.exit_code == 0, told.output
+    assert f"{online.url}/me/pets/commit/" in told.output.replace("\n", "")
+    assert TOKEN not in told.output
+    assert not online.repos["me/pets"]["private"]

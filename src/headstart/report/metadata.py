@@ -82,9 +82,11 @@ def split_of(contents: Contents) -> str:
 def base_model(origin: dict[str, Any]) -> str:
     """The Hub's id of the weights that training started from; nothing where they have none, or were random."""
     uri = str(origin.get("uri", "")).partition(" (")[0].partition("@")[0]
-    started = str(origin.get("weights", "")).startswith(("pretrained", "fine-tuned"))
-    hosted = origin.get("library") == "transformers" or (origin.get("library") == "timm" and "." in uri)
-    return uri if started and hosted and IDENTIFIER.fullmatch(uri) else ""
+    kind, _, tag = str(origin.get("weights", "")).partition(":")
+    if uri.startswith("timm/") and "." not in uri:
+        uri = f"{uri}.{tag}" if tag else ""  # timm's repositories are named with the tag of their weights
+    hosted = kind in ("pretrained", "fine-tuned") and origin.get("library") in ("timm", "transformers")
+    return uri if hosted and IDENTIFIER.fullmatch(uri) else ""
 
 
 def _licence(name: str) -> dict[str, str]:
