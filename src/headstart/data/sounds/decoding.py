@@ -27,6 +27,8 @@ RATES = (1_000, 768_000)  # samples a second; outside of them a header lies
 MAX_CHANNELS = 64
 MAX_SAMPLES = 24_000_000  # of all channels that are decoded: a minute of stereo at 192 kHz
 CLIPPED = 0.999  # of full scale
+MAX_BYTES = 256 * 2**20  # of a file: it is read as a whole, although no more than a minute of it is used
+MAX_CHUNKS = 1000  # of a file that are passed over on the way to its samples
 UNKNOWN_BYTES = 0x7F000000  # from here on a length stands for "not known yet"
 SILENT = 1e-4  # of full scale (-80 dB): softer than the noise of any microphone
 
@@ -52,15 +54,27 @@ def decode(item: Any, rate: int, seconds: float) -> tuple[np.ndarray, SoundFacts
     ``array`` and ``sampling_rate``, or with ``bytes`` or ``path``, as `datasets` gives them.
 
     Raises:
-        DecodeError: empty, not-sound, unknown-format, corrupt, no-samples, rate, channels, not-finite, or a code of
+        DecodeError: not-sound, unknown-format, corrupt, no-samples, rate, channels, not-finite, or a code of
             ``files.read_bytes``.
     """
+    where = ""
     if isinstance(item, Mapping):
+        where = str(item.get("path") or "")
         item = _of_mapping(item)
-    if isinstance(item, (str, os.PathLike, bytes)):
-        content = item if isinstance(item, bytes) else read_bytes(item)
-        samples, found, total, kind, cut = _read(content, seconds)
-        size, digest = len(content), hashlib.sha256(content).hexdigest()
+    if isinstance(item, (str, os.PathLike)):
+        where = os.fspath(item)
+        item = read_bytes(item, limit=MAX_BYTES)
+    try:
+        return _decoded(item, rate, seconds)
+    except DecodeError as error:
+        raise DecodeError(error.reason.code, error.reason.message, where=where) from error
+
+
+def _decoded(item: Any, rate: int, seconds: float) -> tuple[np.ndarray, SoundFacts]:
+    """The same of bytes or of samples with their rate."""
+    if isinstance(item, bytes):
+        samples, found, total, kind, cut = _read(item, seconds)
+        size, digest = len(item), hashlib.sha256(item).hexdigest()
     else:
         samples, found = _of_values(item)
         total, kind, cut = len(samples), "array", False
@@ -96,7 +110,7 @@ def fingerprint(item: Any) -> str:
     if isinstance(item, Mapping):
         item = _of_mapping(item)
     if isinstance(item, (str, os.PathLike)):
-        return hashlib.sha256(read_bytes(item)).hexdigest()
+        return hashlib.sha256(read_bytes(item, limit=MAX_BYTES)).hexdigest()
     if isinstance(item, bytes):
         return hashlib.sha256(item).hexdigest()
     samples, rate = _of_values(item)
@@ -107,7 +121,7 @@ def fingerprint(item: Any) -> str:
 def _read(content: bytes, seconds: float) -> tuple[np.ndarray, int, int, str, bool]:
     """Samples float32 (T, A), the rate, the stored length, the format, and whether the file ends too early."""
     try:
-        with soundfile.SoundFile(io.BytesIO(content)) as file:
+        with soundfile.SoundFile(_Content(content)) as file:
             if file.format not in FORMATS:
                 raise DecodeError("unknown-format", f"is {file.format}, which is not read")
             _demand(file.samplerate, file.channels)
@@ -120,7 +134,19 @@ def _read(content: bytes, seconds: float) -> tuple[np.ndarray, int, int, str, bo
         raise DecodeError(*_reason(content, error.error_string)) from error
     if not len(samples):
         raise DecodeError("no-samples", "holds no samples")
-    return samples, rate, frames, kind, len(samples) < wanted or _ends_early(content)
+    if len(samples) < wanted:
+        return samples, rate, len(samples), kind, True
+    return samples, rate, frames, kind, _ends_early(content)
+
+
+class _Content(io.BytesIO):
+    """A file in memory; a damaged one may send libsndfile to places before its beginning, which it must be told."""
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        try:
+            return super().seek(offset, whence)
+        except (ValueError, OverflowError):
+            return self.tell()
 
 
 def _ends_early(content: bytes) -> bool:
@@ -135,7 +161,7 @@ def _ends_early(content: bytes) -> bool:
     if not content.startswith((b"RIFF", b"RIFX", b"FORM")):
         return False
     place = 12
-    while place + 8 <= len(content):
+    for _ in range(MAX_CHUNKS):
         claimed = int.from_bytes(content[place + 4 : place + 8], order)
         if content[place : place + 4] in (b"data", b"SSND"):
             return claimed < UNKNOWN_BYTES and place + 8 + claimed > len(content)
