@@ -100,11 +100,14 @@ def _program(model: Model) -> Any:
     spec = model.backbone.spec
     example = torch.from_numpy(spec.noise(2))
     shapes = {0: torch.export.Dim("rows")}
-    if spec.modality != "image":
-        shapes[example.dim() - 1] = torch.export.Dim("length")
+    if spec.modality == "text":
+        shapes[2] = torch.export.Dim("length")
+    elif spec.modality == "audio":  # more than one window, or their number would be taken for fixed
+        example = torch.cat([example, example, example[:, : spec.window // 3]], dim=1)
+        shapes[1] = torch.export.Dim("length", min=spec.window + 1)
     try:
         with _quiet():
-            return torch.onnx.export(
+            program = torch.onnx.export(
                 _whole(model),
                 (example,),
                 dynamo=True,
@@ -117,17 +120,27 @@ def _program(model: Model) -> Any:
     except Exception as error:  # torch.onnx raises what the step that failed raises
         what = f"the network cannot be exported ({type(error).__name__}: {str(error).strip()[:400]})"
         raise ArtefactError(what, where=model.backbone.origin.uri) from error
+    found = program.model.graph.inputs[0].shape
+    fixed = [shapes[axis].__name__ for axis in shapes if isinstance(found[axis], int)]
+    if fixed:  # where an export with any number fails, torch tries again with the example's
+        what = f"the network can only be exported for a fixed number of {' and '.join(fixed)}"
+        raise ArtefactError(
+            what, where=model.backbone.origin.uri, remedy="its code must not read them as plain numbers"
+        )
+    return program
 
 
 @contextlib.contextmanager
 def _quiet() -> Any:
     """The exporter tells its own story on the terminal; ours is the verdict."""
-    logger = logging.getLogger("torch.onnx")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnx_ir")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(before)
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)

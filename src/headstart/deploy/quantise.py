@@ -170,6 +170,7 @@ class Quantiser:
         for node in model.graph.node:
             node.ClearField("name")
         _share(model.graph)
+        _shorten(model.graph)
         helper.set_model_props(model, self.metadata)
         model.producer_name, model.producer_version = "headstart", __version__
         onnx.save(model, target)
@@ -208,6 +209,20 @@ def _share(graph: Any) -> None:
     for node in graph.node:
         for place, name in enumerate(node.input):
             node.input[place] = renamed.get(name, name)
+
+
+def _shorten(graph: Any) -> None:
+    """Number all values but inputs and outputs: of a small network's file, their names are a fiftieth."""
+    if any(attribute.HasField("g") for node in graph.node for attribute in node.attribute):
+        return  # a graph within may read any of them
+    kept = {value.name for value in (*graph.input, *graph.output)} | {""}  # "" stands for an input that is left out
+    made = [tensor.name for tensor in graph.initializer] + [name for node in graph.node for name in node.output]
+    short = {name: str(number) for number, name in enumerate(dict.fromkeys(made)) if name not in kept}
+    for tensor in graph.initializer:
+        tensor.name = short.get(tensor.name, tensor.name)
+    for node in graph.node:
+        node.input[:] = [short.get(name, name) for name in node.input]
+        node.output[:] = [short.get(name, name) for name in node.output]
 
 
 class _Reader:

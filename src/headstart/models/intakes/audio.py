@@ -54,13 +54,19 @@ class Intake(nn.Module):
         windows = self._windows(inputs)
         real = windows != PAD
         lengths = real.sum(dim=2) if lengths is None else lengths
+        weights = lengths / lengths.sum(dim=1, keepdim=True).clamp_min(1)
+        if (
+            torch.compiler.is_exporting()
+        ):  # one graph for any number of windows: the empty ones are heard, and not added
+            heard = self._heard(module, windows.flatten(0, 1), real.flatten(0, 1), lengths.flatten(), dtype, call)
+            parts = heard.unflatten(0, lengths.shape) * weights[..., None]
+            return torch.where(weights[..., None] > 0, parts, 0.0).sum(dim=1)
         if lengths.shape[1] == 1:
             return self._heard(module, windows[:, 0], real[:, 0], lengths[:, 0], dtype, call)
         some = lengths > 0  # a row of fewer windows than others has empty ones, which nobody need hear
         heard = self._heard(module, windows[some], real[some], lengths[some], dtype, call)
-        weights = (lengths / lengths.sum(dim=1, keepdim=True).clamp_min(1))[some]
         row = some.nonzero()[:, 0]
-        return heard.new_zeros(len(inputs), heard.shape[1]).index_add(0, row, heard * weights[:, None])
+        return heard.new_zeros(len(inputs), heard.shape[1]).index_add(0, row, heard * weights[some][:, None])
 
     def _heard(
         self,
@@ -78,9 +84,10 @@ class Intake(nn.Module):
     def _windows(self, inputs: Tensor) -> Tensor:
         """(B, N, W); what is shorter than a window is filled up with PAD."""
         window = self.spec.window
-        count = -(-inputs.shape[1] // window)
-        filled = functional.pad(inputs, (0, count * window - inputs.shape[1]), value=PAD)
-        return filled.view(len(inputs), count, window)
+        count = (inputs.shape[1] + window - 1) // window  # of positive numbers: ONNX rounds negative ones towards zero
+        # As int32, because ONNX Runtime pads nothing narrower.
+        filled = functional.pad(inputs.int(), (0, count * window - inputs.shape[1]), value=PAD)
+        return filled.view(inputs.shape[0], count, window)  # len() would fix their number in an exported graph
 
     def _formed(self, samples: Tensor, real: Tensor) -> Tensor:
         """Samples (M, W) as the network wants them; silence where there is none."""
