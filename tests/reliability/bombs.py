@@ -184,6 +184,26 @@ def flac(path: Path, rate: int, channels: int, seconds: int) -> None:
             file.write(np.zeros((rate, channels), np.int16))
 
 
+def flac_claiming(samples: int) -> bytes:
+    """A FLAC whose header claims so many samples, before a frame of none."""
+    told = (16_000 << 44) | (15 << 36) | samples  # rate, one channel of 16 bits, samples
+    return b"fLaC\x80\0\0\x22" + struct.pack(">HH", 4096, 4096) + bytes(6) + struct.pack(">Q", told) + bytes(16)
+
+
+def aiff_claiming(claims: int) -> bytes:
+    """An AIFF at 16 kHz whose samples would take ``claims`` bytes."""
+    common = struct.pack(">hIh", 1, claims // 2, 16) + b"\x40\x0c\xfa" + bytes(7)
+    body = b"COMM" + struct.pack(">I", 18) + common + b"SSND" + struct.pack(">III", claims, 0, 0) + bytes(64)
+    return b"FORM" + struct.pack(">I", min(claims + 54, 2**32 - 1)) + b"AIFF" + body
+
+
+def chunks(path: Path, size: int) -> None:
+    """A WAV with so many bytes of empty chunks between its format and its samples."""
+    wav(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:36] + (b"junk" + bytes(4)) * (size // 8) + whole[36:])
+
+
 # Refused, or decoded to what a spec may use of it: neither may take memory or time.
 SOUNDS: dict[str, Callable[[Path], object]] = {
     "200 hours at 1 Hz": lambda path: wav(path, rate=1, claims=1_440_000, real=1_440_000),
@@ -199,4 +219,12 @@ SOUNDS: dict[str, Callable[[Path], object]] = {
     "no samples": lambda path: wav(path, claims=0, real=0),
     "FLAC of an hour of silence": lambda path: flac(path, 8_000, 1, 3600),
     "FLAC of a minute of silence in 8 channels at 384 kHz": lambda path: flac(path, 384_000, 8, 60),
+    "FLAC that claims 2^36 samples": lambda path: path.write_bytes(flac_claiming(2**36 - 1)),
+    "200 MB of chunks before the samples": lambda path: chunks(path, 200 * 2**20),
+    "a WAV of 10 GB": lambda path: sparse(path, b"RIFF\xff\xff\xff\xffWAVEfmt ", 10 * GIB),
+    "a WAV of an hour that is there": lambda path: wav(path, claims=2 * 16_000 * 3600, real=2 * 16_000 * 3600),
+    "AU that claims 2 GB": lambda path: path.write_bytes(
+        b".snd" + struct.pack(">5I", 24, 2**31 - 2, 3, 16_000, 1) + bytes(64)
+    ),
+    "AIFF that claims 4 GB": lambda path: path.write_bytes(aiff_claiming(2**32 - 2)),
 }
