@@ -51,7 +51,7 @@ def test_influences_are_derivatives() -> None:
             assert (score(more)[0] - value) / 1e-5 * table.sum() == pytest.approx(influence[cell], abs=1e-3)
 
 
-@pytest.mark.parametrize("name", [*metrics.METRICS, "ece"])
+@pytest.mark.parametrize("name", sorted({*metrics.METRICS, "ece"} - {"roc_auc"}))
 def test_every_interval_contains_its_value(name: str, answers: tuple[np.ndarray, np.ndarray]) -> None:
     labels, p = answers
     right = np.eye(9)[labels]

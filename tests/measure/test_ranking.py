@@ -27,9 +27,9 @@ def answers(rows: int, classes: int, seed: int, levels: int | None = None) -> tu
 @pytest.mark.parametrize("levels", [None, 2])
 def test_the_area_is_scikit_learns(seed: int, levels: int | None) -> None:
     labels, shares = answers(120, 2, seed, levels)
-    assert roc_auc(labels, shares) == pytest.approx(roc_auc_score(labels, shares[:, 1]), abs=1e-12)
+    assert roc_auc(labels, shares).mean() == pytest.approx(roc_auc_score(labels, shares[:, 1]), abs=1e-12)
     labels, shares = answers(120, 4, seed, levels)
-    assert roc_auc(labels, shares) == pytest.approx(roc_auc_score(labels, shares, multi_class="ovr"), abs=1e-12)
+    assert roc_auc(labels, shares).mean() == pytest.approx(roc_auc_score(labels, shares, multi_class="ovr"), abs=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -44,7 +44,8 @@ def test_sensitivity_is_read_off_the_curve(seed: int) -> None:
 
 def test_what_cannot_be_ranked_has_no_value() -> None:
     _, shares = answers(20, 2, 0)
-    assert math.isnan(roc_auc(np.zeros(20, int), shares))
+    assert math.isnan(roc_auc(np.zeros(20, int), shares).mean())
+    assert math.isnan(metrics.measure("roc_auc", np.zeros(20, int), shares).low)
     assert math.isnan(sensitivity(np.ones(20, int), shares))
     assert math.isnan(sensitivity(*answers(20, 3, 0)))
 
@@ -60,3 +61,38 @@ def test_they_are_metrics_by_name_with_intervals_and_differences() -> None:
     assert metrics.higher_is_better("roc_auc")
     assert metrics.higher_is_better("sensitivity")
     assert not metrics.problems("sensitivity")
+
+
+def test_the_spread_is_delongs() -> None:
+    """Var = var(V10) / positives + var(V01) / negatives, from every pair counted one by one."""
+    labels, shares = answers(90, 2, 1, 2)
+    ill, healthy = shares[labels == 1, 1], shares[labels == 0, 1]
+    wins = (ill[:, None] > healthy).astype(float) + 0.5 * (ill[:, None] == healthy)
+    expected = wins.mean(1).var() / len(ill) + wins.mean(0).var() / len(healthy)
+    rows = roc_auc(labels, shares)
+    assert rows.var() / len(rows) == pytest.approx(expected)
+
+
+def test_the_interval_covers() -> None:
+    """Of many small samples, about 95 % of the intervals hold the area of all rows."""
+    labels, shares = answers(40_000, 2, 7)
+    truth = roc_auc(labels, shares).mean()
+    rng = np.random.default_rng(1)
+    hits, seeds = 0, 300
+    for _ in range(seeds):
+        rows = rng.choice(len(labels), 80, replace=False)
+        found = metrics.measure("roc_auc", labels[rows], shares[rows])
+        hits += found.low <= truth <= found.high
+    assert 0.92 <= hits / seeds <= 1.0
+
+
+def test_two_classes_are_told_their_area_and_many_are_not() -> None:
+    from headstart.measure.evaluation import Evaluation
+
+    def named(classes: int) -> set[str]:
+        labels, shares = answers(60, classes, 0)
+        names = tuple(f"c{index}" for index in range(classes))
+        return set(Evaluation("val", np.arange(60), np.log(shares).astype(np.float32), labels, names).metrics())
+
+    assert "roc_auc" in named(2)
+    assert not {"roc_auc", "sensitivity"} & named(3)

@@ -174,14 +174,14 @@ def _guard_features(limit: int, error: Callable[[], Exception], call: int) -> No
     count = [0]
     original = frontier.Frontiers._fill
 
-    def fill(self: Any, into: Any, view: int, examples: Any, compute: Any, *others: Any) -> None:
+    def fill(self: Any, into: Any, view: int, examples: Any, compute: Any, *others: Any, **more: Any) -> None:
         def narrow(pictures: Any) -> Any:
             count[0] += 1
             if count[0] >= call and len(pictures) > limit:
                 raise error()
             return compute(pictures)
 
-        original(self, into, view, examples, narrow, *others)
+        original(self, into, view, examples, narrow, *others, **more)
 
     frontier.Frontiers._fill = fill
 

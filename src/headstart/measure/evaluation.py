@@ -143,14 +143,25 @@ class Evaluation:
         return metrics.measure(metric, self.labels, self.probabilities, seed=seed)
 
     def metrics(self, names: Iterable[str | OwnMetric] | None = None) -> dict[str, Measured]:
-        """Several metrics by name; by default all that say something (top-5 needs more than five classes)."""
-        chosen = names if names is not None else [m for m in metrics.NAMES if m != "top5" or len(self.classes) > 5]
+        """Several metrics by name; by default all that say something.
+
+        Top-5 needs more than five classes; the area under the ROC curve is told of two, where both have rows.
+        """
+        chosen = self._telling() if names is None else names
         return {metrics.name_of(metric): self.metric(metric) for metric in chosen}
+
+    def _telling(self) -> list[str]:
+        silent = {*metrics.OF_ALL}
+        if len(self.classes) <= 5:
+            silent.add("top5")
+        if len(self.classes) != 2 or len(np.unique(self.labels)) < 2:
+            silent.add("roc_auc")
+        return [name for name in metrics.NAMES if name not in silent]
 
     def as_json(self, own: str | OwnMetric = "accuracy") -> dict[str, Any]:
         """Every metric that says something about these classes, and the run's ``own``, as plain values by name."""
         named = list(self.metrics().items())
-        if not isinstance(own, str):
+        if metrics.name_of(own) not in dict(named):
             named.append((metrics.name_of(own), self.metric(own)))
         return {name: measured.as_json() for name, measured in named}
 

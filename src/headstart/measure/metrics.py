@@ -144,17 +144,18 @@ METRICS: dict[str, Metric] = {
     "balanced_accuracy": Metric("balanced accuracy", True, _from_table(recall), _design_effect(recall)),
     "log_loss": Metric("log-loss", False, _log_losses),
     "brier": Metric("Brier score", False, _briers),
+    "roc_auc": Metric("ROC-AUC", True, ranking.roc_auc, ranking.design_effect),
 }
 # Of all rows together: their intervals are bootstrapped, as those of own callables are.
-RANKING: dict[str, OwnMetric] = {"roc_auc": ranking.roc_auc, "sensitivity": ranking.sensitivity}
-NAMES = (*METRICS, "ece", *RANKING)
+OF_ALL: dict[str, OwnMetric] = {"sensitivity": ranking.sensitivity}
+NAMES = (*METRICS, "ece", *OF_ALL)
 
 
 def higher_is_better(metric: str | OwnMetric) -> bool:
     """The direction of a metric; an own callable may carry an attribute ``higher_is_better`` (True otherwise)."""
     if callable(metric):
         return bool(getattr(metric, "higher_is_better", True))
-    return metric != "ece" and (metric in RANKING or METRICS[check(metric)].higher_is_better)
+    return metric != "ece" and (metric in OF_ALL or METRICS[check(metric)].higher_is_better)
 
 
 def name_of(metric: str | OwnMetric) -> str:
@@ -189,7 +190,7 @@ def measure(metric: str | OwnMetric, labels: np.ndarray, probabilities: np.ndarr
     skewness-corrected interval of a mean, ECE and own callables the bootstrap (resampled within classes).
     """
     n = len(labels)
-    metric = RANKING.get(metric, metric) if isinstance(metric, str) else metric
+    metric = OF_ALL.get(metric, metric) if isinstance(metric, str) else metric
     if callable(metric):
         value = float(metric(labels, probabilities))
         low, high = intervals.bootstrap(
@@ -203,6 +204,8 @@ def measure(metric: str | OwnMetric, labels: np.ndarray, probabilities: np.ndarr
     value = float(rows.mean()) if n else math.nan
     if entry.deff is None:
         return Measured(value, *_non_negative(intervals.mean(rows)), n)
+    if math.isnan(value):
+        return Measured(value, math.nan, math.nan, n)
     effective = n / max(entry.deff(labels, probabilities), 1e-9) if n else 0.0
     value = min(1.0, max(0.0, value))
     return Measured(value, *intervals.wilson(value * effective, effective), n)
@@ -210,7 +213,7 @@ def measure(metric: str | OwnMetric, labels: np.ndarray, probabilities: np.ndarr
 
 def compare(metric: str | OwnMetric, labels: np.ndarray, a: np.ndarray, b: np.ndarray, *, seed: int = 0) -> Difference:
     """Metric of A minus metric of B, probabilities (N, K) on the same rows; the sign is not turned for losses."""
-    metric = RANKING.get(metric, metric) if isinstance(metric, str) else metric
+    metric = OF_ALL.get(metric, metric) if isinstance(metric, str) else metric
     if not callable(metric) and check(metric) != "ece":
         entry = METRICS[metric]
         rows_a, rows_b = entry.rows(labels, a), entry.rows(labels, b)

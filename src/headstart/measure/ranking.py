@@ -12,15 +12,26 @@ import numpy as np
 SPECIFICITY = 0.95
 
 
-def roc_auc(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Area under the ROC curve: of two classes, else the mean over classes against the rest; NaN where one is missing.
+def roc_auc(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """(N,) values whose mean is the area under the ROC curve, and whose spread is DeLong's (1988).
 
-    It is the probability that a row of the class scores higher than another row, ties counting half (Mann-Whitney).
+    Of two classes, else the mean over classes against the rest; NaN where one is missing. The area is the probability
+    that a row of the class scores higher than another row, ties counting half (Mann-Whitney).
     """
     classes = probabilities.shape[1]
     if classes == 2:
-        return _area(labels == 1, probabilities[:, 1])
-    return float(np.mean([_area(labels == index, probabilities[:, index]) for index in range(classes)]))
+        return _placed(labels == 1, probabilities[:, 1])
+    return np.mean([_placed(labels == index, probabilities[:, index]) for index in range(classes)], axis=0)
+
+
+def design_effect(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """How many times larger the variance of the area is than that of a plain share of N rows; 1 at least.
+
+    Without that floor, an area of one would claim to have no variance at all.
+    """
+    rows = roc_auc(labels, probabilities)
+    value = float(rows.mean())
+    return max(1.0, float(rows.var()) / (value * (1 - value))) if 0 < value < 1 else 1.0
 
 
 def sensitivity(labels: np.ndarray, probabilities: np.ndarray) -> float:
@@ -38,11 +49,21 @@ def sensitivity(labels: np.ndarray, probabilities: np.ndarray) -> float:
     return float((scores[ill] > threshold).mean())
 
 
-def _area(positive: np.ndarray, scores: np.ndarray) -> float:
-    count = int(positive.sum())
-    if count in (0, len(positive)):
-        return math.nan
+def _placed(positive: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """(N,) the area, plus how much each row moves it: the share of the other side that it is ranked against rightly."""
+    count, rest = int(positive.sum()), int((~positive).sum())
+    if not count or not rest:
+        return np.full(len(scores), math.nan)
+    ranks = _ranks(scores)
+    right = np.empty(len(scores))
+    right[positive] = (ranks[positive] - _ranks(scores[positive])) / rest
+    right[~positive] = 1 - (ranks[~positive] - _ranks(scores[~positive])) / count
+    area = right[positive].mean()
+    weight = np.where(positive, len(scores) / count, len(scores) / rest)
+    return area + weight * (right - area)
+
+
+def _ranks(scores: np.ndarray) -> np.ndarray:
+    """(N,) ranks from 1, equal scores sharing their mean."""
     _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = np.cumsum(counts) - (counts - 1) / 2  # of equal scores the mean
-    above = ranks[inverse.reshape(-1)][positive].sum() - count * (count + 1) / 2
-    return float(above / (count * (len(positive) - count)))
+    return (np.cumsum(counts) - (counts - 1) / 2)[inverse.reshape(-1)]

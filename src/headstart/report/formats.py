@@ -13,7 +13,7 @@ from headstart.measure import metrics
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 _LOSSES = {name for name, metric in metrics.METRICS.items() if metric.deff is None}
 _TITLES = {name: metric.title for name, metric in metrics.METRICS.items()}
-_TITLES |= {"ece": "calibration error", "roc_auc": "ROC-AUC", "sensitivity": "sensitivity at 95 % specificity"}
+_TITLES |= {"ece": "calibration error", "sensitivity": "sensitivity at 95 % specificity"}
 
 
 def clean(value: Any) -> Any:
