@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from headstart.core.markdown import plain
 from headstart.deploy.verdict import Judged
 
 SHOWN = 20  # classes that are named
@@ -11,7 +12,7 @@ SHOWN = 20  # classes that are named
 
 def readme(judged: Sequence[Judged], order: Sequence[str], classes: Sequence[str], metric: str) -> str:
     """Markdown. Names of classes are the user's: what could be markup in them is left out."""
-    known = ", ".join(_plain(name) for name in classes[:SHOWN]) + (" …" if len(classes) > SHOWN else "")
+    known = ", ".join(plain(name) for name in classes[:SHOWN]) + (" …" if len(classes) > SHOWN else "")
     lines = [
         "# Exported classifier",
         "",
@@ -32,7 +33,3 @@ def readme(judged: Sequence[Judged], order: Sequence[str], classes: Sequence[str
         )
     lines += ["", "`verdict.json` holds the intervals and reasons; `golden.npz` rows with torch's answers.", ""]
     return "\n".join(lines)
-
-
-def _plain(name: str) -> str:
-    return "".join(character if character.isprintable() and character not in "`<>[]|" else " " for character in name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from headstart.core.markdown import plain
 from headstart.models.model import Model
 
 KINDS = {"image": ("Image", '"picture.jpg"'), "text": ("Text", '"a text"'), "audio": ("Sound", '"sound.wav"')}
@@ -10,7 +11,7 @@ KINDS = {"image": ("Image", '"picture.jpg"'), "text": ("Text", '"a text"'), "aud
 def card(model: Model, opened_by: str, notes: str) -> str:
     """Markdown; ``opened_by`` is the line of code with which the library itself opens the folder."""
     origin, spec = model.backbone.origin, model.backbone.spec
-    known = ", ".join(_plain(name) for name in model.classes[:20]) + (" …" if len(model.classes) > 20 else "")
+    known = ", ".join(plain(name) for name in model.classes[:20]) + (" …" if len(model.classes) > 20 else "")
     what, example = KINDS[spec.modality]
     lines = [
         f"# {what} classifier",
@@ -32,7 +33,3 @@ def card(model: Model, opened_by: str, notes: str) -> str:
     else:
         lines += ["", "Only Headstart opens this folder; `headstart export` writes one for ONNX Runtime."]
     return "\n".join([*lines, "", notes.strip(), ""]).rstrip() + "\n"
-
-
-def _plain(name: str) -> str:
-    return "".join(character if character.isprintable() and character not in "`<>[]|" else " " for character in name)
