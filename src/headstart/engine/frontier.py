@@ -191,6 +191,8 @@ class Frontiers:
         window = getattr(examples[0].spec, "window", 0)
         if window and any(each.store.lengths.max() > window for each in examples):
             return "some sounds are longer than a window, so what lies between the blocks has no fixed size"
+        if min(self.model.backbone.places.get(frontier, ()), default=0) < 0:
+            return "what lies between the blocks does not grow with the rows, so every epoch computes it"
         if self._lengths(examples[0]) is None or not frontier:
             return ""
         noise = examples[0].spec.noise(2)

@@ -112,6 +112,7 @@ class Backbone(nn.Module):
         self.stand_in: Tensor | None = None  # what features() reads instead of its argument while resumed
         self.stand_in_lengths: Tensor | None = None  # of the rows that are resumed, where they differ
         self.stand_in_rows: int | None = 1  # rows of a stand-in; None: as many as the record has
+        self.places: dict[int, tuple[int, ...]] = {}  # of what blocks return (see ``resume._places``), by their number
         self.uniform: int | None = None  # from this block on all answer alike: a record can stand for those below it
         self.blanks: dict[Any, Any] = {}
         self.compute = torch.float32  # type and layout of a copy that ``inference.optimised`` made
@@ -219,6 +220,7 @@ class Backbone(nn.Module):
 
     def _take(self, chain: tuple[str, ...]) -> None:
         self.blocks, self.measured, self.stand_in_rows, self.uniform = chain, None, 1, None
+        self.places = {}
         self.blanks.clear()
 
     def _refuted(self, chain: tuple[str, ...], inputs: Tensor) -> str:

@@ -6,19 +6,20 @@ stand-in input, so that only what comes after block ``k-1`` is computed. Three t
 it is handed out.
 
 Shapes: B rows, D features; a record is whatever block ``k-1`` returns (a tensor, or a tuple or dict of tensors), and
-where rows differ in length a dict of that ``value`` and the ``lengths``.
+where rows differ in length a dict of that ``value`` and the ``lengths``. Where a block is given several places a row
+(patches, heads: B c), the record holds them as (B, c, …), so that whoever keeps or cuts rows need not know.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 if TYPE_CHECKING:
     from headstart.models.backbone import Backbone
@@ -38,7 +39,7 @@ def record(backbone: Backbone, k: int, inputs: Tensor) -> Any:
     kept: list[Any] = []
 
     def keep(_module: nn.Module, _args: Any, output: Any) -> None:
-        kept.append(_with_lengths(backbone, inputs, tree_map(_clone, output)))
+        kept.append(_recorded(backbone, k, inputs, tree_map(_clone, output)))
         raise _Reached
 
     handle = backbone.block(k - 1).register_forward_hook(keep)
@@ -52,8 +53,22 @@ def record(backbone: Backbone, k: int, inputs: Tensor) -> Any:
     raise ValueError(f"block {k - 1} ({backbone.blocks[k - 1]!r}) was not reached")
 
 
-def _with_lengths(backbone: Backbone, inputs: Tensor, value: Any) -> Any:
-    return {"lengths": backbone.intake.lengths(inputs), "value": value} if backbone.intake.ragged else value
+def _recorded(backbone: Backbone, k: int, inputs: Tensor, value: Any) -> Any:
+    """What block ``k-1`` returned, row by row, with the lengths of the rows where they differ."""
+    lengths = backbone.intake.lengths(inputs) if backbone.intake.ragged else None
+    value = _folded(backbone, k, value, lengths, lambda leaf, count: leaf.unflatten(0, (-1, count)))
+    return value if lengths is None else {"lengths": lengths, "value": value}
+
+
+def _folded(
+    backbone: Backbone, k: int, value: Any, lengths: Tensor | None, fold: Callable[[Tensor, int], Tensor]
+) -> Any:
+    """Apply ``fold`` to what has several places a row; rows of several windows stay as they are."""
+    if max(backbone.places.get(k, ()), default=0) < 2 or (lengths is not None and lengths.dim() > 1 < lengths.shape[1]):
+        return value
+    leaves, spec = tree_flatten(value)
+    pairs = zip(leaves, backbone.places[k], strict=True)
+    return tree_unflatten([fold(leaf, count) if count > 1 else leaf for leaf, count in pairs], spec)
 
 
 @contextmanager
@@ -66,6 +81,7 @@ def resumed(backbone: Backbone, k: int, value: Any) -> Iterator[None]:
     lengths = None
     if backbone.intake.ragged:
         lengths, value = value["lengths"], value["value"]
+    value = _folded(backbone, k, value, lengths, lambda leaf, _: leaf.flatten(0, 1))
     blanks = _stand_ins(backbone, tree_leaves(value)[0], value, lengths)
     replaced = [backbone.block(i) for i in range(k)]
     try:
@@ -125,6 +141,14 @@ def _blanks(backbone: Backbone, inputs: Tensor) -> _Blanks:
     key = (tuple(inputs.shape), inputs.device, backbone.blocks)
     if key in backbone.blanks:
         return backbone.blanks[key]
+    outputs = _zero_outputs(backbone, inputs)
+    backbone.blanks.clear()  # one set is enough: the last block of one training batch after the other
+    backbone.blanks[key] = _Blanks(inputs, outputs)
+    return backbone.blanks[key]
+
+
+def _zero_outputs(backbone: Backbone, inputs: Tensor) -> list[Any]:
+    """Zeros in the shapes of what every block answers to ``inputs``."""
     outputs: list[Any] = [None] * len(backbone.blocks)
 
     def keep(i: int) -> Any:
@@ -138,9 +162,7 @@ def _blanks(backbone: Backbone, inputs: Tensor) -> _Blanks:
     finally:
         for handle in handles:
             handle.remove()
-    backbone.blanks.clear()  # one set is enough: the last block of one training batch after the other
-    backbone.blanks[key] = _Blanks(inputs, outputs)
-    return backbone.blanks[key]
+    return outputs
 
 
 @contextmanager
@@ -197,13 +219,38 @@ def refuted(backbone: Backbone, inputs: Tensor) -> str:
         return f"blocks are not called exactly once ({_named(calls)})"
     if order != list(range(count)):
         return "blocks run in another order than they are registered"
+    backbone.places = _places(backbone, inputs, outputs)
     for k in range(1, count + 1):
         with torch.no_grad():
-            again = features_from(backbone, k, _with_lengths(backbone, inputs, outputs[k - 1]), len(inputs))
+            again = features_from(backbone, k, _recorded(backbone, k, inputs, outputs[k - 1]), len(inputs))
         if not same(full, again):
             gap = (full - again).abs().max().item()
             return f"resuming after {backbone.blocks[k - 1]!r} gives other features (by {gap:.1e})"
     return ""
+
+
+def _places(backbone: Backbone, inputs: Tensor, outputs: list[Any]) -> dict[int, tuple[int, ...]]:
+    """Of every tensor that block ``k-1`` returned: places a row, 0 where it is the same for any rows, -1 if neither.
+
+    Told from the outputs for all rows of ``inputs`` and for the first alone.
+    """
+
+    def heard(rows: Tensor) -> int:
+        lengths = backbone.intake.lengths(rows) if backbone.intake.ragged else None
+        return len(rows) if lengths is None or lengths.dim() == 1 else int((lengths > 0).sum())
+
+    def count(both: Tensor, first: Tensor) -> int:
+        if not both.dim() or both.shape[0] == first.shape[0]:
+            return 0
+        each = first.shape[0] // alone
+        return each if (each * alone, each * together) == (first.shape[0], both.shape[0]) else -1
+
+    alone, together = heard(inputs[:1]), heard(inputs)
+    found = {}
+    for k, (output, first) in enumerate(zip(outputs, _zero_outputs(backbone, inputs[:1]), strict=True), start=1):
+        pairs = zip(tree_leaves(output), tree_leaves(first), strict=True)
+        found[k] = tuple(count(a, b) if isinstance(a, Tensor) else 0 for a, b in pairs)
+    return found
 
 
 def same(a: Tensor, b: Tensor) -> bool:
