@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from headstart.core.run import Run
     from headstart.data.audit import Audit
     from headstart.data.splits import Splits
+    from headstart.deploy.predictor import Predictor
     from headstart.experiment import Experiment
     from headstart.measure.evaluation import Evaluation
     from headstart.workflows.plan import PlanTable
@@ -57,14 +58,15 @@ def fit(
         return results.told(terminal.console, lambda: run(experiment, data=rows, on_event=terminal, resume=resume))
 
 
-def load(run: str | Path | Run, *, device: str = "cpu", allow_module: Any = False) -> Classifier:
+def load(run: str | Path | Run, *, device: str = "cpu", allow_module: Any = False) -> Classifier | Predictor:
     """The model of a run, which takes files: ``load("runs/photos").predict(["new/1.jpg"])``; also ``hf://owner/name``.
 
-    A model on your own code needs your consent to import it (``allow_module=True``), or the module itself.
+    Of an export (``load("runs/photos/export")``), and of a run with one where torch is missing, what predicts without
+    torch. A model on your own code needs your consent to import it (``allow_module=True``), or the module itself.
     """
-    from headstart.workflows.predict import load as load_run
+    from headstart.workflows.predict import answerer
 
-    return load_run(run, device=device, allow_module=allow_module)
+    return answerer(run, device=device, allow_module=allow_module)
 
 
 def predict(run: str | Path | Run, source: Any, *, top_k: int | None = None) -> Predictions:

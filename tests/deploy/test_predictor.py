@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,26 +13,7 @@ from headstart.deploy import folder
 from headstart.deploy.predictor import Predictor
 from headstart.workflows.predict import load
 
-WITHOUT_TORCH = """
-import sys
-
-BANNED = {"torch", "torchvision", "timm", "transformers", "accelerate", "safetensors", "onnx", "onnxscript", "pandas",
-          "sklearn", "scipy", "openvino", "huggingface_hub"}
-
-class Ban:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in BANNED:
-            raise ModuleNotFoundError(f"{name} is not installed here")
-
-sys.meta_path.insert(0, Ban())
-from headstart.cli import run
-sys.exit(run(sys.argv[1:], traceback=True))
-"""
-
-
-def without_torch(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-W", "error", "-c", WITHOUT_TORCH, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+from .torchless import command as without_torch
 
 
 def photos(run: Run) -> Path:

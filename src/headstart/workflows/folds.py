@@ -75,7 +75,7 @@ def cross_validate(
     for number, (_, held) in enumerate(parts, start=1):
         one = _alone(experiment, run, number, count)
         try:
-            runs.append(fit_rows(one, _holding_out(collection, held), runtime, on_event, False, store=store))
+            runs.append(fit_rows(one, holding_out(collection, held), runtime, on_event, False, store=store))
         except NothingAccepted as error:  # the other folds may fare better; all are judged together
             runs.append(Run(error.problems[0].where))
     if runtime.is_main:
@@ -98,7 +98,8 @@ def _alone(experiment: Experiment, run: Run, number: int, count: int) -> Experim
     )
 
 
-def _holding_out(collection: Collection, held: np.ndarray) -> Collection:
+def holding_out(collection: Collection, held: np.ndarray) -> Collection:
+    """The rows of one fold's run: those of ``held`` (indices) are its test split."""
     given = np.zeros(len(collection), dtype=np.int8)
     given[held] = SPLITS.index("test")
     return replace(collection, given=given)

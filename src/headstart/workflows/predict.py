@@ -167,7 +167,9 @@ def load(path: str | Path | Run, *, device: str = "cpu", allow_module: Any = Fal
     return Classifier(Model.load(folder, allow_module=allow_module).to(device))
 
 
-def answerer(path: str | Path | Run, *, device: str = "cpu", on_event: Emit | None = None) -> Classifier | Predictor:
+def answerer(
+    path: str | Path | Run, *, device: str = "cpu", allow_module: Any = False, on_event: Emit | None = None
+) -> Classifier | Predictor:
     """What predicts: of an export the best accepted variant; of a run its model, or its export where torch is missing.
 
     Raises:
@@ -179,7 +181,7 @@ def answerer(path: str | Path | Run, *, device: str = "cpu", on_event: Emit | No
     place = path.path if isinstance(path, Run) else Path(path)
     if not is_export(place):
         try:
-            return load(path, device=device)
+            return load(path, device=device, allow_module=allow_module)
         except ModuleNotFoundError as error:
             if not is_export(place / "export"):
                 raise MissingExtra("torch", "train", "predicting with a run that was not exported") from error

@@ -26,7 +26,7 @@ from headstart.deploy.ladder import Climber
 from headstart.deploy.predictor import RUNTIMES, Variant, open_session
 from headstart.deploy.quantise import Quantiser
 from headstart.deploy.verdict import BATCHES, Judged
-from headstart.workflows import finish, materials
+from headstart.workflows import finish, folds, materials
 from headstart.workflows.judging import Judge, runtimes
 from headstart.workflows.materials import Decoded
 from headstart.workflows.predict import load
@@ -112,12 +112,25 @@ def rows_of(run: Run, model: Model, data: Any, emit: Emit) -> Decoded:
         experiment = replace(experiment, data=replace(experiment.data, source=str(data)))
         data = None
     collection = materials.collect(experiment, data)
+    named = run.read("rows.json", default={})
+    if (run.path.parent / "folds.json").is_file():  # of a cross-validated run: its test rows are one fold
+        held = np.isin(collection.rows.names, named.get("test", []))
+        collection = folds.holding_out(collection, np.flatnonzero(held))
     decoded = materials.decode(collection, experiment, model.backbone.spec, _progress_only(emit))
     if decoded.splits.fingerprint != known.get("fingerprint"):
-        remedy = "restore them, or give their new place with --data"
         what = f"the rows of {decoded.splits.source} are not those that the run was trained and judged on"
-        raise ArtefactError(what, where=str(run.path), remedy=remedy)
+        remedy = "restore them, give their new place with --data, or train on what is there now: headstart fit"
+        raise ArtefactError(f"{what}{_moved(named, decoded)}", where=str(run.path), remedy=remedy)
     return decoded
+
+
+def _moved(named: dict[str, list[str]], decoded: Decoded) -> str:
+    """Which rows are gone and which are new since the run."""
+    before = {name for names in named.values() for name in names}
+    now = {name for rows in decoded.splits.present().values() for name in rows.names}
+    changes = {"gone": sorted(before - now), "new": sorted(now - before)}
+    told = [f"{len(names)} {how} (such as {names[0]})" for how, names in changes.items() if names]
+    return f": {', '.join(told)}" if told else ": the same names with other labels or in other splits"
 
 
 def _judge(run: Run, model: Model, decoded: Decoded, place: Path, settings: Settings, emit: Emit) -> Judge:

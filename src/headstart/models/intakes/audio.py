@@ -55,9 +55,8 @@ class Intake(nn.Module):
         real = windows != PAD
         lengths = real.sum(dim=2) if lengths is None else lengths
         weights = lengths / lengths.sum(dim=1, keepdim=True).clamp_min(1)
-        if (
-            torch.compiler.is_exporting()
-        ):  # one graph for any number of windows: the empty ones are heard, and not added
+        if torch.compiler.is_exporting():
+            # One graph for any number of windows: the empty ones are heard too, and weigh nothing.
             heard = self._heard(module, windows.flatten(0, 1), real.flatten(0, 1), lengths.flatten(), dtype, call)
             parts = heard.unflatten(0, lengths.shape) * weights[..., None]
             return torch.where(weights[..., None] > 0, parts, 0.0).sum(dim=1)
