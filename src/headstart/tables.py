@@ -21,7 +21,7 @@ def results(run: Run, console: Console) -> None:
     """What a run found: baselines and stages with intervals and verdicts, the test result, the time, the paths."""
     result = run.read("result.json", default={})
     stages, baselines = run.stages(), list(run.read("baseline/result.json", default=[]))
-    metric = next((stage["verdict"]["metric"] for stage in stages), "accuracy")
+    metric = next((stage["verdict"]["metric"] for stage in reversed(stages)), "accuracy")  # the first may prepare
     console.print()
     console.print(stage_table(baselines, stages, result.get("best"), metric, console))
     console.print()

@@ -30,7 +30,12 @@ from headstart.stages.base import Stage, Training
 from headstart.stages.learner import Learner
 from headstart.workflows.course import Course
 
-METHODS = registry.names("headstart.stages.methods")
+# what prepares a backbone learns no classes: its invariants stand in workflows/test_pretraining.py
+METHODS = [
+    name
+    for name in registry.names("headstart.stages.methods")
+    if not registry.find("headstart.stages.methods", name).Settings().prepares
+]
 TRAINED = [name for name in METHODS if issubclass(registry.find("headstart.stages.methods", name).Settings, Training)]
 REDRAWN = {"scratch"}  # these start from new weights, whatever came before
 ROWS, CLASSES = 24, 3

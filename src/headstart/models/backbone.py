@@ -104,6 +104,7 @@ class Backbone(nn.Module):
         self.call = dict(call or {})
         self.classifier = classifier
         self.front_end = front_end
+        self.checkpoint: Path | None = None  # the folder its weights came from: it may hold heads that were left out
         self.blocks = tuple(blocks) if blocks else chains.discover(module)
         if front_end and self.blocks != chains.WHOLE:
             self.blocks = (front_end, *self.blocks)

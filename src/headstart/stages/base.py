@@ -44,6 +44,7 @@ class Stage:
         return self.name or self.method
 
     solves: bool = field(default=False, init=False, repr=False)
+    prepares: bool = field(default=False, init=False, repr=False)  # the backbone, without a look at the classes
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -16,9 +16,9 @@ FROM_RANDOM_HEAD = 100  # updates below which a stage that starts from a random 
 FROM_SOLVED_HEAD = 20  # the same for a stage that starts from the head of a stage before it
 
 
-def needed(index: int, stage: Stage) -> int:
+def needed(stages: Sequence[Stage], index: int) -> int:
     """Updates that stage ``index`` of a plan needs at least: later stages start from a head that works."""
-    fresh = index == 0 or stage.method == "scratch"
+    fresh = all(stage.prepares for stage in stages[:index]) or stages[index].method == "scratch"
     return FROM_RANDOM_HEAD if fresh else FROM_SOLVED_HEAD
 
 
@@ -26,13 +26,14 @@ def starved(stages: Sequence[Stage], rows: int) -> list[Problem]:
     """One problem for every training stage that takes too few updates on ``rows`` training rows."""
     found = []
     for index, stage in enumerate(stages):
-        if not isinstance(stage, Training) or stage.updates(rows) >= needed(index, stage):
+        least = needed(stages, index)
+        if not isinstance(stage, Training) or stage.prepares or stage.updates(rows) >= least:
             continue
-        epochs = -(-needed(index, stage) // stage.updates_per_epoch(rows))
+        epochs = -(-least // stage.updates_per_epoch(rows))
         found.append(
             Problem(
                 f"{stage.updates(rows)} updates are too few to learn ({stage.epochs} epochs of "
-                f"{stage.updates_per_epoch(rows)} updates on {rows} rows; at least {needed(index, stage)} are needed)",
+                f"{stage.updates_per_epoch(rows)} updates on {rows} rows; at least {least} are needed)",
                 f"plan[{index}].{stage.title}",
                 f"epochs={epochs}, a smaller batch_size, or a probe before it; force=true runs it as it is",
             )
@@ -43,8 +44,8 @@ def starved(stages: Sequence[Stage], rows: int) -> list[Problem]:
 def repaired(stages: Sequence[Stage], rows: int) -> tuple[Stage, ...]:
     """The same plan with epochs raised where a training stage would starve: for plans chosen by name."""
     return tuple(
-        replace(stage, epochs=max(stage.epochs, -(-needed(index, stage) // stage.updates_per_epoch(rows))))
-        if isinstance(stage, Training)
+        replace(stage, epochs=max(stage.epochs, -(-needed(stages, index) // stage.updates_per_epoch(rows))))
+        if isinstance(stage, Training) and not stage.prepares
         else stage
         for index, stage in enumerate(stages)
     )

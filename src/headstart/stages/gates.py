@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from headstart.measure import metrics
-from headstart.measure.evaluation import Evaluation
 from headstart.measure.intervals import Difference
 from headstart.measure.metrics import OwnMetric
 from headstart.stages.base import Gate
 
 SMALL = 100  # validation rows below which a verdict is called weak
+
+
+class Judged(Protocol):
+    """What was measured on rows, and can be compared with the same of another model, pair by pair."""
+
+    def compare(self, other: Any, metric: Any, /) -> Difference: ...
 
 
 @dataclass(frozen=True)
@@ -31,8 +36,8 @@ class Verdict:
 
 def check(
     gate: Gate,
-    candidate: Evaluation,
-    incumbent: Evaluation | None,
+    candidate: Judged,
+    incumbent: Judged | None,
     *,
     metric: str | OwnMetric = "accuracy",
     name: str = "",

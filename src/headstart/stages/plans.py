@@ -139,11 +139,12 @@ def settled(stages: Sequence[Stage], modality: str = "image") -> tuple[Stage, ..
 
     That is how fast the head moves, and how rows are augmented.
     """
-    return tuple(_settled(stage, bool(index), modality) for index, stage in enumerate(stages))
+    fresh = [all(earlier.prepares for earlier in stages[:index]) for index in range(len(stages))]
+    return tuple(_settled(stage, not new, modality) for stage, new in zip(stages, fresh, strict=True))
 
 
 def _settled(stage: Stage, later: bool, modality: str) -> Stage:
-    if not isinstance(stage, Training):
+    if not isinstance(stage, Training) or stage.prepares:
         return stage
     head = stage.head_multiple if stage.head_multiple is not None else 1.0 if later else NEW_HEAD
     usual = "none" if modality == "text" else "standard"

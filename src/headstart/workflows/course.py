@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,11 @@ import torch
 
 from headstart.core import interruption, manifest
 from headstart.core.errors import ConfigError, TrainingError
-from headstart.core.events import Notice, StageDone, StageStarted
+from headstart.core.events import Notice, StageStarted
 from headstart.core.run import Run
 from headstart.engine import balance, features, groups, streams
 from headstart.engine.cache import CacheDecision, FrontierCache
-from headstart.engine.checkpoint import Checkpoints, load_tensors, save_tensors
+from headstart.engine.checkpoint import Checkpoints, load_tensors
 from headstart.engine.features import Emit
 from headstart.engine.frontier import Frontiers
 from headstart.engine.limits import Gauge
@@ -37,9 +38,9 @@ from headstart.stages import gates, solver
 from headstart.stages.base import Stage, Training, as_mapping
 from headstart.stages.gates import Verdict
 from headstart.stages.learner import POOLED, Learner
-from headstart.stages.methods import probe, scratch
+from headstart.stages.methods import mlm, probe, scratch
 from headstart.tasks.classify import Loss
-from headstart.workflows import outcomes, rate
+from headstart.workflows import outcomes, pretraining, rate
 from headstart.workflows.outcomes import Outcome
 
 
@@ -83,30 +84,31 @@ class Course:
             gauge.begin()
         started = time.monotonic()
         before = {name: value.clone() for name, value in self.model.state_dict().items()}
-        outcome = self._probe(index, stage) if isinstance(stage, probe.Settings) else self._train(index, stage)
-        earlier = self.incumbent
-        verdict = gates.check(
-            stage.gate,
-            outcome.evaluation,
-            earlier.evaluation if earlier else None,
-            metric=self.metric,
-            name=earlier.title if earlier else "",
-        )
+        outcome, verdict = self._judged(index, stage)
         result = outcomes.result(self.model, index, stage, outcome, verdict, self.metric, time.monotonic() - started)
         if gauge is not None:
             result["limit"] = outcomes.limit(gauge, index, stage, outcome, result["seconds"])
         if verdict.decision == "keep":
-            self._keep(Incumbent(index, stage, outcome.evaluation), stage)
+            judged = outcome.evaluation if isinstance(outcome.evaluation, Evaluation) else None
+            self._keep(None if judged is None else Incumbent(index, stage, judged), stage)
         if self.runtime.is_main:
-            self._write(folder, result, outcome.evaluation, verdict)
+            outcomes.write(folder, self.model, result, outcome.evaluation, verdict)
         self.runtime.wait()
         if verdict.decision != "keep":
             self.model.load_state_dict(before)
             self._prepare(self.incumbent.stage if self.incumbent else stage)
-        self._announce(result, verdict)
+        self.emit(outcomes.done(result, verdict))
         return verdict
 
-    def _keep(self, incumbent: Incumbent, stage: Stage) -> None:
+    def _judged(self, index: int, stage: Stage) -> tuple[Outcome, Verdict]:
+        if isinstance(stage, mlm.Settings):
+            return pretraining.pretrain(self, index, stage)
+        outcome = self._probe(index, stage) if isinstance(stage, probe.Settings) else self._train(index, stage)
+        earlier = self.incumbent
+        before, name = (earlier.evaluation, earlier.title) if earlier else (None, "")
+        return outcome, gates.check(stage.gate, outcome.evaluation, before, metric=self.metric, name=name)
+
+    def _keep(self, incumbent: Incumbent | None, stage: Stage) -> None:
         self.incumbent = incumbent
         if not isinstance(stage, probe.Settings):
             self.frontiers.renew()
@@ -119,7 +121,7 @@ class Course:
         """Solve the head on cached features; only the head changes."""
         assert isinstance(stage, probe.Settings)
         self._prepare(stage)
-        self._start(index, stage, f"the head, solved on {stage.views} view{'s' * (stage.views > 1)} of cached features")
+        self.start(index, stage, f"the head, solved on {stage.views} view{'s' * (stage.views > 1)} of cached features")
         if not isinstance(self.model.head, heads.Linear):
             return self._train_head(index, stage)
         labels = torch.as_tensor(self.train.rows.labels)
@@ -165,7 +167,7 @@ class Course:
             reinitialise(self.model, self.seed)
         self._prepare(stage)
         thawed = len(self.model.backbone.blocks) - self.model.frozen_prefix
-        self._start(index, stage, f"{thawed} of {len(self.model.backbone.blocks)} blocks and the head")
+        self.start(index, stage, f"{thawed} of {len(self.model.backbone.blocks)} blocks and the head")
         frontier = self.frontiers.of_stage(index, stage, self.train, self.val)
         return self._fit(index, stage, frontier.train, frontier.val, frontier.decision)
 
@@ -182,8 +184,6 @@ class Course:
         val: FrontierCache | None,
         decision: CacheDecision | None,
     ) -> Outcome:
-        frozen = self.model.frozen_hash()
-        chosen = self._groups(stage)
         weights = balance.class_weights(self.train.rows.labels, self.model.classes, stage.class_weights)
         loss = Loss(label_smoothing=stage.label_smoothing, class_weights=weights)
         mixer = None
@@ -197,15 +197,35 @@ class Course:
             size = stage.batch_size
             return features.evaluate(self.model, self.val, self.runtime, batch_size=size, cache=val, emit=self.emit)
 
+        learner = Learner(self.model, loss, self.runtime.autocast)
+        loop = self.descend(index, stage, learner, self._stream(index, stage, cached), validate, self.metric, mixer)
+        with self.runtime.exactly():
+            evaluation = features.evaluate(
+                self.model, self.val, self.runtime, batch_size=stage.batch_size, cache=exact, emit=self.emit
+            )
+        return self.told(loop, evaluation, decision)
+
+    def descend(
+        self,
+        index: int,
+        stage: Training,
+        learner: Any,
+        stream: streams.Stream,
+        validate: Callable[[], Any],
+        metric: str | OwnMetric,
+        mixer: Mixer | None = None,
+    ) -> Loop:
+        """Train a learner of this model: afterwards the model is that of the best epoch, and plain again."""
+        frozen = self.model.frozen_hash()
         folder = self.run.stage_folder(index, stage.title)
         job = Job(
             runtime=self.runtime,
-            learner=Learner(self.model, loss, self.runtime.autocast),
+            learner=learner,
             settings=stage,
-            stream=self._stream(index, stage, cached),
-            groups=chosen,
+            stream=stream,
+            groups=self._groups(stage, learner),
             validate=validate,
-            metric=self.metric,
+            metric=metric,
             stage=index,
             seed=self.seed,
             checkpoints=Checkpoints(folder / "state", warn=self._warn),
@@ -223,13 +243,17 @@ class Course:
         if candidate.frozen_hash() != frozen:
             raise TrainingError("frozen weights or buffers have moved", where=f"stage {stage.title}")
         self.runtime.insist_equal(candidate, f"stage {stage.title}")
-        rates = {group["depth"]: group["base_lr"] for group in chosen}
-        details = {"history": loop.state.history, "best_epoch": loop.state.best_epoch + 1}
-        with self.runtime.exactly():
-            evaluation = features.evaluate(
-                candidate, self.val, self.runtime, batch_size=stage.batch_size, cache=exact, emit=self.emit
-            )
-        return Outcome(evaluation, rates, loop.state.updates, loop.state.epoch, decision, details)
+        return loop
+
+    def told(
+        self, loop: Loop, evaluation: Any, decision: CacheDecision | None, details: dict[str, Any] | None = None
+    ) -> Outcome:
+        """What the stage gave that this loop trained."""
+        rates = {group["depth"]: group["base_lr"] for group in loop.job.groups}
+        history = {"history": loop.state.history, "best_epoch": loop.state.best_epoch + 1}
+        return Outcome(
+            evaluation, rates, loop.state.updates, loop.state.epoch, decision, {**history, **(details or {})}
+        )
 
     def _stream(self, index: int, stage: Training, cached: FrontierCache | None) -> streams.Stream:
         balanced = stage.sampler == "balanced"
@@ -245,28 +269,15 @@ class Course:
             self.runtime, order, self.train, augmentation(stage.augment, self.train.store.modality)
         )
 
-    def _groups(self, stage: Training) -> list[dict[str, Any]]:
+    def _groups(self, stage: Training, learner: Any) -> list[dict[str, Any]]:
         backbone = self.model.backbone
         return groups.groups(
-            [(f"model.{name}", parameter) for name, parameter in self.model.named_parameters()],
+            learner.named_parameters(),
             {f"model.{name}": depth for name, depth in self.model.depths().items() if depth <= len(backbone.blocks)},
             backbone.blocks,
             weight_decay=stage.weight_decay,
             **stage.by_depth,
         )
-
-    def _write(self, folder: Path, result: dict[str, Any], evaluation: Evaluation, verdict: Verdict) -> None:
-        """The stage's folder; its manifest comes last and makes it count."""
-        folder.mkdir(parents=True, exist_ok=True)
-        manifest.write_json(folder / "result.json", result)
-        evaluation.save(folder / "predictions.npz")
-        if verdict.decision == "keep":
-            changed = dict(self.model.state_dict())
-            if result["method"] == "probe":
-                changed = {name: value for name, value in changed.items() if name.startswith("head.")}
-            save_tensors(folder / "state" / "model.safetensors", changed)
-        manifest.seal(folder, without="state/step-*")
-        Checkpoints(folder / "state").clear()
 
     def _replay(self, index: int, stage: Stage, folder: Path) -> Verdict:
         """Take a complete stage as it was."""
@@ -284,27 +295,17 @@ class Course:
             self._prepare(stage)
             tensors = load_tensors(folder / "state" / "model.safetensors")
             self.model.load_state_dict(tensors, strict=False)
-            self._keep(Incumbent(index, stage, Evaluation.load(folder / "predictions.npz")), stage)
+            read = None if stage.prepares else Evaluation.load(folder / "predictions.npz")
+            self._keep(None if read is None else Incumbent(index, stage, read), stage)
         self.emit(Notice("info", "stage-kept", f"stage {stage.title} is complete; its result is taken as it is"))
         return Verdict(stored["decision"], stored["reason"], stored["metric"], None, stored["incumbent"])
 
-    def _start(self, index: int, stage: Stage, summary: str) -> None:
+    def start(self, index: int, stage: Stage, summary: str, rows: int | None = None) -> None:
+        """Tell that a stage begins, on so many rows (None: the training rows)."""
         epochs, updates = 0, 0
         if isinstance(stage, Training):
-            epochs, updates = stage.epochs, stage.updates(len(self.train))
+            epochs, updates = stage.epochs, stage.updates(len(self.train) if rows is None else rows)
         self.emit(StageStarted(index, stage.title, stage.method, summary, epochs, updates))
-
-    def _announce(self, result: dict[str, Any], verdict: Verdict) -> None:
-        self.emit(
-            StageDone(
-                stage=result["index"],
-                name=result["name"],
-                seconds=result["seconds"],
-                decision=verdict.decision,
-                reason=verdict.reason,
-                metrics=result["metrics"]["val"],
-            )
-        )
 
     def _warn(self, message: str) -> None:
         self.emit(Notice("warning", "checkpoint", message))

@@ -131,7 +131,7 @@ def _go(
     if runtime.is_main and experiment.normalisation_check and backbone.modality == "image":
         materials.check_normalisation(course.frontiers, decoded, emit)
     for index, stage in enumerate(stages):
-        if index and not run.is_done(index, stage.title) and course.is_late():
+        if course.incumbent and not run.is_done(index, stage.title) and course.is_late():
             left = ", ".join(each.title for each in stages[index:])
             emit(Notice("warning", "time-up", f"the time is used up; these stages were left out: {left}"))
             break

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
+from headstart.core import manifest
+from headstart.core.events import StageDone
 from headstart.engine.cache import CacheDecision
+from headstart.engine.checkpoint import Checkpoints, save_tensors
 from headstart.engine.limits import Gauge
 from headstart.measure.evaluation import Evaluation
 from headstart.measure.metrics import OwnMetric
+from headstart.measure.restoring import Restoring
 from headstart.models.model import Model
 from headstart.stages.base import Stage, as_mapping
 from headstart.stages.gates import Verdict
@@ -20,7 +25,7 @@ from headstart.stages.methods import probe
 class Outcome:
     """What a stage gave, before the gate judged it."""
 
-    evaluation: Evaluation
+    evaluation: Evaluation | Restoring
     rates: dict[int, float] = field(default_factory=dict)  # learning rate by depth
     updates: int = 0
     epochs: int = 0
@@ -77,4 +82,33 @@ def limit(gauge: Gauge, index: int, stage: Stage, outcome: Outcome, seconds: flo
         epochs=outcome.epochs,
         updates=outcome.updates,
         solved=outcome.details.get("probe", {}).get("iterations", ()),
+    )
+
+
+def write(
+    folder: Path, model: Model, result: dict[str, Any], evaluation: Evaluation | Restoring, verdict: Verdict
+) -> None:
+    """The stage's folder; its manifest comes last and makes it count."""
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest.write_json(folder / "result.json", result)
+    if isinstance(evaluation, Evaluation):
+        evaluation.save(folder / "predictions.npz")
+    if verdict.decision == "keep":
+        changed = dict(model.state_dict())
+        if result["method"] == "probe":
+            changed = {name: value for name, value in changed.items() if name.startswith("head.")}
+        save_tensors(folder / "state" / "model.safetensors", changed)
+    manifest.seal(folder, without="state/step-*")
+    Checkpoints(folder / "state").clear()
+
+
+def done(result: dict[str, Any], verdict: Verdict) -> StageDone:
+    """What is said of a stage that ended."""
+    return StageDone(
+        stage=result["index"],
+        name=result["name"],
+        seconds=result["seconds"],
+        decision=verdict.decision,
+        reason=verdict.reason,
+        metrics=result["metrics"]["val"],
     )

@@ -11,6 +11,7 @@ import numpy as np
 from headstart.core import registry
 from headstart.core.errors import ConfigError, HeadstartError, Problem
 from headstart.stages.base import Stage, Training
+from headstart.stages.methods import mlm
 
 if TYPE_CHECKING:
     from headstart.data.splits import Splits
@@ -25,7 +26,7 @@ def check(stages: Sequence[Stage], model: Model, labels: np.ndarray) -> None:
     Raises:
         ConfigError: all that cannot work, each with the stage it stands in.
     """
-    problems: list[Problem] = []
+    problems = _order(stages)
     for index, stage in enumerate(stages):
         for setting, trial in _trials(stage, model, labels):
             try:
@@ -35,6 +36,22 @@ def check(stages: Sequence[Stage], model: Model, labels: np.ndarray) -> None:
                 problems += [Problem(each.what, where, each.remedy) for each in error.problems]
     if problems:
         raise ConfigError("the plan does not fit the model or the data", problems=problems)
+
+
+def _order(stages: Sequence[Stage]) -> list[Problem]:
+    """What prepares the backbone comes first: what a stage before it measured would no longer hold."""
+    found = []
+    learns = [stage.title for stage in stages if not stage.prepares]
+    if not learns:
+        found.append(Problem("no stage learns the classes", "plan", "for example: plan: [mlm, probe, thaw]"))
+    for index, stage in enumerate(stages):
+        if stage.prepares and any(not earlier.prepares for earlier in stages[:index]):
+            what = f"it changes the backbone, and {stages[index - 1].title} before it would no longer hold"
+            found.append(Problem(what, f"plan[{index}].{stage.title}", "write it first: plan: [mlm, probe, thaw]"))
+        if stage.prepares and (stage.gate.metric != "auto" or stage.gate.on_fail == "stop"):
+            what = "a stage that knows no classes is judged by its own loss, and others have to follow it"
+            found.append(Problem(what, f"plan[{index}].{stage.title}.gate", "leave metric and on_fail: stop out"))
+    return found
 
 
 def ranks(splits: Splits, world: int) -> None:
@@ -66,6 +83,8 @@ def _trials(stage: Stage, model: Model, labels: np.ndarray) -> list[tuple[str, C
     for setting, metric in (("gate.metric", stage.gate.metric), ("metric", getattr(stage, "metric", "auto"))):
         if metric != "auto":
             trials.append((setting, partial(metrics.check, metric)))
+    if isinstance(stage, mlm.Settings):
+        trials.append(("texts", partial(_restores, model)))
     if isinstance(stage, Training):
         trials += [(name, partial(_blends, model.backbone.modality)) for name in BLENDING if getattr(stage, name)]
         trials.append(("blocks", partial(model.thaw, getattr(stage, "blocks", "all"))))
@@ -75,6 +94,13 @@ def _trials(stage: Stage, model: Model, labels: np.ndarray) -> list[tuple[str, C
 
 def _augmented(value: Any, modality: str) -> Any:
     return registry.find("headstart.data.modalities", modality).policy(value)
+
+
+def _restores(model: Model) -> None:
+    """A family with a head for masked words, and a tokenizer that can hide one."""
+    from headstart.models import masked
+
+    masked.demand(model.backbone)
 
 
 def _blends(modality: str) -> None:

@@ -25,9 +25,9 @@ def read(item: Any) -> tuple[tuple[str, ...], str, bytes]:
     """
     kind = type(item).__name__
     if isinstance(item, os.PathLike):
-        item, kind = _decoded(files.read_bytes(item), os.fspath(item)), "file"
+        item, kind = decoded(files.read_bytes(item), os.fspath(item)), "file"
     elif isinstance(item, bytes):
-        item = _decoded(item, "")
+        item = decoded(item, "")
     texts = tuple(item) if isinstance(item, (tuple, list)) else (item,)
     if not texts or any(text is None or (isinstance(text, float) and text != text) for text in texts):
         raise DecodeError("missing", "has no text")
@@ -63,7 +63,7 @@ def is_garbled(text: str) -> bool:
     return "\ufffd" in text or any(trace in text for trace in TRACES)
 
 
-def _decoded(content: bytes, where: str) -> str:
+def decoded(content: bytes, where: str) -> str:
     """UTF-8 with or without its mark, or UTF-16 with one; nothing is guessed."""
     marked = content[:2] in (b"\xff\xfe", b"\xfe\xff")
     try:

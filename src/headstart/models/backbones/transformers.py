@@ -74,7 +74,7 @@ def load_folder(folder: Path, wanted: Wanted, *, uri: str, revision: str = "") -
     labels = tuple(str(config.id2label[index]) for index in sorted(config.id2label)) if config.id2label else ()
     named = not all(label.startswith("LABEL_") for label in labels)
     spec = family.spec(_json(folder / "preprocessor_config.json"), folder, config, wanted)
-    return Backbone(
+    made = Backbone(
         module,
         spec=spec,
         origin=Origin(
@@ -93,6 +93,8 @@ def load_folder(folder: Path, wanted: Wanted, *, uri: str, revision: str = "") -
         intake=family.intake(module, config, spec, pooling),
         front_end=_front_end(module),
     )
+    made.checkpoint = folder if kind == "pretrained" else None
+    return made
 
 
 def rebuild(architecture: Mapping[str, Any], spec: Any, origin: Origin) -> Backbone:
@@ -113,6 +115,22 @@ def rebuild(architecture: Mapping[str, Any], spec: Any, origin: Origin) -> Backb
         intake=family.intake(module, config, spec, pooling),
         front_end=_front_end(module),
     )
+
+
+def config_of(backbone: Backbone) -> Any:
+    """The configuration of a backbone's network."""
+    return _config(backbone.architecture["config"], backbone.origin.uri)
+
+
+def for_masked_words(backbone: Backbone, config: Any) -> nn.Module:
+    """The family's network that restores masked words, as the backbone's checkpoint holds it, else drawn anew."""
+    from transformers import MODEL_FOR_MASKED_LM_MAPPING
+
+    cls: Any = MODEL_FOR_MASKED_LM_MAPPING[type(config)]
+    with _quiet():
+        if backbone.checkpoint is None:
+            return cls(config)
+        return cls.from_pretrained(backbone.checkpoint, config=config, dtype=torch.float32, local_files_only=True)
 
 
 def modality_of(config: Any) -> str:

@@ -56,16 +56,17 @@ class Intake(nn.Module):
         channels_last: bool = False,
     ) -> Tensor:
         """Features (B, D) of tokens (B, 2, T)."""
-        ids = inputs[:, 0]
-        real = ids != PAD
-        given = {"input_ids": ids.clamp_min(0).long(), "attention_mask": real.long()}
-        if self.types:
-            given["token_type_ids"] = inputs[:, 1].long()
-        output = module(**given, **call)
+        output = module(**self.given(inputs), **call)
         if self.pooling == "native":
             return tensor_of(output).float()
         hidden = getattr(output, "last_hidden_state", None)
         sequence = hidden if isinstance(hidden, Tensor) else tensor_of(output)
         if sequence.dim() == 2:
             return sequence.float()
-        return sequence[:, 0].float() if self.pooling == "cls" else mean_over(sequence, real)
+        return sequence[:, 0].float() if self.pooling == "cls" else mean_over(sequence, inputs[:, 0] != PAD)
+
+    def given(self, inputs: Tensor) -> dict[str, Tensor]:
+        """The network's arguments for tokens (B, 2, T)."""
+        ids = inputs[:, 0]
+        given = {"input_ids": ids.clamp_min(0).long(), "attention_mask": (ids != PAD).long()}
+        return given | ({"token_type_ids": inputs[:, 1].long()} if self.types else {})
