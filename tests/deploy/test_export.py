@@ -16,6 +16,7 @@ from onnx import helper, numpy_helper
 from headstart.core import manifest
 from headstart.core.errors import ArtefactError, NothingAccepted
 from headstart.core.run import Run
+from headstart.data.modalities.image import ImageSpec
 from headstart.deploy import contract, folder, graph
 from headstart.deploy.predictor import Predictor
 from headstart.deploy.runtimes import onnxruntime
@@ -80,6 +81,32 @@ def test_a_thousand_pictures_are_answered_as_by_torch(name: str, tmp_path: Path)
     changed, largest = gap(name, tmp_path / "m.onnx", 1000, 64)
     assert changed == 0
     assert largest <= 1e-4
+
+
+class Counting(torch.nn.Module):
+    """Takes the number of rows for a plain number, which an exported graph keeps."""
+
+    spec = ImageSpec(size=(8, 8), resize=8)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(192, 8)
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        return self.layer(pictures.reshape(len(pictures), -1))
+
+
+def test_a_network_that_fixes_the_number_of_rows_is_refused(tmp_path: Path) -> None:
+    backbone = backbones.load(Counting())
+    model = Model(backbone, heads.build("linear", backbone.feature_dim, 2), ("a", "b")).eval()
+    with pytest.raises(ArtefactError, match="fixed number of rows"):
+        graph.write(model, tmp_path / "m.onnx")
+
+
+def test_inputs_that_do_not_fit_are_answered_by_an_error_of_ours(exported: Path) -> None:
+    session = onnxruntime.load(exported / folder.FLOAT, threads=1)
+    with pytest.raises(ArtefactError, match=r"cannot answer inputs of shape \(1, 5, 8, 8\)"):
+        session(np.zeros((1, 5, 8, 8), np.uint8))
 
 
 def test_the_export_is_whole_and_says_what_it_is(toy_run: Run, exported: Path) -> None:

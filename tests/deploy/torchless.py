@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 BAN = """
+import importlib.metadata
 import sys
 
 BANNED = {"torch", "torchvision", "timm", "transformers", "accelerate", "safetensors", "onnx", "onnxscript", "pandas",
@@ -16,7 +17,13 @@ class Ban:
         if name.partition(".")[0] in BANNED:
             raise ModuleNotFoundError(f"{name} is not installed here")
 
+def version(name, known=importlib.metadata.version):
+    if name in BANNED:
+        raise importlib.metadata.PackageNotFoundError(name)
+    return known(name)
+
 sys.meta_path.insert(0, Ban())
+importlib.metadata.version = version
 """
 COMMAND = "from headstart.cli import run\nsys.exit(run(sys.argv[1:], traceback=True))"
 

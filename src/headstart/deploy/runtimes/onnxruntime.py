@@ -43,7 +43,11 @@ def load(path: Path, *, threads: int, precision: str = "fp32") -> Session:
         raise ArtefactError(f"ONNX Runtime refuses the file ({str(error)[:300]})", where=str(path)) from error
 
     def run(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        logits, probabilities = session.run(list(OUTPUTS), {INPUT: inputs})
+        try:
+            logits, probabilities = session.run(list(OUTPUTS), {INPUT: inputs})
+        except Exception as error:  # see above
+            what = f"ONNX Runtime cannot answer inputs of shape {inputs.shape} ({str(error)[:300]})"
+            raise ArtefactError(what, where=str(path)) from error
         return logits, probabilities
 
     return run
