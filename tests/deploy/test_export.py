@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 import torch
 from onnx import helper, numpy_helper
 
+import headstart
 from headstart.core import manifest
 from headstart.core.errors import ArtefactError, NothingAccepted
 from headstart.core.run import Run
@@ -27,6 +29,8 @@ from headstart.models.model import Model
 from headstart.workflows import ship
 from headstart.workflows.judging import Judge
 from headstart.workflows.predict import load
+
+from .conftest import draw
 
 SETTINGS = ship.Settings(threads=1, seconds=0.05)
 
@@ -207,11 +211,37 @@ def test_no_export_where_nothing_is_accepted(toy_run: Run, tmp_path: Path, monke
 
 
 def test_other_rows_than_the_runs_are_refused(toy_run: Run, tmp_path: Path) -> None:
-    shutil.copytree(toy_run.path.parents[1] / "photos", tmp_path / "photos")
-    assert ship.rows_of(toy_run, load(toy_run).model, tmp_path / "photos", lambda event: None)
-    next((tmp_path / "photos").rglob("*.png")).unlink()
-    with pytest.raises(ArtefactError, match="not those"):
-        ship.rows_of(toy_run, load(toy_run).model, tmp_path / "photos", lambda event: None)
+    moved = Path(shutil.copytree(toy_run.path.parents[1] / "photos", tmp_path / "photos"))
+    model = load(toy_run).model
+    assert ship.rows_of(toy_run, model, moved, lambda event: None)
+    (moved / "red" / "000.png").unlink()
+    shutil.copy(moved / "red" / "001.png", moved / "red" / "999.png")
+    with pytest.raises(ArtefactError, match=r"1 gone \(such as red/000.png\), 1 new \(such as red/999.png\)") as caught:
+        ship.rows_of(toy_run, model, moved, lambda event: None)
+    assert "--data" in str(caught.value)
+
+
+def test_a_fold_of_a_cross_validated_run_is_exported(tmp_path: Path) -> None:
+    run = headstart.fit(
+        str(draw(tmp_path / "photos", 12)),
+        plan="probe",
+        backbone="builtin/tiny",
+        image_size=32,
+        folds=2,
+        output_dir=str(tmp_path / "runs"),
+        device="cpu",
+        precision="fp32",
+        baseline=False,
+        normalisation_check=False,
+        force=True,
+        on_event=lambda event: None,
+    )
+    with pytest.raises(ArtefactError, match="models of its folds") as caught:
+        ship.export(run, settings=SETTINGS)
+    assert "fold-1" in str(caught.value)
+    one = run.path / "fold-1"
+    place = ship.export(one, settings=replace(SETTINGS, int8=False))
+    assert folder.read_verdict(place)["data"]["fingerprint"] == Run(one).read("data.json")["fingerprint"]
 
 
 def test_a_folder_of_something_else_is_not_overwritten(toy_run: Run, tmp_path: Path) -> None:

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import headstart
 from headstart.core.run import Run
 from headstart.deploy import folder
 from headstart.deploy.predictor import Predictor
 from headstart.workflows.predict import load
 
+from . import torchless
 from .torchless import command as without_torch
 
 
@@ -45,6 +47,28 @@ def test_a_run_falls_back_to_its_export_where_torch_is_missing(toy_run: Run, exp
     done = without_torch("predict", str(toy_run.path), str(photos(toy_run) / "red"))
     assert done.returncode == 0, done.stderr
     assert "red" in done.stdout
+
+
+LOAD = """
+import headstart
+model = headstart.load(sys.argv[1])
+print([row.label for row in model.predict(sys.argv[2], top_k=1)])
+print([row.label for row in headstart.predict(sys.argv[1], sys.argv[2], top_k=1)])
+print(type(model).__name__, "torch" in sys.modules)
+"""
+
+
+def test_load_gives_what_predicts_without_torch(toy_run: Run, exported: Path) -> None:
+    wanted = headstart.load(toy_run).predict(str(photos(toy_run)), top_k=1)
+    assert type(headstart.load(toy_run)).__name__ == "Classifier"
+    for place in (exported, toy_run.path):
+        done = torchless.python(LOAD, str(place), str(photos(toy_run)))
+        assert done.returncode == 0, done.stderr
+        labels = str([row.label for row in wanted])
+        assert done.stdout.splitlines() == [labels, labels, "Predictor False"]
+    here = headstart.predict(exported, str(photos(toy_run)), top_k=1)
+    assert [(row.name, row.label, len(row.scores)) for row in here] == [(row.name, row.label, 1) for row in wanted]
+    assert here[0].as_pipeline()[0].keys() == {"label", "score"}
 
 
 def test_the_ban_would_notice_torch(toy_run: Run, tmp_path: Path) -> None:
