@@ -73,8 +73,8 @@ def test_odd_pictures_are_the_same_input_on_every_path(
     paths = {
         "predict": recorded(odd, monkeypatch, classifier.model.backbone, "features", classifier.predict),
         "export": recorded(odd, monkeypatch, predictor, "_session", predictor.predict),
-        "item by item": np.stack([predictor.prepare(file) for file in odd]),
-        "bytes": np.stack([predictor.prepare(Path(file).read_bytes()) for file in odd]),
+        "item by item": image.collate([predictor.prepare(file) for file in odd]),
+        "bytes": image.collate([predictor.prepare(Path(file).read_bytes()) for file in odd]),
     }
     for name, given in paths.items():
         different = [Path(odd[row]).name for row in range(len(odd)) if not np.array_equal(given[row], wanted[row])]
@@ -91,8 +91,10 @@ def test_the_comparison_notices_another_decoder(odd: list[str], exported: Path) 
     different = 0
     for file in odd:
         with Image.open(file) as picture:
-            naive = np.asarray(picture.convert("RGB").resize(spec.size[::-1])).transpose(2, 0, 1)
-        different += not np.array_equal(naive, predictor.prepare(file))
+            naive = np.asarray(picture.convert("RGB").resize(spec.size[::-1]))
+        own = predictor.prepare(file)
+        assert own.shape == naive.shape
+        different += not np.array_equal(naive, own)
     assert different > 30
 
 
