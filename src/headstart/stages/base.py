@@ -102,6 +102,10 @@ class Training(Stage):
         """Optimizer steps in one pass over ``rows`` training rows; the uneven last batch counts."""
         return max(1, -(-rows // self.batch_size))
 
+    def passes(self, rows: int) -> int:
+        """Rows that go through the network in the whole stage."""
+        return self.epochs * rows
+
     def updates(self, rows: int) -> int:
         """Optimizer steps of the whole stage."""
         return self.epochs * self.updates_per_epoch(rows)

@@ -18,7 +18,8 @@ FROM_SOLVED_HEAD = 20  # the same for a stage that starts from the head of a sta
 
 def needed(stages: Sequence[Stage], index: int) -> int:
     """Updates that stage ``index`` of a plan needs at least: later stages start from a head that works."""
-    fresh = all(stage.prepares for stage in stages[:index]) or stages[index].method == "scratch"
+    first = all(stage.prepares for stage in stages[:index]) and not stages[index].solves
+    fresh = first or stages[index].method == "scratch"
     return FROM_RANDOM_HEAD if fresh else FROM_SOLVED_HEAD
 
 

@@ -144,7 +144,7 @@ def settled(stages: Sequence[Stage], modality: str = "image") -> tuple[Stage, ..
 
 
 def _settled(stage: Stage, later: bool, modality: str) -> Stage:
-    if not isinstance(stage, Training) or stage.prepares:
+    if not isinstance(stage, Training) or stage.prepares or stage.solves:
         return stage
     head = stage.head_multiple if stage.head_multiple is not None else 1.0 if later else NEW_HEAD
     usual = "none" if modality == "text" else "standard"

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from headstart.core import interruption, manifest
@@ -34,13 +33,13 @@ from headstart.measure.metrics import OwnMetric
 from headstart.models import heads
 from headstart.models.fresh import reinitialise
 from headstart.models.model import Model
-from headstart.stages import gates, solver
+from headstart.stages import gates
 from headstart.stages.base import Stage, Training, as_mapping
 from headstart.stages.gates import Verdict
 from headstart.stages.learner import POOLED, Learner
-from headstart.stages.methods import mlm, probe, scratch
+from headstart.stages.methods import contrastive, mlm, probe, scratch
 from headstart.tasks.classify import Loss
-from headstart.workflows import outcomes, pretraining, rate
+from headstart.workflows import contrasting, outcomes, pretraining, rate, solving
 from headstart.workflows.outcomes import Outcome
 
 
@@ -79,7 +78,9 @@ class Course:
         folder = self.run.stage_folder(index, stage.title)
         if self.run.is_done(index, stage.title):
             return self._replay(index, stage, folder)
-        gauge = None if (folder / "state").exists() else self.gauge  # of a resumed stage only the end is timed
+        counted = not isinstance(stage, mlm.Settings | contrastive.Settings)  # whose work the gauge does not know
+        # of a resumed stage only the end is timed
+        gauge = self.gauge if counted and not (folder / "state").exists() else None
         if gauge is not None:
             gauge.begin()
         started = time.monotonic()
@@ -96,14 +97,17 @@ class Course:
         self.runtime.wait()
         if verdict.decision != "keep":
             self.model.load_state_dict(before)
-            self._prepare(self.incumbent.stage if self.incumbent else stage)
+            self.prepare(self.incumbent.stage if self.incumbent else stage)
         self.emit(outcomes.done(result, verdict))
         return verdict
 
     def _judged(self, index: int, stage: Stage) -> tuple[Outcome, Verdict]:
         if isinstance(stage, mlm.Settings):
             return pretraining.pretrain(self, index, stage)
-        outcome = self._probe(index, stage) if isinstance(stage, probe.Settings) else self._train(index, stage)
+        if isinstance(stage, contrastive.Settings):
+            outcome = contrasting.contrast(self, index, stage)
+        else:
+            outcome = self._probe(index, stage) if isinstance(stage, probe.Settings) else self._train(index, stage)
         earlier = self.incumbent
         before, name = (earlier.evaluation, earlier.title) if earlier else (None, "")
         return outcome, gates.check(stage.gate, outcome.evaluation, before, metric=self.metric, name=name)
@@ -120,7 +124,7 @@ class Course:
     def _probe(self, index: int, stage: Stage) -> Outcome:
         """Solve the head on cached features; only the head changes."""
         assert isinstance(stage, probe.Settings)
-        self._prepare(stage)
+        self.prepare(stage)
         self.start(index, stage, f"the head, solved on {stage.views} view{'s' * (stage.views > 1)} of cached features")
         if not isinstance(self.model.head, heads.Linear):
             return self._train_head(index, stage)
@@ -131,25 +135,13 @@ class Course:
         train = torch.cat(views) if len(views) > 1 else views[0]  # one view is large enough not to be copied
         with self.runtime.exactly():
             val = self.frontiers.pooled(self.val)
-        path = solver.solve_path(
-            train,
-            labels,
-            val,
-            torch.as_tensor(self.val.rows.labels),
-            len(self.model.classes),
-            strengths=stage.strengths,
-            weights=weights,
-            views=stage.views,
+        options = {"strengths": stage.strengths, "weights": weights, "views": stage.views}
+        layer, evaluation, path = solving.solve(
+            train, labels, val, self.val, self.model.classes, self.runtime, **options
         )
-        with torch.no_grad():
-            self.model.head.last.weight.copy_(path.weight)
-            self.model.head.last.bias.copy_(path.bias)
-        self.runtime.share(self.model.head)
+        self.model.head.last.load_state_dict(layer.state_dict())
         self.runtime.insist_equal(self.model, f"stage {stage.title}")
-        last = self.model.head.last
-        logits = val @ last.weight.detach().cpu().T + last.bias.detach().cpu()
-        evaluation = Evaluation("val", np.arange(len(val)), logits.numpy(), self.val.rows.labels, self.model.classes)
-        return Outcome(evaluation, details={"probe": path.to_json()})
+        return Outcome(evaluation, details={"probe": path})
 
     def _train_head(self, index: int, stage: probe.Settings) -> Outcome:
         """A head that has no closed form (mlp, cosine) is trained by gradient steps on the same cached features."""
@@ -165,13 +157,13 @@ class Course:
         assert isinstance(stage, Training)
         if isinstance(stage, scratch.Settings):
             reinitialise(self.model, self.seed)
-        self._prepare(stage)
+        self.prepare(stage)
         thawed = len(self.model.backbone.blocks) - self.model.frozen_prefix
         self.start(index, stage, f"{thawed} of {len(self.model.backbone.blocks)} blocks and the head")
         frontier = self.frontiers.of_stage(index, stage, self.train, self.val)
         return self._fit(index, stage, frontier.train, frontier.val, frontier.decision)
 
-    def _prepare(self, stage: Stage) -> None:
+    def prepare(self, stage: Stage) -> None:
         """What trains in a stage, and what BatchNorm does meanwhile: all that a model knows of the stage it is in."""
         self.model.bn = stage.bn if isinstance(stage, Training) else "frozen_eval"
         self.model.thaw(**(stage.thawed if isinstance(stage, Training) else {"count": 0}))
@@ -292,7 +284,7 @@ class Course:
             )
         stored = result["verdict"]
         if stored["decision"] == "keep":
-            self._prepare(stage)
+            self.prepare(stage)
             tensors = load_tensors(folder / "state" / "model.safetensors")
             self.model.load_state_dict(tensors, strict=False)
             read = None if stage.prepares else Evaluation.load(folder / "predictions.npz")

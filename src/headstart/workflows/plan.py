@@ -183,7 +183,7 @@ def _training(model: Model, stage: Training, bench: _Bench) -> PlanStage:
     why = streams.why_fresh(stage, model.backbone.modality)
     cached = cache.decide(frontier, blocks, row_bytes, kept, bench.budget, fresh=why).used
     above = _forward_seconds(model, bench.inputs, frontier)
-    passes = bench.rows * stage.epochs
+    passes = stage.passes(bench.rows)
     if cached:
         seconds = kept * (bench.whole - above) + passes * 3 * above + bench.val * stage.epochs * above
     else:

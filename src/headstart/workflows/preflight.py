@@ -11,7 +11,7 @@ import numpy as np
 from headstart.core import registry
 from headstart.core.errors import ConfigError, HeadstartError, Problem
 from headstart.stages.base import Stage, Training
-from headstart.stages.methods import mlm
+from headstart.stages.methods import contrastive, mlm
 
 if TYPE_CHECKING:
     from headstart.data.splits import Splits
@@ -85,6 +85,8 @@ def _trials(stage: Stage, model: Model, labels: np.ndarray) -> list[tuple[str, C
             trials.append((setting, partial(metrics.check, metric)))
     if isinstance(stage, mlm.Settings):
         trials.append(("texts", partial(_restores, model)))
+    if isinstance(stage, contrastive.Settings):
+        trials.append(("head", partial(_solvable, model)))
     if isinstance(stage, Training):
         trials += [(name, partial(_blends, model.backbone.modality)) for name in BLENDING if getattr(stage, name)]
         trials.append(("blocks", partial(model.thaw, getattr(stage, "blocks", "all"))))
@@ -101,6 +103,13 @@ def _restores(model: Model) -> None:
     from headstart.models import masked
 
     masked.demand(model.backbone)
+
+
+def _solvable(model: Model) -> None:
+    from headstart.models import heads
+
+    if not isinstance(model.head, heads.Linear):
+        raise ConfigError("this stage solves its head, which only a linear one can be", remedy="leave head.kind out")
 
 
 def _blends(modality: str) -> None:
