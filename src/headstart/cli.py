@@ -248,7 +248,7 @@ def demo(
     tables.results(run, terminal.console)
 
 
-for _verb in (shipping.export, shipping.bench, shipping.push):
+for _verb in (shipping.export, shipping.bench, shipping.push, shipping.serve):
     app.command()(_verb)
 
 

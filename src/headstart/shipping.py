@@ -10,6 +10,7 @@ from headstart.options import RunFolder, terminal
 
 Data = Annotated[str | None, typer.Option(help="The run's data, where it has moved.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads; all cores unless told.")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="Where to listen; 0 takes a free one.")]
 Repository = Annotated[str, typer.Argument(metavar="OWNER/NAME", help="On the Hugging Face Hub.")]
 
 
@@ -69,3 +70,23 @@ def push(
     shown.console.print(published(found.files))
     told = found.address or f"nothing was uploaded; this would be: {found.folder}"
     shown.console.print(told, markup=False)
+
+
+def serve(
+    run: RunFolder,
+    host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 for every machine's.")] = "127.0.0.1",
+    port: Port = 8000,
+    allow_host: Annotated[
+        list[str] | None, typer.Option("--allow-host", help="A name that the server may be called by; may be repeated.")
+    ] = None,
+    threads: Threads = None,
+) -> None:
+    """Answer over HTTP with an export, without torch: an API, and a page for the browser."""
+    from headstart.verdicts import serving
+
+    with terminal() as shown:
+        from headstart.workflows.serve import prepare
+
+        server = prepare(run, host=host, port=port, names=allow_host or (), threads=threads, on_event=shown)
+    answered, left = server.answer(lambda: shown.console.print(serving(server.facts, server.address), soft_wrap=True))
+    shown.console.print(f"■ stopped: {answered:,} answered, {left or 'none'} left waiting")

@@ -61,6 +61,14 @@ def published(files: Mapping[str, int]) -> Table:
     return made
 
 
+def serving(facts: Any, address: str) -> Text:
+    """What a server says when it can answer: the model, its score, and where it is."""
+    score = f"{facts.metric.replace('_', ' ')} {number(facts.metric, facts.score['value'])}"
+    told = f"{facts.variant} · {score} · {_ms(facts.latency_ms['p50'])} ms · {len(facts.classes)} labels"
+    head = Text.assemble(("▸ ", "accent"), (clean(facts.name), "bold"), (f"  {clean(told)}", "quiet"))
+    return Text.assemble(head, "\n  ", (address, "accent"), ("  Ctrl-C stops", "quiet"))
+
+
 def table(verdict: Mapping[str, Any]) -> Table:
     """One line a variant: size, metric and its difference from torch, agreement, latency, throughput, verdict."""
     metric = verdict["metric"]

@@ -31,6 +31,7 @@ VERBS = (
     "predict",
     "push",
     "report",
+    "serve",
 )
 MAX_LINES = 320
 VAGUE = {"utils", "util", "helpers", "helper", "manager", "common", "misc", "tools"}

@@ -111,7 +111,10 @@ class Predictor:
 
     def answer(self, values: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Logits and probabilities (B, K) of prepared items, as one batch; calls from several threads take turns."""
-        inputs = self._modality.collate(values)
+        return self.run(self._modality.collate(values))
+
+    def run(self, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Logits and probabilities (B, K) of a batch as the modality collates it."""
         with self._turn:
             return self._session(inputs)
 

@@ -22,6 +22,7 @@ from headstart.data.splits import Rows
 name = "audio"
 version = decoding.VERSION
 NOUN = ("recording", "recordings")
+EXTENT = "seconds"
 DTYPE, RANK = "int16", 1
 SKETCH = (32, 32)  # the loudness over time and pitch, as a small picture
 PAD = -32768  # no sample has it: decoding ends at -32767
@@ -165,6 +166,11 @@ def decode_with_facts(item: Any, spec: AudioSpec) -> tuple[np.ndarray, Facts]:
 def fingerprint(item: Any) -> str:
     """SHA-256 of the file's bytes, or of rate, shape, type and samples."""
     return decoding.fingerprint(item)
+
+
+def extent(item: Any) -> float:
+    """Seconds by the header of a file's bytes."""
+    return decoding.seconds_of(item)
 
 
 def canvas(value: np.ndarray, spec: AudioSpec) -> np.ndarray:

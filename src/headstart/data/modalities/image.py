@@ -24,6 +24,7 @@ from headstart.data.splits import Rows
 name = "image"
 version = decoding.VERSION
 NOUN = ("picture", "pictures")
+EXTENT = "pixels"
 DTYPE, RANK = "uint8", 3
 PREVIEW = 192  # pixels of the longer side
 MAX_ELONGATION = 4  # of a picture longer than 4:1 only the middle 4:1 is kept, so that no canvas grows without bound
@@ -101,6 +102,11 @@ def decode_with_facts(item: Any, spec: ImageSpec) -> tuple[np.ndarray, Facts]:
 def fingerprint(item: Any) -> str:
     """SHA-256 of the file's bytes, or of shape, type and pixels."""
     return decoding.fingerprint(item)
+
+
+def extent(item: Any) -> float:
+    """Pixels by the header of a file's bytes."""
+    return decoding.pixels_of(item)
 
 
 def canvas(value: np.ndarray, spec: ImageSpec) -> np.ndarray:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 name = "text"
 version = "1"
 NOUN = ("text", "texts")
+EXTENT = "characters"
 DTYPE, RANK = "int32", 2
 SHINGLE, HASHES = 3, 64  # tokens in a shingle, and numbers of a MinHash
 SKETCH = (HASHES * 4,)  # a MinHash of the text's shingles, as bytes; zeros where there are too few
@@ -195,6 +196,11 @@ def decode_with_facts(item: Any, spec: TextSpec) -> tuple[np.ndarray, Facts]:
 def fingerprint(item: Any) -> str:
     """SHA-256 of the text."""
     return hashlib.sha256(reading.read(item)[2]).hexdigest()
+
+
+def extent(item: Any) -> float:
+    """Characters of a text or a pair of texts; of bytes their number."""
+    return sum(map(len, item)) if isinstance(item, (tuple, list)) else len(item)
 
 
 def canvas(value: np.ndarray, spec: TextSpec) -> np.ndarray:

@@ -132,6 +132,19 @@ def kind_of(data: bytes) -> str:
     return "SVG" if head.startswith((b"<svg", b"<?xml")) and b"<svg" in head else ""
 
 
+def pixels_of(data: bytes) -> int:
+    """Width times height by the header, before a pixel is decoded; 0 where none can be told (decoding says why)."""
+    kind = kind_of(data)
+    width, height = _announced_size(kind, data)
+    if not width * height and kind in FORMATS:
+        try:
+            head = jpeg.header(data) if kind == "JPEG" else None
+            width, height = _header(kind, data).size if head is None else (head.width, head.height)
+        except Exception:  # damaged, in one of many ways
+            return 0
+    return width * height
+
+
 def _decode_file(data: bytes, channels: int, shorter_side: int | None) -> tuple[np.ndarray, PictureFacts]:
     if not data:
         raise DecodeError("empty-file", "is empty (0 bytes)")

@@ -118,6 +118,15 @@ def fingerprint(item: Any) -> str:
     return hashlib.sha256(told + np.ascontiguousarray(samples).tobytes()).hexdigest()
 
 
+def seconds_of(content: bytes) -> float:
+    """The length by the header, before a sample is decoded; 0 where none can be told (decoding says why)."""
+    try:
+        with soundfile.SoundFile(io.BytesIO(content)) as file:
+            return float(file.frames / max(1, file.samplerate))
+    except soundfile.LibsndfileError:
+        return 0.0
+
+
 def _read(content: bytes, seconds: float) -> tuple[np.ndarray, int, int, str, bool]:
     """Samples float32 (T, A), the rate, the stored length, the format, and whether the file ends too early."""
     try:

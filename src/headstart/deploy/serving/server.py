@@ -1,0 +1,109 @@
+"""The server as a process: its address, its signals, and an end at which every accepted request has its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+import uvicorn
+
+from headstart.core.errors import ConfigError
+from headstart.deploy.serving.app import Service
+from headstart.deploy.serving.connection import protocol
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+DRAIN_SECONDS = 0.3  # between the first "not ready" and the closed door: balancers look elsewhere meanwhile
+HEAD_BYTES = 16_384  # of a request
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that is bound; port 0 takes a free one.
+
+    Raises:
+        ConfigError: the address is not this machine's, or taken.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        bound = socket.socket(family, socket.SOCK_STREAM)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except (OSError, UnicodeError) as error:
+        remedy = "--port 0 takes a free one" if getattr(error, "errno", None) == 98 else "see --host and --port"
+        raise ConfigError(f"cannot listen ({error})", where=f"{host}:{port}", remedy=remedy) from error
+    return bound
+
+
+def is_loopback(bound: socket.socket) -> bool:
+    return ipaddress.ip_address(bound.getsockname()[0]).is_loopback
+
+
+def address_of(bound: socket.socket, host: str) -> str:
+    """For people: ``http://127.0.0.1:8000``."""
+    shown = f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{bound.getsockname()[1]}"
+
+
+def serve(service: Service, bound: socket.socket, *, on_start: Callable[[], None]) -> None:
+    """Answer requests until SIGINT or SIGTERM; returns when every request that was accepted is answered.
+
+    Args:
+        on_start: called when the first request can be answered.
+    """
+    limits = service.limits
+    config = uvicorn.Config(
+        service.app,
+        http=protocol(limits),
+        ws="none",
+        lifespan="on",
+        loop="asyncio",
+        log_config=None,
+        log_level="critical",  # what went wrong is in the reply and in /metrics; no client can fill a log
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        h11_max_incomplete_event_size=HEAD_BYTES,
+        timeout_keep_alive=limits.idle_seconds,  # type: ignore[arg-type]
+        timeout_graceful_shutdown=limits.request_seconds,  # type: ignore[arg-type]
+        backlog=1024,
+    )
+    asyncio.run(_Server(config, service, on_start).serve(sockets=[bound]))
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's, which is not ready before it closes, and does not die of the signal that it obeyed."""
+
+    def __init__(self, config: uvicorn.Config, service: Service, on_start: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._service, self._on_start = service, on_start
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._asked) for number in SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        self._on_start()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await asyncio.sleep(DRAIN_SECONDS)
+        await super().shutdown(sockets=sockets)
+
+    def _asked(self, number: int, frame: FrameType | None) -> None:
+        if self.should_exit:  # asked twice
+            self.force_exit = True
+            return
+        self.should_exit, self._service.ready = True, False
