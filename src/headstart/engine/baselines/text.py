@@ -5,6 +5,9 @@ Shapes: N rows, K classes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 from headstart.data.texts import reading
@@ -17,26 +20,39 @@ FLOOR = -30.0  # log-probability of a class that the rows do not have
 
 def answers(train: Examples, val: Examples, num_classes: int, rows: np.ndarray) -> np.ndarray:
     """Logits (N, K) on the validation rows of logistic regression; its strength is chosen on them, as a probe's is."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.metrics import log_loss
-
-    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")
+    asked = _texts(val, np.arange(len(val)))
     try:
-        seen = words.fit_transform(_texts(train, rows))
+        model = fitted(_texts(train, rows), train.rows.labels[rows], asked, val.rows.labels)
     except ValueError:  # no text has a word
         return np.zeros((len(val), num_classes), np.float32)
-    asked, labels = words.transform(_texts(val, np.arange(len(val)))), train.rows.labels[rows]
-    best: tuple[float, np.ndarray] | None = None
+    logits = np.full((len(val), num_classes), FLOOR)
+    logits[:, model.classes_] = model.predict_log_proba(asked)
+    return logits
+
+
+def fitted(texts: Sequence[str], labels: np.ndarray, asked: Sequence[str], wanted: np.ndarray) -> Any:
+    """scikit-learn's pipeline for texts with labels (N,), of the strength that answers ``asked`` best (``wanted``).
+
+    Raises:
+        ValueError: no text has a word.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")
+    seen = words.fit_transform(texts)
+    given = words.transform(asked)
+    best: tuple[float, Any] | None = None
     for strength in STRENGTHS:
         model = LogisticRegression(C=strength, max_iter=1000).fit(seen, labels)
-        logits = np.full((len(val), num_classes), FLOOR)
-        logits[:, model.classes_] = model.predict_log_proba(asked)
-        loss = log_loss(val.rows.labels, np.exp(logits), labels=np.arange(num_classes))
+        told = np.full((len(asked), int(max(labels.max(), wanted.max())) + 1), FLOOR)
+        told[:, model.classes_] = model.predict_log_proba(given)
+        loss = -float(told[np.arange(len(asked)), wanted].mean())
         if best is None or loss < best[0]:
-            best = (loss, logits)
+            best = (loss, model)
     assert best is not None
-    return best[1]
+    return make_pipeline(words, best[1])
 
 
 def _texts(examples: Examples, rows: np.ndarray) -> list[str]:
