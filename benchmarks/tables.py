@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import assets, record, speed, transfer
+from benchmarks import assets, deployed, record, speed, transfer
 from benchmarks.texts import busy, chosen, interval, judged, machines, markdown, mean_text, seconds_text, share
 
 PAGES = (assets.ROOT / "README.md", assets.ROOT / "benchmarks" / "README.md")
@@ -123,6 +123,8 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "gradual": ("gradual.json", speed.gradual_table),
     "frontier": ("frontier.json", speed.frontier_table),
     "scale": ("scale.json", speed.scale_table),
+    "deploy": ("deploy.json", deployed.deploy_table),
+    "deploy-losses": ("deploy.json", deployed.deploy_losses),
 }
 
 
