@@ -71,7 +71,9 @@ def test_int16_and_waveform_are_one_sound_in_two_scales() -> None:
     ints, floats = (given(AudioSpec(SECOND, 1.0, form), rows).wave for form in ("int16", "waveform"))
     assert torch.equal(ints, floats * 32768)
     assert torch.equal(ints[0], torch.from_numpy(rows[0]).float())
-    assert not ints[1, 300:].any()  # silence, not the mark of padding
+    assert torch.equal(ints[1, 7850:8150], torch.from_numpy(rows[1]).float())  # in the middle of its window
+    assert not ints[1, :7850].any()  # silence, not the mark of padding
+    assert not ints[1, 8150:].any()
 
 
 @pytest.mark.parametrize("bins", [32, 128])
@@ -119,11 +121,11 @@ def test_what_follows_the_end_of_a_sound_changes_nothing() -> None:
 
 def test_only_frames_that_hold_sound_are_averaged() -> None:
     spec = AudioSpec(4_000, 1.0, "int16")
-    row = sounds(0, 1_300)[1]
-    got = Intake(spec)(Seen(), torch.from_numpy(audio.collate([row])), {})
-    wanted = row.reshape(13, 100).mean()
-    assert got[0, 0].item() == pytest.approx(wanted, rel=1e-5)
-    assert abs(wanted * 13 / 40 - wanted) > 10  # planted: the mean over all 40 frames
+    row = sounds(0, 1_200)[1]
+    for masked in (True, False):  # at the beginning of its window, or in the middle
+        got = Intake(spec, masked)(Seen(), torch.from_numpy(audio.collate([row])), {})
+        assert got[0, 0].item() == pytest.approx(row.mean(), rel=1e-5)
+    assert abs(row.mean() * 12 / 40 - row.mean()) > 10  # planted: the mean over all 40 frames
 
 
 def test_a_long_recording_is_the_weighted_mean_of_its_windows() -> None:

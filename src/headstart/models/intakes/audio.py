@@ -20,7 +20,9 @@ from headstart.models.intakes.output import mean_over, tensor_of
 class Intake(nn.Module):
     """Recordings longer than the window are cut into windows whose features are averaged, weighted by their length.
 
-    ``masked`` says whether the network takes an ``attention_mask`` over samples.
+    ``masked`` says whether the network takes an ``attention_mask`` over samples. What is shorter than the window begins
+    with it where a mask or the form of the input was trained so; any other network hears it in the middle, since one
+    that looks at stretches of sound would hear little of a word at the edge.
     """
 
     ragged = True
@@ -78,7 +80,13 @@ class Intake(nn.Module):
     ) -> Tensor:
         """Features (M, D) of windows (M, W) that hold so many samples (M,)."""
         given = {"attention_mask": real.long()} if self.masked else {}
-        return self._pooled(module(self._formed(windows, real).to(dtype), **given, **call), lengths)
+        start = torch.zeros_like(lengths)
+        if not self.masked and self.frames is None:
+            start = (self.spec.window - lengths) // 2
+            place = torch.arange(self.spec.window, device=lengths.device) - start[:, None]
+            real = (place >= 0) & (place < lengths[:, None])
+            windows = windows.gather(1, place.clamp(0, self.spec.window - 1))
+        return self._pooled(module(self._formed(windows, real).to(dtype), **given, **call), start, start + lengths)
 
     def _windows(self, inputs: Tensor) -> Tensor:
         """(B, N, W); what is shorter than a window is filled up with PAD."""
@@ -101,12 +109,14 @@ class Intake(nn.Module):
             return torch.where(real, (wave - mean) / spread, 0.0)
         return wave if self.frames is None else self.frames(wave, real)
 
-    def _pooled(self, output: Any, lengths: Tensor) -> Tensor:
-        """(M, D): the frames (M, F, D) that hold sound are averaged; their share is that of the samples."""
+    def _pooled(self, output: Any, start: Tensor, end: Tensor) -> Tensor:
+        """(M, D): the frames (M, F, D) that hold sound are averaged; they lie where its samples do."""
         found = tensor_of(output)
         if found.dim() == 4:
             found = found.flatten(2).transpose(1, 2)
         if found.dim() == 2:
             return found.float()
-        frames = (lengths * found.shape[1] // self.spec.window).clamp_min(1)
-        return mean_over(found, torch.arange(found.shape[1], device=found.device) < frames[:, None])
+        count, frame = found.shape[1], torch.arange(found.shape[1], device=found.device)
+        first = (start * count // self.spec.window).clamp_max(count - 1)[:, None]
+        last = (end * count // self.spec.window - 1)[:, None].clamp_min(first)
+        return mean_over(found, (frame >= first) & (frame <= last))
