@@ -24,7 +24,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks import assets, record, sound, transfer
+from benchmarks import assets, record, transfer
 
 FOLDERS = {"smsa": "indonlu_smsa_doc-sentiment-prosa", "sst2": "sst2"}
 SETS = tuple(FOLDERS)
@@ -126,7 +126,7 @@ def time(name: str, side: str, seed: int, backbone: str) -> dict[str, Any]:
             command = [sys.executable, "-m", "benchmarks.peers.trainer", "--data", str(data), "--model", backbone]
             command += ["--answer", str(answer), "--padding", SIDES[side], "--max-length", str(MAX_LENGTH)]
             command += ["--batch-size", str(BATCH), "--lr", str(LR), "--seed", str(seed)]
-        costs = record.measured(command, log=folder / "log", env=sound.environment(folder))
+        costs = record.measured(command, log=folder / "log", env=environment(folder))
         return {**costs, **json.loads(answer.read_text())}
 
 
@@ -155,8 +155,12 @@ def measure(name: str, seed: int, strategy: str, backbone: str) -> dict[str, Any
         folder = Path(work)
         given = json.dumps([name, seed, strategy, backbone])
         command = [sys.executable, "-m", "benchmarks.text", "--one", given, "--folder", work]
-        costs = record.measured(command, log=folder / "log", env=sound.environment(folder))
+        costs = record.measured(command, log=folder / "log", env=environment(folder))
         return {**costs, **json.loads((folder / "answer.json").read_text())}
+
+
+def environment(folder: Path) -> dict[str, str]:
+    return {"HEADSTART_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1"}
 
 
 def run(chosen: argparse.Namespace) -> int:
