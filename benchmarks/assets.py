@@ -62,6 +62,42 @@ ASSETS = {
             "06af5dfe73b70e3bc1c36439982b18a8d76803db9b544f6fdf838a37fbb01b64",
             "60,000 + 10,000 digits, 28 px",
         ),
+        Asset(
+            "weights/yamnet_audioset.safetensors",
+            "github.com/google-coral/coralmicro (Apache-2.0), read into torch",
+            "aeebd00b4e55ba98a45d52884d9cedc05d0a9166b80e91c7228303b99bdbd89b",
+            "YAMNet on AudioSet, 521 classes, 1024 features",
+        ),
+        Asset(
+            "weights/yamnet_torch.py",
+            "written for these weights",
+            "482de1e989a88601d7146ec2584af28b9accf9d3f66587e4d8a841f8c602c973",
+            "YAMNet as a torch module",
+        ),
+        Asset(
+            "weights/google_speech_embedding.safetensors",
+            "github.com/dscripka/openWakeWord, read into torch",
+            "352e4442e5d2b8d0c001a6d55c407a14fc554278de691e1ca098c5cc5d5cd11d",
+            "Google's speech embedding (Lin et al. 2020), 96 features every 80 ms",
+        ),
+        Asset(
+            "weights/speech_embed_torch.py",
+            "written for these weights",
+            "c41d70380703c189c904d22d4a1014e963e1bd25ae650db020a25fc65c34a66f",
+            "the speech embedding as a torch module",
+        ),
+        Asset(
+            "esc10",
+            "github.com/karolpiczak/ESC-10 (CC BY 3.0), folds 1 and 2",
+            "3cc7652fcf14004d2986b6a87221311da539c8146c257c7dcb885c7b2775792e",
+            "120 environmental sounds of 10 classes, 5 s, 44.1 kHz",
+        ),
+        Asset(
+            "fsdd/recordings",
+            "github.com/Jakobovski/free-spoken-digit-dataset (CC BY-SA 4.0)",
+            "cc6027de726df3565562a3f71f8ff8eafceb4eb130f4745a937209a807197016",
+            "1,500 spoken digits of 6 speakers, 8 kHz",
+        ),
     )
 }
 

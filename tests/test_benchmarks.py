@@ -279,3 +279,22 @@ def test_transfer_runs_on_toys(
     assert found["gradual"]["accuracy"]["test"] > 1 / 3
     assert found["gradual"]["stages"][0]["val_accuracy"] == found["probe"]["accuracy"]["val"], "it contains the probe"
     assert found["probe"]["peak_rss_mb"] > 50
+
+
+@pytest.mark.real
+def test_sounds_are_judged_on_other_folds_takes_and_speakers(
+    benchmarks: Callable[[str], ModuleType], shared_data: Path
+) -> None:
+    sound = benchmarks("sound")
+
+    def parts(name: str, seed: int, place: int) -> list[set[str]]:
+        given = sound.rows(name, seed)
+        return [{re.split("[-_]", Path(path).stem)[place] for path, _ in given[split]} for split in ("train", "test")]
+
+    assert parts("esc10", 0, 0) == [{"1"}, {"2"}]
+    assert parts("digits", 0, 2)[1] == {"0", "1", "2", "3", "4"}
+    for seed in range(3):
+        train, test = parts("speakers", seed, 1)
+        assert len(test) == 1
+        assert not train & test
+    assert benchmarks("encoders").yamnet().spec.form == "waveform"
