@@ -72,6 +72,7 @@ class Service:
             exception_handlers={Refusal: _refused, HTTPException: _unknown},
             lifespan=self._lifespan,
         )
+        self.app.router.redirect_slashes = False
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
