@@ -140,3 +140,21 @@ def test_the_plain_file_gives_the_probabilities_of_torch(run: Run) -> None:
     assert found[-1].problem == wanted[-1].problem != ""
     scores = np.array([[dict(row.scores)[name] for name in words.CLASSES] for row in found[:-1]])
     assert np.allclose(scores, [[dict(row.scores)[name] for name in words.CLASSES] for row in wanted[:-1]], atol=1e-5)
+
+
+def test_texts_of_like_length_share_a_batch(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["good film" if row % 2 else "the soup was very bad " * 8 for row in range(64)]
+    predictor = Predictor(run.path / "export", variant="onnxruntime fp32", threads=1)
+    widths: list[int] = []
+    session = predictor._session
+
+    def watched(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        widths.append(inputs.shape[2])
+        return session(inputs)
+
+    monkeypatch.setattr(predictor, "_session", watched)
+    found = predictor.predict(texts)
+    assert widths == [4, 4, 42, 42]
+    alone = [predictor.predict([text])[0] for text in texts[:2]]
+    for row, each in enumerate(found):
+        assert dict(each.scores) == pytest.approx(dict(alone[row % 2].scores), abs=1e-5)
