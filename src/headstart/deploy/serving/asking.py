@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import logging
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from headstart.deploy.serving.limits import Limits, Refusal
 
+logging.getLogger("python_multipart").addHandler(logging.NullHandler())  # what is wrong with a form is in the reply
 FIELDS = 4  # of a form, besides its items
 NAMES = "file, text, top_k"
 

@@ -40,7 +40,7 @@ def protocol(limits: Limits) -> type[H11Protocol]:
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
             if self._stopping and not self._is_idle():
-                self.cycle.keep_alive = False
+                self._make_last()
 
         def on_response_complete(self) -> None:
             self._since = self.loop.time()
@@ -52,12 +52,17 @@ def protocol(limits: Limits) -> type[H11Protocol]:
             if self._is_idle():
                 self.loop.call_later(LAST_WORDS_SECONDS, self._leave)
             else:
-                self.cycle.keep_alive = False
+                self._make_last()
                 if self.cycle.more_body:
                     self.loop.call_later(STOPPING_SECONDS, self._leave_unfinished)
 
         def _is_idle(self) -> bool:
             return self.cycle is None or self.cycle.response_complete
+
+        def _make_last(self) -> None:
+            """The reply says that it is the last: a client that is not told would send its next request in vain."""
+            self.cycle.keep_alive = False
+            self.cycle.default_headers = [*self.cycle.default_headers, (b"connection", b"close")]
 
         def _leave(self) -> None:
             if self._is_idle() and not self.transport.is_closing():
