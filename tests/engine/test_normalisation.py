@@ -167,7 +167,7 @@ def test_a_wrong_normalisation_of_real_weights_is_found(
     rows = Rows([name for name, _ in files], np.array([label for _, label in files]), tuple(name for name, _ in files))
     examples = Examples("train", rows, Store.build(rows, net.spec), net.spec)
     assert normalisation.check(net, examples) is None
-    for buffer, value in zip((net.mean, net.std), wrong, strict=True):
+    for buffer, value in zip((net.intake.mean, net.intake.std), wrong, strict=True):
         buffer.copy_(torch.tensor(value).view(1, -1, 1, 1))
     found = normalisation.check(net, examples)
     assert found is not None

@@ -120,6 +120,7 @@ def _program(model: Model) -> Any:
     except Exception as error:  # torch.onnx raises what the step that failed raises
         what = f"the network cannot be exported ({type(error).__name__}: {str(error).strip()[:400]})"
         raise ArtefactError(what, where=model.backbone.origin.uri) from error
+    assert program is not None  # None is for what writes a file itself
     found: Any = program.model.graph.inputs[0].shape
     fixed = [dimension.__name__ for axis, dimension in shapes.items() if isinstance(found[axis], int)]
     if fixed:  # where an export with any number fails, torch tries again with the example's
