@@ -264,21 +264,21 @@ def test_transfer_runs_on_toys(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Processes of their own, as in a real run; baseline and two plans suffice here."""
+    """Processes of their own, as in a real run; the baseline and one plan suffice here."""
     transfer = benchmarks("transfer")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     folder = toy_photos(classes=3, size=32, splits={"train": 14, "val": 6, "test": 6})
     line = ["transfer", "--quick", str(folder), "--output", str(tmp_path / "out.json")]
-    monkeypatch.setattr(sys, "argv", [*line, "--strategies", "baseline", "probe", "gradual"])
+    monkeypatch.setattr(sys, "argv", [*line, "--strategies", "baseline", "gradual"])
     with pytest.raises(SystemExit) as ended:
         transfer.main()
     assert ended.value.code == 0
     found = {run["key"]["strategy"]: run for run in json.loads((tmp_path / "out.json").read_text())["runs"]}
-    assert set(found) == {"baseline", "probe", "gradual"}
+    assert set(found) == {"baseline", "gradual"}
     assert all(benchmarks("tables").judged(run) == run["accuracy"]["test"] for run in found.values())
     assert found["gradual"]["accuracy"]["test"] > 1 / 3
-    assert found["gradual"]["stages"][0]["val_accuracy"] == found["probe"]["accuracy"]["val"], "it contains the probe"
-    assert found["probe"]["peak_rss_mb"] > 50
+    assert [stage["name"] for stage in found["gradual"]["stages"]][0] == "probe"
+    assert found["gradual"]["peak_rss_mb"] > 50
 
 
 @pytest.mark.real

@@ -59,7 +59,10 @@ def batches(count: int, spec: AudioSpec) -> list[np.ndarray]:
     return found + [audio.collate([value]) for value in values[cut:]]
 
 
-@pytest.mark.parametrize("family", ["own", "wav2vec2", "ast"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("family", ["own", pytest.param("wav2vec2", marks=SLOW), pytest.param("ast", marks=SLOW)])
 def test_recordings_are_answered_as_by_torch(family: str, tmp_path: Path) -> None:
     backbone = made(family, tmp_path)
     given = batches(100, backbone.spec)

@@ -42,7 +42,7 @@ def items(count: int) -> list[str | tuple[str, str]]:
     return [*found[:-3], "good", "the " * 200, ("bad", "the very dull room " * 40)]
 
 
-@pytest.mark.parametrize("pooling", ["mean", "cls"])
+@pytest.mark.parametrize("pooling", ["mean", pytest.param("cls", marks=pytest.mark.slow)])
 def test_a_hundred_texts_are_answered_as_by_torch(pooling: str, reader: Path, tmp_path: Path) -> None:
     backbone = backbones.load(str(reader), pooling=pooling, max_length=LONGEST).eval()
     rows = [text.prepare(item, backbone.spec) for item in items(100)]
