@@ -277,7 +277,7 @@ def test_transfer_runs_on_toys(
     assert set(found) == {"baseline", "gradual"}
     assert all(benchmarks("tables").judged(run) == run["accuracy"]["test"] for run in found.values())
     assert found["gradual"]["accuracy"]["test"] > 1 / 3
-    assert [stage["name"] for stage in found["gradual"]["stages"]][0] == "probe"
+    assert found["gradual"]["stages"][0]["name"] == "probe"
     assert found["gradual"]["peak_rss_mb"] > 50
 
 

@@ -207,3 +207,18 @@ def test_what_predict_takes(tmp_path: Path) -> None:
     assert found("no/such/file.txt is a text, as it has spaces") == ["no/such/file.txt is a text, as it has spaces"]
     with pytest.raises(DataError, match="there is no such file"):
         found("no/such/file.csv")
+
+
+def test_a_list_that_names_files_is_read_as_files(tmp_path: Path) -> None:
+    """Several places on the line of `predict` must not be taken for the texts themselves."""
+    from headstart.core.errors import DataError
+    from headstart.data import sources
+
+    (tmp_path / "a.txt").write_text("first text")
+    (tmp_path / "b.txt").write_text("second text")
+    rows = sources.read_unlabelled([str(tmp_path / "a.txt"), str(tmp_path / "b.txt")], modality="text")
+    assert [Path(item).name for item in rows.items] == ["a.txt", "b.txt"]
+    with pytest.raises(DataError, match="no such file"):
+        sources.read_unlabelled(["nope1.tsv", "nope2.tsv"], modality="text")
+    rows = sources.read_unlabelled(["good film", "bad"], modality="text")
+    assert list(rows.items) == ["good film", "bad"]

@@ -130,17 +130,20 @@ class Classifier:
             part = rows.take(np.arange(start, min(start + chunk, len(rows))))
             store = Store.build(part, spec, modality=self.modality)
             problems = {start + row: f"{reason.message} [{reason.code}]" for row, reason in store.errors.items()}
-            usable = np.array([row for row in range(len(part)) if row not in store.errors], dtype=np.int64)
+            usable = store.usable
+            # rows of like length share a batch, so that hardly anything is padded
+            by_length = np.argsort(-store.lengths[usable], kind="stable")
+            order = usable[by_length]
 
-            def attempt(size: int, store: Store = store, part: Rows = part, usable: np.ndarray = usable) -> list[Any]:
+            def attempt(size: int, store: Store = store, part: Rows = part, order: np.ndarray = order) -> list[Any]:
                 with torch.inference_mode():
-                    parts = batches(store, part.labels, spec, batch_size=size, order=usable)
+                    parts = batches(store, part.labels, spec, batch_size=size, order=order)
                     return [compute(on_device(batch.inputs, device)).float().cpu().numpy() for batch in parts]
 
             outputs, size = memory.halving(attempt, size, on_halved=lambda n: say(memory.told(n)), where="predict")
             values = np.concatenate(outputs) if outputs else np.zeros((0, len(self.classes)), np.float32)
             say(Progress("predict", start + len(part), len(rows), "rows"))
-            yield usable + start, values, problems
+            yield usable + start, values[np.argsort(by_length)], problems
 
     def __repr__(self) -> str:
         return f"Classifier({self.model.backbone.origin.uri!r}, {len(self.classes)} classes)"

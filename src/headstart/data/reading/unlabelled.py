@@ -16,6 +16,7 @@ from headstart.core.registry import suggest
 from headstart.data.reading.collection import Found, printable
 from headstart.data.reading.columns import as_list, from_columns
 from headstart.data.reading.folders import item_of, walk
+from headstart.data.reading.guess import EXTENSIONS
 from headstart.data.reading.objects import as_pictures, frame_table
 from headstart.data.reading.tables import TABLES, read_table
 from headstart.data.splits import UNLABELLED, Rows
@@ -39,7 +40,7 @@ def find_unlabelled(source: Any, modality: str, settings: DataSettings) -> tuple
         items, names = _from_path(os.fspath(source), modality, settings, notes)
     elif hasattr(source, "columns") and hasattr(source, "iloc"):
         items, names = _from_table(from_columns(frame_table(source), modality, settings, labelled=False), notes)
-    elif modality != "text" and _names_folders(source):
+    elif _names_texts(source) if modality == "text" else _names_folders(source):
         items, names = _from_paths([os.fspath(part) for part in source], modality, settings, notes)
     else:
         items, names = _from_object(source, modality, notes)
@@ -119,6 +120,19 @@ def _from_table(found: Found, notes: list[str]) -> tuple[Sequence[Any], Sequence
         raise DataError(f"{len(found.problems)} problems in {found.source}", problems=found.problems)
     notes += found.notes
     return found.items, found.names
+
+
+def _names_texts(source: Any) -> bool:
+    """Whether a list of strings names places of texts rather than being the texts: one exists, or ends like a file."""
+    if not isinstance(source, (list, tuple)) or not all(isinstance(part, (str, os.PathLike)) for part in source):
+        return False
+    return any(_is_place(part) for part in source)
+
+
+def _is_place(part: str | os.PathLike[str]) -> bool:
+    if isinstance(part, os.PathLike) or os.path.exists(os.path.expanduser(part)):
+        return True
+    return len(part.split()) == 1 and os.path.splitext(part)[1].lower() in (*TABLES, *EXTENSIONS["text"])
 
 
 def _is_text(source: Any) -> bool:
