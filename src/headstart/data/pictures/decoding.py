@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import os
 import struct
 import zlib
@@ -25,6 +26,7 @@ from headstart.data.pictures import jpeg
 from headstart.data.pictures.exif import orientation as orientation_of
 from headstart.data.pictures.pixels import from_array, from_pil, oriented
 
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # what is wrong with a file is in the error
 # Raise the first number whenever the pixels that come out of any file change: cached canvases are then made anew.
 VERSION = f"1 pillow {PIL.__version__} simplejpeg {simplejpeg.__version__}"
 MAX_PIXELS = 100_000_000  # a picture of 9000x6000 passes; 300 MB as RGB, while it is decoded

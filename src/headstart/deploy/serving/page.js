@@ -35,7 +35,7 @@ function form(files) {
   return filled;
 }
 
-const percent = (share) => (share < 0.001 ? "< 0.1 %" : `${(100 * share).toFixed(1)} %`);
+const percent = (share) => (share < 0.001 ? "< 0.1 %" : share > 0.999 ? "> 99.9 %" : `${(100 * share).toFixed(1)} %`);
 
 function bars(predictions) {
   return made("ul", { className: "bars" }, ...predictions.map(({ label, score }) => {
