@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 from pathlib import Path
@@ -102,41 +105,63 @@ def test_a_second_signal_ends_the_process_at_once(tmp_path: Path) -> None:
     assert time.monotonic() - sent < 10
 
 
+# ---- signals that a process raises itself, away from the test process and from how that was started -----------------
+
+ALONE = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+from headstart.core import interruption
+"""
+
+
+def alone(script: str) -> list[str]:
+    """What a new process prints that runs ``script``, line by line."""
+    command = [sys.executable, "-c", ALONE + textwrap.dedent(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
 def test_handlers_are_given_back() -> None:
-    before = [signal.getsignal(number) for number in interruption.SIGNALS]
-    with interruption.watched():
-        assert [signal.getsignal(number) for number in interruption.SIGNALS] != before
-    assert [signal.getsignal(number) for number in interruption.SIGNALS] == before
+    said = alone("""
+        before = [signal.getsignal(number) for number in interruption.SIGNALS]
+        with interruption.watched():
+            print([signal.getsignal(number) for number in interruption.SIGNALS] == before)
+        print([signal.getsignal(number) for number in interruption.SIGNALS] == before)
+    """)
+    assert said == ["False", "True"]
 
 
-def test_a_handler_of_the_embedding_program_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    heard = []
-    before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
-    try:
+def test_a_handler_of_the_embedding_program_stays() -> None:
+    said = alone("""
+        signal.signal(signal.SIGTERM, lambda number, frame: print("heard", number))
         with interruption.watched():
             signal.raise_signal(signal.SIGTERM)
-        assert heard == [signal.SIGTERM]
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        print("behind")
+    """)
+    assert said == [f"heard {signal.SIGTERM:d}", "behind"]
 
 
 def test_a_deferred_signal_raises_at_the_check_and_not_before() -> None:
-    reached = []
+    said = alone("""
+        @interruption.watched()
+        def work():
+            with interruption.deferred():
+                signal.raise_signal(signal.SIGINT)
+                print("inside")
+            print("behind")
+            interruption.check()
+            print("never")
 
-    @interruption.watched()
-    def work() -> None:
-        with interruption.deferred():
-            signal.raise_signal(signal.SIGINT)
-            reached.append("inside")
-        reached.append("behind")
-        interruption.check()
-        reached.append("never")
-
-    with pytest.raises(interruption.Interrupted) as caught:
-        work()
-    assert reached == ["inside", "behind"]
-    assert caught.value.exit_code == 130
-    interruption.check()  # forgotten with the run that it ended
+        try:
+            work()
+        except interruption.Interrupted as error:
+            print(error.exit_code)
+        interruption.check()  # forgotten with the run that it ended
+        print("forgotten")
+    """)
+    assert said == ["inside", "behind", "130", "forgotten"]
 
 
 def test_another_thread_leaves_signals_alone() -> None:
