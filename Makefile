@@ -23,7 +23,7 @@ demo: setup  ## the whole job on what ships: no data, no network
 	$(VENV)/bin/headstart demo
 
 test: setup  ## the default tests, offline, under three minutes
-	$(PYTHON) -m pytest -n 2
+	$(PYTHON) -m pytest -n 2 --dist worksteal
 
 test-real: setup  ## the tests on real data beside the checkout
 	$(PYTHON) -m pytest -m "real and not slow"

@@ -258,6 +258,7 @@ def test_the_peer_thaws_the_same_parameters(benchmarks: Callable[[str], ModuleTy
     assert [part["lr"] for part in everything] == [1e-3, 1e-3, 5e-4, 2.5e-4, 1.25e-4, 6.25e-5]
 
 
+@pytest.mark.slow
 def test_transfer_runs_on_toys(
     benchmarks: Callable[[str], ModuleType],
     toy_photos: Callable[..., Path],

@@ -229,7 +229,7 @@ class Interrupted(BaseException):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("after", [2, 4])
+@pytest.mark.parametrize("after", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_an_interrupted_stage_ends_as_if_it_had_not_been(course, method, after, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)
     stage = settings(method, ema=0.9, mixup=0.2, epochs=2)

@@ -135,7 +135,8 @@ def test_the_time_limit_ends_a_stage_after_its_epoch(loop):
 
 
 @pytest.mark.parametrize("own", [{}, {"ema": 0.9}, {"optimizer": "sgd"}, {"mixup": 0.4}, {"sampler": "balanced"}])
-@pytest.mark.parametrize("after", [2, 3, 4])  # updates before the interruption: mid-epoch, end of the epoch, mid-epoch
+# Updates before the interruption: mid-epoch, end of the epoch, mid-epoch.
+@pytest.mark.parametrize("after", [2, pytest.param(3, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)])
 def test_an_interrupted_stage_ends_bit_for_bit_like_an_uninterrupted_one(
     loop, model, tmp_path, monkeypatch, own, after
 ):

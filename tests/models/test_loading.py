@@ -447,6 +447,7 @@ def test_default_takes_the_best_that_is_here(tmp_path: Path, monkeypatch: pytest
     assert backbones.default(offline=True)[0] == "builtin/tiny"
 
 
+@pytest.mark.slow
 def test_torchvision_backbones_import_no_other_library() -> None:
     program = (
         "import sys\nfrom headstart.models import backbone, heads, model, resume\n"

@@ -136,7 +136,14 @@ def whole(fit_once, pictures):
 
 @pytest.mark.parametrize(
     ("kind", "count", "kept"),
-    [(StageDone, 1, 1), (StageStarted, 3, 2), (EpochDone, 1, 1), (EpochDone, 3, 2), (Progress, 5, 1), (Progress, 8, 2)],
+    [
+        (StageDone, 1, 1),
+        (StageStarted, 3, 2),
+        (EpochDone, 1, 1),
+        pytest.param(EpochDone, 3, 2, marks=pytest.mark.slow),
+        pytest.param(Progress, 5, 1, marks=pytest.mark.slow),
+        (Progress, 8, 2),
+    ],
 )
 def test_a_run_interrupted_anywhere_ends_as_if_it_had_not_been(fit, pictures, whole, monkeypatch, kind, count, kept):
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)  # a checkpoint after every update

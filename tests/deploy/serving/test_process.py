@@ -239,7 +239,7 @@ def stopped_under_load(exported: Path, after: float) -> tuple[Counter[str], int]
     return seen, code
 
 
-@pytest.mark.parametrize("after", [0.3, 0.75])
+@pytest.mark.parametrize("after", [0.3, pytest.param(0.75, marks=pytest.mark.slow)])
 def test_a_stop_under_load_loses_nothing(exported: Path, after: float) -> None:
     seen, code = stopped_under_load(exported, after)
     assert code == 0
