@@ -57,11 +57,16 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     As Platt (1999) does, the targets are smoothed by one row's mass spread over all classes: where every
     validation row is right, the log-loss alone would ask for infinite confidence.
 
+    Labels (N, K) of 0 and 1 are each a yes or no of its own: the sum of their log-losses is minimised.
+
     Args:
         logits: (N, K), of validation rows.
-        labels: (N,).
+        labels: (N,), or (N, K) where a row may have several.
     """
     n, k = logits.shape
+    if labels.ndim == 2:  # yes against no: two classes, the logit of "no" being zero
+        both = np.stack([np.zeros(n * k), np.asarray(logits, dtype=np.float64).ravel()], axis=1)
+        return fit_temperature(both, labels.ravel().astype(np.int64))
     if n == 0 or k < 2:
         return 1.0
     scores = np.asarray(logits, dtype=np.float64)
@@ -98,7 +103,12 @@ def ece_of(confidence: np.ndarray, correct: np.ndarray, bins: int | None = None)
 
 
 def top_class(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Confidence in the predicted class and whether it was right (0.0 or 1.0), both (N,) float64."""
+    """Confidence in the predicted class and whether it was right (0.0 or 1.0), both (N,) float64.
+
+    Of labels (N, K) of 0 and 1, what was said of each: its probability, and whether the row has it, both (N K,).
+    """
+    if labels.ndim == 2:
+        return probabilities.ravel().astype(np.float64), labels.ravel().astype(np.float64)
     confidence = probabilities.max(axis=1).astype(np.float64)
     return confidence, (probabilities.argmax(axis=1) == labels).astype(np.float64)
 
@@ -110,7 +120,7 @@ def ece_measured(probabilities: np.ndarray, labels: np.ndarray, *, seed: int = 0
     bias back. Rows are resampled within their bins, which is a draw of right answers a bin.
     """
     confidence, correct = _sorted(probabilities, labels)
-    n, edges = len(labels), _edges(len(labels), bins)
+    n, edges = len(confidence), _edges(len(confidence), bins)
     if n == 0:
         return Measured(math.nan, math.nan, math.nan, 0)
     value, count = _ece(confidence, correct, edges), np.diff(edges)
@@ -131,7 +141,7 @@ def reliability(
     The band draws right answers a bin as a binomial of the bin's mean confidence (Bröcker & Smith 2007).
     """
     confidence, correct = _sorted(probabilities, labels)
-    n, edges = len(labels), _edges(len(labels), bins)
+    n, edges = len(confidence), _edges(len(confidence), bins)
     count = np.diff(edges)
     mean_confidence = np.add.reduceat(confidence, edges[:-1]) / count
     right = np.add.reduceat(correct, edges[:-1])

@@ -17,8 +17,9 @@ import numpy as np
 
 from headstart.core import arrays, manifest
 from headstart.core.errors import ArtefactError, HeadstartError, Problem
-from headstart.measure import calibration, metrics
-from headstart.measure.intervals import Difference, Measured, wilson
+from headstart.measure import calibration, classes, metrics, multilabel
+from headstart.measure.classes import ClassScore
+from headstart.measure.intervals import Difference, Measured
 from headstart.measure.metrics import OwnMetric
 
 if TYPE_CHECKING:
@@ -28,18 +29,11 @@ FORMAT = 1
 
 
 @dataclass(frozen=True)
-class ClassScore:
-    """Precision, recall and F1 of one class. ``recall.n`` is the count of its rows."""
-
-    name: str
-    precision: Measured
-    recall: Measured
-    f1: Measured
-
-
-@dataclass(frozen=True)
 class Evaluation:
     """The logits of a model on the labelled rows of a split; each row occurs once.
+
+    Labels (N, K) of 0 and 1 say that a row may have several: each logit is then a yes or no of its own, and what is
+    given are the labels whose probability reaches the ``threshold``.
 
     Raises:
         HeadstartError: shapes disagree, a row occurs twice, a label is no class, or a logit is not finite.
@@ -48,12 +42,14 @@ class Evaluation:
     split: str
     rows: np.ndarray  # (N,) int64, indices into the split
     logits: np.ndarray  # (N, K) float32
-    labels: np.ndarray  # (N,) int64
+    labels: np.ndarray  # (N,) int64, or (N, K) uint8
     classes: tuple[str, ...]
     names: tuple[str, ...] | None = None  # of all rows of the split, for people; not saved
+    threshold: float = 0.5
 
     def __post_init__(self) -> None:
-        for name, kind in (("rows", np.int64), ("logits", np.float32), ("labels", np.int64)):
+        marks = np.uint8 if np.ndim(self.labels) == 2 else np.int64
+        for name, kind in (("rows", np.int64), ("logits", np.float32), ("labels", marks)):
             array = np.array(getattr(self, name), dtype=kind)
             array.setflags(write=False)
             object.__setattr__(self, name, array)
@@ -64,13 +60,15 @@ class Evaluation:
 
     def _problems(self) -> list[Problem]:
         n, k = len(self.rows), len(self.classes)
-        if self.rows.shape != (n,) or self.labels.shape != (n,) or self.logits.shape != (n, k):
+        if self.rows.shape != (n,) or self.labels.shape not in ((n,), (n, k)) or self.logits.shape != (n, k):
             shapes = f"rows {self.rows.shape}, labels {self.labels.shape}, logits {self.logits.shape}"
             return [Problem(f"shapes disagree: {shapes}, {k} classes", self.split)]
         found = []
         if len(np.unique(self.rows)) != n:
             found.append(Problem("a row occurs more than once", self.split))
-        if n and (self.labels.min() < 0 or self.labels.max() >= k):
+        if n and self.several and self.labels.max() > 1:
+            found.append(Problem("labels of a row must be 0 or 1 each", self.split))
+        elif n and not self.several and (self.labels.min() < 0 or self.labels.max() >= k):
             found.append(Problem(f"labels must lie in 0..{k - 1}; unlabelled rows cannot be scored", self.split))
         broken = self.rows[~np.isfinite(self.logits).all(axis=1)]
         if len(broken):
@@ -85,12 +83,13 @@ class Evaluation:
         labels: np.ndarray,
         classes: Sequence[str],
         expected: np.ndarray | None = None,
+        threshold: float = 0.5,
     ) -> Evaluation:
         """Put (rows, logits) parts together by row index: order, sharding and padding cannot matter.
 
         Args:
             parts: arrays (B,) of row indices with their logits (B, K); a padded row may come again, equal or not.
-            labels: (N,) of the whole split.
+            labels: (N,) or (N, K) of the whole split.
             expected: the rows that must be there, all of the split by default.
 
         Raises:
@@ -113,34 +112,50 @@ class Evaluation:
         if not seen.all():
             missing = wanted[~seen]
             raise HeadstartError(f"{len(missing)} rows of '{split}' were never evaluated: rows {_few(missing)}")
-        return cls(split, wanted, logits, np.asarray(labels)[wanted], tuple(classes))
+        return cls(split, wanted, logits, np.asarray(labels)[wanted], tuple(classes), threshold=threshold)
 
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def several(self) -> bool:
+        """Whether a row may have several labels, or none."""
+        return self.labels.ndim == 2
+
     @cached_property
     def probabilities(self) -> np.ndarray:
-        """(N, K) float64, each row sums to 1."""
-        return metrics.softmax(self.logits)
+        """(N, K) float64; each row sums to 1 where it has one class."""
+        return multilabel.sigmoid(self.logits) if self.several else metrics.softmax(self.logits)
 
     @cached_property
     def predicted(self) -> np.ndarray:
-        """(N,) int64, the class with the largest logit."""
+        """(N,) int64, the class with the largest logit; or (N, K) bool, the labels that are given."""
+        if self.several:
+            return self.probabilities >= self.threshold
         return self.logits.argmax(axis=1).astype(np.int64)
 
     @cached_property
     def correct(self) -> np.ndarray:
-        """(N,) bool."""
-        return self.predicted == self.labels
+        """(N,) bool; of several labels all are right."""
+        found = self.predicted == self.labels
+        return found.all(axis=1) if self.several else found
 
     @cached_property
     def losses(self) -> np.ndarray:
-        """(N,) float64, minus the log-probability of the true class."""
+        """(N,) float64, minus the log-probability of the true class, or of all that is true of the labels."""
+        if self.several:
+            return multilabel.losses(self.logits, self.labels)
         return -metrics.log_softmax(self.logits)[np.arange(len(self)), self.labels]
 
+    def told(self, marks: np.ndarray) -> list[Any]:
+        """``labels`` or ``predicted`` as names: one a row, or a list of them where a row may have several."""
+        if self.several:
+            return [[self.classes[index] for index in np.flatnonzero(row)] for row in marks]
+        return [self.classes[index] for index in marks]
+
     def metric(self, metric: str | OwnMetric, *, seed: int = 0) -> Measured:
-        """A metric by name, or of an own function (labels (N,), probabilities (N, K)) -> float, with its interval."""
-        return metrics.measure(metric, self.labels, self.probabilities, seed=seed)
+        """A metric by name, or of an own function (labels, probabilities (N, K)) -> float, with its interval."""
+        return metrics.measure(metric, self.labels, self.probabilities, seed=seed, threshold=self.threshold)
 
     def metrics(self, names: Iterable[str | OwnMetric] | None = None) -> dict[str, Measured]:
         """Several metrics by name; by default all that say something.
@@ -151,21 +166,23 @@ class Evaluation:
         return {metrics.name_of(metric): self.metric(metric) for metric in chosen}
 
     def _telling(self) -> list[str]:
+        if self.several:
+            return list(metrics.of_labels(self.labels))
         silent = {*metrics.OF_ALL}
         if len(self.classes) <= 5:
             silent.add("top5")
         if len(self.classes) != 2 or len(np.unique(self.labels)) < 2:
             silent.add("roc_auc")
-        return [name for name in metrics.NAMES if name not in silent]
+        return [name for name in metrics.of_labels(self.labels) if name not in silent]
 
-    def as_json(self, own: str | OwnMetric = "accuracy") -> dict[str, Any]:
+    def as_json(self, own: str | OwnMetric = "auto") -> dict[str, Any]:
         """Every metric that says something about these classes, and the run's ``own``, as plain values by name."""
-        named = list(self.metrics().items())
+        own, named = metrics.usual(own, self.labels), list(self.metrics().items())
         if metrics.name_of(own) not in dict(named):
             named.append((metrics.name_of(own), self.metric(own)))
         return {name: measured.as_json() for name, measured in named}
 
-    def compare(self, other: Evaluation, metric: str | OwnMetric = "accuracy") -> Difference:
+    def compare(self, other: Evaluation, metric: str | OwnMetric = "auto") -> Difference:
         """This evaluation's metric minus the other's, paired on rows.
 
         Raises:
@@ -178,10 +195,18 @@ class Evaluation:
                 f"evaluations of '{self.split}' ({len(self)} rows) and '{other.split}' ({len(other)} rows) do not pair",
                 remedy="compare models on the same rows, labels and classes",
             )
-        return metrics.compare(metric, a.labels, a.probabilities, b.probabilities)
+        thresholds = (a.threshold, b.threshold)
+        metric = metrics.usual(metric, a.labels)
+        return metrics.compare(metric, a.labels, a.probabilities, b.probabilities, thresholds=thresholds)
 
     def confusion(self) -> np.ndarray:
-        """Counts (K, K) int64: true classes down, predicted classes across."""
+        """Counts (K, K) int64: true classes down, predicted classes across.
+
+        Raises:
+            HeadstartError: rows may have several labels: none is taken for another.
+        """
+        if self.several:
+            raise HeadstartError("there is no confusion among labels of which a row may have several", where=self.split)
         return metrics.confusion(self.labels, self.predicted, len(self.classes))
 
     def most_confused(self, limit: int = 20) -> list[tuple[str, str, int]]:
@@ -197,38 +222,23 @@ class Evaluation:
         return self.rows[np.argsort(-self.losses, kind="stable")[:limit]]
 
     def per_class(self) -> list[ClassScore]:
-        """Precision, recall and F1 of every class, each with a Wilson interval.
-
-        Given the rows that are of the class or predicted as it, the share that is both is binomial, and F1 is a
-        rising function of that share (Jaccard's index J): F1 = 2 J / (1 + J), and so are its bounds.
-        """
-        table = self.confusion()
-        scores = []
-        for index, name in enumerate(self.classes):
-            hits, true, said = int(table[index, index]), int(table[index].sum()), int(table[:, index].sum())
-            union = true + said - hits
-            bounds = [2 * bound / (1 + bound) for bound in (_share(hits, union), *wilson(hits, union))]
-            scores.append(
-                ClassScore(
-                    name=name,
-                    precision=Measured(_share(hits, said), *wilson(hits, said), said),
-                    recall=Measured(_share(hits, true), *wilson(hits, true), true),
-                    f1=Measured(bounds[0], bounds[1], bounds[2], union),
-                )
-            )
-        return scores
+        """Precision, recall and F1 of every class with their intervals; of several labels average precision too."""
+        if self.several:
+            return classes.of_labels(self.labels, self.predicted, self.probabilities, self.classes)
+        return classes.of_table(self.confusion(), self.classes)
 
     def reliability(self) -> calibration.Reliability:
         """The reliability diagram's numbers, with the band of perfect calibration."""
         return calibration.reliability(self.probabilities, self.labels)
 
     def with_temperature(self, temperature: float) -> Evaluation:
-        """The same answers with logits divided by ``temperature``; no prediction changes."""
+        """The same answers with logits divided by ``temperature``; no prediction changes at a threshold of 0.5."""
         return replace(self, logits=self.logits / np.float32(temperature))
 
     def save(self, path: str | Path) -> None:
         """Write an .npz file (numpy's own format, no pickle), atomically."""
-        text = json.dumps({"format": FORMAT, "split": self.split, "classes": self.classes})
+        facts = {"format": FORMAT, "split": self.split, "classes": self.classes}
+        text = json.dumps({**facts, "threshold": self.threshold} if self.several else facts)
         about = text.encode("ascii")
         told = np.frombuffer(about, dtype=np.uint8)
 
@@ -251,7 +261,7 @@ class Evaluation:
             if about["format"] != FORMAT:
                 raise ArtefactError(f"predictions have the unknown format {about['format']}", where=str(path))
             answers = (stored["rows"], stored["logits"], stored["labels"])
-            found = cls(about["split"], *answers, tuple(about["classes"]))
+            found = cls(about["split"], *answers, tuple(about["classes"]), threshold=float(about.get("threshold", 0.5)))
         except ArtefactError:
             raise
         except (HeadstartError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -261,22 +271,21 @@ class Evaluation:
         return found
 
     def frame(self, names: Sequence[str] | None = None) -> pd.DataFrame:
-        """A DataFrame: row, (name), label, predicted, confidence, correct, loss. ``names`` are of the whole split."""
+        """A DataFrame: row, (name), label, predicted, confidence, correct, loss. ``names`` are of the whole split.
+
+        Of rows that may have several labels, label and predicted are lists, and there is no one confidence.
+        """
         import pandas as pd
 
         names = self.names if names is None else names
-        labels = np.array(self.classes, dtype=object)  # object, as file names need not be valid UTF-8
         columns: dict[str, Any] = {"row": self.rows}
-        if names is not None:
+        if names is not None:  # object, as file names need not be valid UTF-8
             columns["name"] = pd.Series([names[row] for row in self.rows], dtype=object)
-        columns |= {
-            "label": pd.Series(labels[self.labels], dtype=object),
-            "predicted": pd.Series(labels[self.predicted], dtype=object),
-            "confidence": self.probabilities.max(axis=1),
-            "correct": self.correct,
-            "loss": self.losses,
-        }
-        return pd.DataFrame(columns)
+        columns["label"] = pd.Series(self.told(self.labels), dtype=object)
+        columns["predicted"] = pd.Series(self.told(self.predicted), dtype=object)
+        if not self.several:
+            columns["confidence"] = self.probabilities.max(axis=1)
+        return pd.DataFrame(columns | {"correct": self.correct, "loss": self.losses})
 
     def _ordered(self) -> Evaluation:
         order = np.argsort(self.rows, kind="stable")
@@ -293,10 +302,6 @@ class Evaluation:
         caption = f"{html.escape(self.split)}: {len(self)} rows, {len(self.classes)} classes"
         head = "<tr><th>metric</th><th>value</th><th>95 % interval</th></tr>"
         return f"<table><caption>{caption}</caption><thead>{head}</thead><tbody>{lines}</tbody></table>"
-
-
-def _share(part: int, whole: int) -> float:
-    return part / whole if whole else 0.0
 
 
 def _few(rows: np.ndarray) -> str:

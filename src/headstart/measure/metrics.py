@@ -2,7 +2,7 @@
 
 Shapes: N rows, K classes. Labels are (N,) int64, probabilities (N, K). Values follow scikit-learn (`accuracy_score`,
 `top_k_accuracy_score`, `f1_score(average="macro")`, `balanced_accuracy_score`, `log_loss`, multi-class Brier score);
-those of ranking stand in ``ranking``.
+those of ranking stand in ``ranking``. Labels (N, K) of 0 and 1 say that a row may have several: ``multilabel``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from headstart.core.errors import ConfigError, Problem
 from headstart.core.registry import suggest
-from headstart.measure import calibration, intervals, ranking
+from headstart.measure import calibration, intervals, multilabel, ranking
 from headstart.measure.intervals import Difference, Measured
 
 OwnMetric = Callable[[np.ndarray, np.ndarray], float]  # (labels, probabilities) -> a number
@@ -27,13 +27,15 @@ class Metric:
     """What a name stands for: its direction, and what one row contributes to it.
 
     ``rows`` gives (N,) values whose mean is the metric. ``deff`` is the design effect: how many times larger the
-    variance is than that of a plain share of N rows; None where the metric is a loss, not a share.
+    variance is than that of a plain share of N rows; None where the metric is a loss, not a share. ``decides`` says
+    that ``rows`` takes what is given (N, K), the labels whose probability reaches the threshold, not probabilities.
     """
 
     title: str
     higher_is_better: bool
     rows: Callable[[np.ndarray, np.ndarray], np.ndarray]
     deff: Callable[[np.ndarray, np.ndarray], float] | None = None
+    decides: bool = False
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -146,16 +148,45 @@ METRICS: dict[str, Metric] = {
     "brier": Metric("Brier score", False, _briers),
     "roc_auc": Metric("ROC-AUC", True, ranking.roc_auc, ranking.design_effect),
 }
+
+
+def _several(
+    title: str, rows: Callable[..., np.ndarray], *, higher_is_better: bool = True, decides: bool = False
+) -> Metric:
+    return Metric(title, higher_is_better, rows, lambda *found: multilabel.design_effect(rows(*found)), decides)
+
+
+# Of rows that may have several labels. The first is what runs are judged by unless told: it needs no threshold, which
+# nobody has tuned, and every label counts the same, the rare ones too.
+MULTILABEL: dict[str, Metric] = {
+    "mAP": _several("mean average precision", multilabel.mean_average_precision),
+    "macro_f1": _several("macro F1", multilabel.macro_f1, decides=True),
+    "micro_f1": _several("micro F1", multilabel.micro_f1, decides=True),
+    "subset_accuracy": Metric("subset accuracy", True, multilabel.subset_accuracy, _plain, decides=True),
+    "hamming_loss": _several("Hamming loss", multilabel.hamming_loss, higher_is_better=False, decides=True),
+    "log_loss": Metric("log-loss", False, multilabel.log_losses),
+    "brier": Metric("Brier score", False, multilabel.briers),
+}
 # Of all rows together: their intervals are bootstrapped, as those of own callables are.
 OF_ALL: dict[str, OwnMetric] = {"sensitivity": ranking.sensitivity}
-NAMES = (*METRICS, "ece", *OF_ALL)
+NAMES = tuple(dict.fromkeys((*METRICS, "ece", *OF_ALL, *MULTILABEL)))
+
+
+def of_labels(labels: np.ndarray) -> tuple[str, ...]:
+    """The names of the metrics that such labels have: (N,) one a row, (N, K) any number a row."""
+    return (*MULTILABEL, "ece") if labels.ndim == 2 else (*METRICS, "ece", *OF_ALL)
+
+
+def usual(metric: str | OwnMetric, labels: np.ndarray) -> str | OwnMetric:
+    """What a run is judged by: ``metric``, or for "auto" accuracy, and mAP where a row may have several labels."""
+    return of_labels(labels)[0] if metric == "auto" else metric
 
 
 def higher_is_better(metric: str | OwnMetric) -> bool:
     """The direction of a metric; an own callable may carry an attribute ``higher_is_better`` (True otherwise)."""
     if callable(metric):
         return bool(getattr(metric, "higher_is_better", True))
-    return metric != "ece" and (metric in OF_ALL or METRICS[check(metric)].higher_is_better)
+    return metric != "ece" and (metric in OF_ALL or {**MULTILABEL, **METRICS}[check(metric)].higher_is_better)
 
 
 def name_of(metric: str | OwnMetric) -> str:
@@ -163,28 +194,34 @@ def name_of(metric: str | OwnMetric) -> str:
     return metric if isinstance(metric, str) else str(getattr(metric, "__name__", type(metric).__name__))
 
 
-def check(name: str) -> str:
-    """The name itself where it is known.
+def check(name: str, labels: np.ndarray | None = None) -> str:
+    """The name itself where it is known, and says something about ``labels`` where they are given.
 
     Raises:
         ConfigError: there is no such metric.
     """
-    found = problems(name)
+    found = problems(name, labels)
     if found:
         raise ConfigError(problems=found)
     return name
 
 
-def problems(metric: str | OwnMetric) -> list[Problem]:
+def problems(metric: str | OwnMetric, labels: np.ndarray | None = None) -> list[Problem]:
     """What is wrong with a metric's name, with the nearest known one."""
-    if not isinstance(metric, str) or metric in NAMES:
+    known = NAMES if labels is None else of_labels(labels)
+    if not isinstance(metric, str) or metric in known:
         return []
-    remedy = f"known: {', '.join(NAMES)}; or give a function"
-    return [Problem(f"unknown metric '{metric}'{suggest(metric, NAMES)}", "metric", remedy)]
+    remedy = f"known: {', '.join(known)}; or give a function"
+    if metric in NAMES:
+        rows = "one class each" if labels is not None and labels.ndim == 1 else "any number of labels"
+        return [Problem(f"'{metric}' says nothing of rows with {rows}", "metric", remedy)]
+    return [Problem(f"unknown metric '{metric}'{suggest(metric, known)}", "metric", remedy)]
 
 
-def measure(metric: str | OwnMetric, labels: np.ndarray, probabilities: np.ndarray, *, seed: int = 0) -> Measured:
-    """The metric with its 95 % interval.
+def measure(
+    metric: str | OwnMetric, labels: np.ndarray, probabilities: np.ndarray, *, seed: int = 0, threshold: float = 0.5
+) -> Measured:
+    """The metric with its 95 % interval. ``threshold``: from which a label is given, where a row may have several.
 
     Shares take Wilson's interval (at the effective number of rows where classes weigh differently), losses the
     skewness-corrected interval of a mean, ECE and own callables the bootstrap (resampled within classes).
@@ -194,29 +231,44 @@ def measure(metric: str | OwnMetric, labels: np.ndarray, probabilities: np.ndarr
     if callable(metric):
         value = float(metric(labels, probabilities))
         low, high = intervals.bootstrap(
-            lambda rows: float(metric(labels[rows], probabilities[rows])), n, seed=seed, strata=labels
+            lambda rows: float(metric(labels[rows], probabilities[rows])), n, seed=seed, strata=_strata(labels)
         )
         return Measured(value, min(low, value), max(high, value), n)
-    if check(metric) == "ece":
+    if check(metric, labels) == "ece":
         return calibration.ece_measured(probabilities, labels, seed=seed)
-    entry = METRICS[metric]
-    rows = entry.rows(labels, probabilities)
+    entry = _entry(metric, labels)
+    seen = probabilities >= threshold if entry.decides else probabilities
+    rows = entry.rows(labels, seen)
     value = float(rows.mean()) if n else math.nan
     if entry.deff is None:
         return Measured(value, *_non_negative(intervals.mean(rows)), n)
+    return share(value, entry.deff(labels, seen) if n and not math.isnan(value) else 1.0, n)
+
+
+def share(value: float, effect: float, n: int) -> Measured:
+    """A share of ``n`` rows with Wilson's interval at the effective number of rows, by its design effect."""
     if math.isnan(value):
         return Measured(value, math.nan, math.nan, n)
-    effective = n / max(entry.deff(labels, probabilities), 1e-9) if n else 0.0
+    effective = n / max(effect, 1e-9) if n else 0.0
     value = min(1.0, max(0.0, value))
     return Measured(value, *intervals.wilson(value * effective, effective), n)
 
 
-def compare(metric: str | OwnMetric, labels: np.ndarray, a: np.ndarray, b: np.ndarray, *, seed: int = 0) -> Difference:
+def compare(
+    metric: str | OwnMetric,
+    labels: np.ndarray,
+    a: np.ndarray,
+    b: np.ndarray,
+    *,
+    seed: int = 0,
+    thresholds: tuple[float, float] = (0.5, 0.5),
+) -> Difference:
     """Metric of A minus metric of B, probabilities (N, K) on the same rows; the sign is not turned for losses."""
     metric = OF_ALL.get(metric, metric) if isinstance(metric, str) else metric
-    if not callable(metric) and check(metric) != "ece":
-        entry = METRICS[metric]
-        rows_a, rows_b = entry.rows(labels, a), entry.rows(labels, b)
+    if not callable(metric) and check(metric, labels) != "ece":
+        entry = _entry(metric, labels)
+        seen = [p >= least for p, least in zip((a, b), thresholds, strict=True)] if entry.decides else [a, b]
+        rows_a, rows_b = (entry.rows(labels, each) for each in seen)
         if entry.deff is None:
             return intervals.paired_losses(rows_a, rows_b)
         if entry.deff is _plain:
@@ -226,17 +278,25 @@ def compare(metric: str | OwnMetric, labels: np.ndarray, a: np.ndarray, b: np.nd
     def score(rows: np.ndarray, index: int) -> float:
         if callable(metric):
             return float(metric(labels[rows], (a, b)[index][rows]))
-        confidence, correct = top[index]
-        return calibration.ece_of(confidence[rows], correct[rows])
+        return calibration.ece((a, b)[index][rows], labels[rows])
 
-    top = [calibration.top_class(probabilities, labels) for probabilities in (a, b)]
     everything = np.arange(len(labels))
     value = score(everything, 0) - score(everything, 1)
-    found = intervals.resamples(lambda rows: score(rows, 0) - score(rows, 1), len(labels), seed=seed, strata=labels)
+    strata = _strata(labels)
+    found = intervals.resamples(lambda rows: score(rows, 0) - score(rows, 1), len(labels), seed=seed, strata=strata)
     found = found[np.isfinite(found)]
     low, high = (float(q) for q in np.quantile(found, [0.025, 0.975])) if len(found) else (math.nan, math.nan)
     tail = min((found <= 0).sum(), (found >= 0).sum()) + 1
     return Difference(value, min(low, value), max(high, value), min(1.0, 2 * tail / (len(found) + 1)), len(labels))
+
+
+def _entry(metric: str, labels: np.ndarray) -> Metric:
+    return MULTILABEL[metric] if labels.ndim == 2 else METRICS[metric]
+
+
+def _strata(labels: np.ndarray) -> np.ndarray | None:
+    """Rows are drawn within classes, which rows that may have several do not have."""
+    return None if labels.ndim == 2 else labels
 
 
 def _non_negative(interval: tuple[float, float]) -> tuple[float, float]:

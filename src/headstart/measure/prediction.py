@@ -33,6 +33,11 @@ class Prediction:
         return self.scores[0][0] if self.scores else ""
 
     @property
+    def labels(self) -> list[str]:
+        """All labels shown, most likely first."""
+        return [label for label, _ in self.scores]
+
+    @property
     def score(self) -> float:
         return self.scores[0][1] if self.scores else float("nan")
 
@@ -42,10 +47,14 @@ class Prediction:
 
 
 class Predictions(Sequence[Prediction]):
-    """Predictions in the order of the rows; shows itself as a table in a notebook."""
+    """Predictions in the order of the rows; shows itself as a table in a notebook.
 
-    def __init__(self, items: Sequence[Prediction]) -> None:
+    ``several`` says that a row may have several labels: all its ``scores`` are given then, and none may be.
+    """
+
+    def __init__(self, items: Sequence[Prediction], *, several: bool = False) -> None:
         self._items = tuple(items)
+        self.several = several
 
     @classmethod
     def gather(
@@ -56,23 +65,28 @@ class Predictions(Sequence[Prediction]):
         *,
         top_k: int | None = None,
         threshold: float = 0.0,
+        given_from: float | None = None,
     ) -> Predictions:
         """From parts of (row indices (B,), probabilities (B, K), problems by row) to N predictions.
 
         Args:
             top_k: labels a row, all by default.
             threshold: a most likely label below this probability is marked "don't know".
+            given_from: where a row may have several labels, the probability from which each is given; ``top_k`` asks
+                for so many instead.
         """
         found = [Prediction(name) for name in names]
         for indices, probabilities, problems in parts:
             for row, shares in zip(indices, probabilities, strict=True):
                 order = np.argsort(-shares, kind="stable")[:top_k]
+                if given_from is not None and top_k is None:
+                    order = order[shares[order] >= given_from]
                 scores = tuple((classes[i], float(shares[i])) for i in order)
                 unsure = f"don't know: {shares.max():.3f} is below {threshold:.3f}"
                 found[row] = Prediction(names[row], scores, unsure if shares.max() < threshold else "")
             for row, problem in problems.items():
                 found[row] = Prediction(names[row], problem=problem)
-        return cls(found)
+        return cls(found, several=given_from is not None)
 
     def __len__(self) -> int:
         return len(self._items)
@@ -81,23 +95,29 @@ class Predictions(Sequence[Prediction]):
         return self._items[index]
 
     def frame(self) -> pd.DataFrame:
-        """A DataFrame: name, label, score, problem, and a column of probabilities for every label shown."""
+        """A DataFrame: name, label, score, problem, and a column of probabilities for every label shown.
+
+        Where a row may have several labels, ``labels`` lists those that are given in place of label and score.
+        """
         import pandas as pd
 
-        rows = [
-            {"name": item.name, "label": item.label, "score": item.score, "problem": item.problem, **dict(item.scores)}
-            for item in self
-        ]
+        rows = []
+        for item in self:
+            told = {"labels": item.labels} if self.several else {"label": item.label, "score": item.score}
+            rows.append({"name": item.name, **told, "problem": item.problem, **dict(item.scores)})
         return pd.DataFrame(rows)
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f"<tr><td>{html.escape(item.name)}</td><td>{html.escape(item.label or item.problem)}</td>"
+            f"<tr><td>{html.escape(item.name)}</td><td>{html.escape(self._told(item) or item.problem)}</td>"
             f"<td>{item.score:.3f}</td></tr>"
             for item in self._items[:50]
         )
         more = f"<caption>{len(self)} rows, the first 50 shown</caption>" if len(self) > 50 else ""
         return f"<table>{more}<tr><th>name</th><th>label</th><th>score</th></tr>{rows}</table>"
+
+    def _told(self, item: Prediction) -> str:
+        return ", ".join(item.labels) if self.several else item.label
 
     def __repr__(self) -> str:
         return f"Predictions({len(self)} rows)"

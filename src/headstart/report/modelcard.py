@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from headstart.measure.evaluation import ClassScore, Evaluation
+from headstart.measure.classes import ClassScore
+from headstart.measure.evaluation import Evaluation
 from headstart.report import metadata
 from headstart.report.contents import Contents, measured
 from headstart.report.formats import duration, gain, interval, markdown, metric_title, parameters, plural, score
