@@ -107,7 +107,7 @@ def test_whole_weights_are_repeated_rows() -> None:
         frame.rotate(features[index]), frame.curvature, labels[index], torch.ones(1, len(index)), 3
     )
     solved = list(descent.follow(problem, (0.1, 0.01), 1e-6, 500))
-    assert weighted.objectives == pytest.approx([value for _, value, _, _ in solved], rel=2e-4)
+    assert weighted.objectives == pytest.approx([float(value) for _, value, _, _ in solved], rel=2e-4)
     assert torch.allclose(solved[-1][0][0, :, :-1], weighted.coefs[-1], atol=0.02)
 
 

@@ -67,7 +67,7 @@ def batches(
         DataError: a row of ``order`` could not be read (take the usable rows of the audit).
     """
     modality = registry.find("headstart.data.modalities", store.modality)
-    order, labels = np.asarray(order, dtype=np.int64), np.asarray(labels, dtype=np.int64)
+    order = np.asarray(order, dtype=np.int64)
     seen = occurrences(order) if times is None else times
     sizes = [batch_size] * -(-len(order) // batch_size) if isinstance(batch_size, int) else batch_size
     edges = np.minimum(np.cumsum([0, *sizes]), len(order)).tolist()

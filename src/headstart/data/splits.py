@@ -12,6 +12,35 @@ from typing import Any
 import numpy as np
 
 UNLABELLED = -1
+COMMON = 10  # rows with the same labels, from which on they are shared out for themselves
+
+
+def counted(labels: np.ndarray, classes: int) -> np.ndarray:
+    """(K,) int64 rows of every class, of indices (N,) or of marks (N, K); rows without a label count nowhere."""
+    if labels.ndim == 2:
+        return labels.sum(axis=0, dtype=np.int64)
+    return np.bincount(labels[labels >= 0], minlength=classes)
+
+
+def strata(labels: np.ndarray) -> np.ndarray:
+    """(N,) int64 ids of the rows that are shared out together: those of a class.
+
+    Where a row may have several labels, those with the same ones where at least COMMON rows have them, and otherwise
+    those whose rarest label is the same: rare labels are shared out as exactly as can be, frequent ones closely.
+    """
+    if labels.ndim == 1:
+        return labels.astype(np.int64)
+    counts = counted(labels, labels.shape[1])
+    _, alike, sizes = np.unique(labels, axis=0, return_inverse=True, return_counts=True)
+    alike = alike.reshape(-1)
+    rarest = np.where(labels > 0, counts, len(labels) + 1).argmin(axis=1)
+    kinds = np.where(sizes[alike] >= COMMON, alike, len(sizes) + np.where(labels.any(axis=1), rarest, labels.shape[1]))
+    return np.unique(kinds, return_inverse=True)[1].reshape(-1).astype(np.int64)
+
+
+def of_class(labels: np.ndarray, index: int) -> np.ndarray:
+    """(N,) bool: the rows that have this class, or this one among their labels."""
+    return labels[:, index] > 0 if labels.ndim == 2 else labels == index
 
 
 class LazyItems(Sequence[Any]):
@@ -40,7 +69,8 @@ class Rows:
     """Labelled inputs in a fixed order; a row is known by its index here and shown by its name."""
 
     items: Sequence[Any]  # what the modality's decode() takes: a path (str), bytes, an array, a PIL image, a text…
-    labels: np.ndarray  # (N,) int64, UNLABELLED where there is none
+    # (N,) int64, UNLABELLED where there is none; or (N, K) uint8, 1 for every label that a row has
+    labels: np.ndarray
     names: tuple[str, ...]  # short and printable: the path relative to the data, or "row 17"
     groups: tuple[str, ...] | None = None  # rows of one group never straddle splits
 
@@ -80,7 +110,7 @@ class Splits:
     def counts(self) -> dict[str, dict[str, int]]:
         """Rows of every class in every split."""
         return {
-            name: {label: int((rows.labels == index).sum()) for index, label in enumerate(self.classes)}
+            name: dict(zip(self.classes, counted(rows.labels, len(self.classes)).tolist(), strict=True))
             for name, rows in self.present().items()
         }
 
@@ -88,8 +118,9 @@ class Splits:
         """A stratified share of the training rows (at least one a class); the other splits stay whole."""
         rng = np.random.default_rng(seed)
         chosen: list[int] = []
-        for label in np.unique(self.train.labels):
-            rows = np.flatnonzero(self.train.labels == label)
+        kinds = strata(self.train.labels)
+        for kind in np.unique(kinds):
+            rows = np.flatnonzero(kinds == kind)
             count = max(1, round(fraction * len(rows)))
             chosen.extend(rng.permutation(rows)[:count])
         return replace(self, train=self.train.take(sorted(chosen)))

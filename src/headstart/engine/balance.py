@@ -1,5 +1,8 @@
 """Unequal classes: weights of the loss, or weights of the rows for a balanced order (``keyed.weighted_order``).
 
+Of labels (N, K) of 0 and 1, of which a row may have several, a weight says how much more it costs to miss a label than
+to give a wrong one.
+
 Shapes: N rows, K classes.
 """
 
@@ -11,6 +14,7 @@ import numpy as np
 
 from headstart.core.errors import ConfigError, Problem
 from headstart.core.registry import suggest
+from headstart.data.splits import counted
 
 
 def class_weights(
@@ -19,31 +23,47 @@ def class_weights(
     """One weight a class, scaled so that the mean over the training rows is 1; None for "none".
 
     "balanced" is N / (K n_k), as in scikit-learn; a mapping names weights by class (1 where it names none) and only
-    their ratios matter, so that weights never act as another learning rate.
+    their ratios matter, so that weights never act as another learning rate. Of labels of which a row may have several,
+    "balanced" is (N - n_k) / n_k, so that the rows with a label weigh as much as those without it; named ones are taken
+    as they are.
 
     Args:
-        labels: training labels (N,), class indices.
+        labels: training labels (N,), class indices; or (N, K) of 0 and 1.
 
     Raises:
         ConfigError: an unknown class or choice, a weight that is not positive, or a class without rows to balance.
     """
     if choice == "none":
         return None
-    counts = np.bincount(labels, minlength=len(classes))
+    counts = counted(labels, len(classes))
     if isinstance(choice, Mapping):
         _check(choice, classes)
         given = np.array([float(choice.get(name, 1.0)) for name in classes])
+        if labels.ndim == 2:
+            return tuple(given.tolist())
         return tuple((given * len(labels) / (given @ counts)).tolist())
     if choice != "balanced":
         raise ConfigError(f"unknown choice '{choice}'", where="class_weights", remedy="balanced, none, or name: weight")
     empty = [str(name) for name, count in zip(classes, counts, strict=True) if count == 0]
     if empty:
         raise ConfigError(f"no training rows to balance: {', '.join(empty)}", where="class_weights")
+    if labels.ndim == 2:
+        full = [str(name) for name, count in zip(classes, counts, strict=True) if count == len(labels)]
+        if full:
+            raise ConfigError(f"every training row is {', '.join(full)}: nothing to balance", where="class_weights")
+        return tuple(((len(labels) - counts) / counts).tolist())
     return tuple((len(labels) / (len(classes) * counts)).tolist())
 
 
 def row_weights(labels: np.ndarray, classes: int) -> np.ndarray:
-    """Weights (N,) float64, mean 1, under which all classes that have rows count the same: N / (K n_k)."""
+    """Weights (N,) float64, mean 1, under which all classes that have rows count the same: N / (K n_k).
+
+    Raises:
+        ConfigError: rows may have several labels: drawing one more often changes the others too.
+    """
+    if labels.ndim == 2:
+        what = "rows that may have several labels cannot be drawn so that all come equally often"
+        raise ConfigError(what, where="sampler", remedy="class_weights=balanced weighs the labels instead")
     counts = np.bincount(labels, minlength=classes)
     return len(labels) / (np.count_nonzero(counts) * counts[labels].astype(np.float64))
 

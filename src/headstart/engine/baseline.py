@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from headstart.core import registry
+from headstart.data.splits import counted, strata
 from headstart.engine.streams import Examples
 from headstart.measure.evaluation import Evaluation
 
@@ -51,7 +52,9 @@ def _timed(
 
 
 def _majority(train: Examples, val: Examples, num_classes: int, rows: np.ndarray) -> np.ndarray:
-    counts = np.bincount(train.rows.labels, minlength=num_classes)
+    counts = counted(train.rows.labels, num_classes)
+    if train.rows.labels.ndim == 2:
+        return np.tile(np.log((counts + 0.5) / (len(train) - counts + 0.5)), (len(val), 1))
     return np.tile(np.log(counts + 0.5), (len(val), 1))  # half a row: a class not seen is not impossible
 
 
@@ -59,8 +62,8 @@ def _sample(labels: np.ndarray) -> np.ndarray:
     """All rows, or the same share of every class (one row at least) where there are many."""
     share = min(1.0, MOST_ROWS / len(labels))
     rng = np.random.default_rng(0)
-    chosen = []
-    for label in np.unique(labels):
-        rows = np.flatnonzero(labels == label)
+    chosen, kinds = [], strata(labels)
+    for kind in np.unique(kinds):
+        rows = np.flatnonzero(kinds == kind)
         chosen.append(rng.permutation(rows)[: max(1, round(share * len(rows)))])
     return np.sort(np.concatenate(chosen))

@@ -20,6 +20,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 
+from headstart.data.splits import strata
 from headstart.engine.streams import Examples, on_device
 from headstart.measure.intervals import Difference, paired_losses
 from headstart.models import resume
@@ -85,13 +86,14 @@ def check(backbone: Backbone, examples: Examples) -> Mismatch | None:
 
     A copy in fp32 that computes the backbone's features faster (``inference.optimised``) answers as the backbone does.
     """
-    rows = sample(examples.rows.labels)
+    kinds = strata(examples.rows.labels)
+    rows = sample(kinds)
     if len(rows) == 0:
         return None
     parts = list(examples.batches(rows, batch_size=BATCH))
     pictures = torch.cat([on_device(part.inputs, backbone.device) for part in parts])
     with resume.evaluating(backbone), torch.no_grad():
-        return compare(backbone.features, pictures, examples.rows.labels[rows], candidates(*_declared(backbone)))
+        return compare(backbone.features, pictures, kinds[rows], candidates(*_declared(backbone)))
 
 
 def compare(

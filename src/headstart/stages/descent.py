@@ -35,12 +35,14 @@ class Frame:
         standard = (features - self.shift.to(features.dtype)).div_(self.scale.to(features.dtype))
         return standard if self.basis is None else standard @ self.basis
 
-    def fold(self, coefs: torch.Tensor, intercepts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(K, r), (K,) -> weight (K, D) and bias (K,) on the features as given; biases sum to zero."""
+    def fold(
+        self, coefs: torch.Tensor, intercepts: torch.Tensor, *, centred: bool = True
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(K, r), (K,) -> weight (K, D) and bias (K,) on the features as given; ``centred`` biases sum to zero."""
         standard = coefs.double() if self.basis is None else coefs.double() @ self.basis.double().T
         weight = standard / self.scale
         bias = intercepts.double() - weight @ self.shift
-        return weight.float(), (bias - bias.mean()).float()
+        return weight.float(), (bias - bias.mean() if centred else bias).float()
 
 
 def frame_of(rows: torch.Tensor) -> Frame:
@@ -114,10 +116,45 @@ class Weighted:
         return ((residual * self.mass).flatten(0, 1) @ self.scores).view(self.problems, self.classes, -1)
 
 
+class Single(Weighted):
+    """P weighted problems of a yes or no each, on the same rotated features: (P, 1, r+1) is a problem's one logit.
+
+    A margin is the logit of the wrong answer, so that all that holds of the classes but the true one holds of it.
+    """
+
+    def __init__(
+        self, scores: torch.Tensor, curvature: torch.Tensor, targets: torch.Tensor, mass: torch.Tensor
+    ) -> None:
+        """``targets`` (P, N) are 0 or 1, ``mass`` is (P, N)."""
+        super().__init__(scores, curvature, targets[0].long(), mass, 1)
+        self.signs = (1 - 2 * targets.float())[:, None]  # (P, 1, N): -1 where the answer is yes
+
+    def start(self) -> torch.Tensor:
+        """(P, 1, r+1): no weights, the logit of the share of yes as bias (half a row where there is none)."""
+        shares = (self.mass * (self.signs < 0)).sum((1, 2))
+        least = 0.5 / self.signs.shape[2]
+        solution = self.scores.new_zeros(self.problems, 1, self.scores.shape[1])
+        solution[:, 0, -1] = torch.logit(shares.clamp(least, 1 - least))
+        return solution
+
+    def margins(self, direction: torch.Tensor) -> torch.Tensor:
+        """(P, 1, r+1) -> (P, 1, N)."""
+        return self.signs * (direction.flatten(0, 1) @ self.scores.T)[:, None]
+
+    def residuals(self, margins: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The probability of the wrong answer (P, 1, N), and the loss (P,)."""
+        losses = torch.nn.functional.softplus(margins)
+        return torch.sigmoid(margins), (losses * self.mass).sum((1, 2), dtype=torch.float64)
+
+    def gradient(self, residual: torch.Tensor) -> torch.Tensor:
+        """(P, 1, N) -> (P, 1, r+1), of the loss without the penalty."""
+        return super().gradient(residual * self.signs)
+
+
 def follow(
     problem: Weighted, path: Sequence[float], tolerance: float, max_iterations: int
-) -> Iterator[tuple[torch.Tensor, float, float, int]]:
-    """Yield (solution (P, K, r+1), objective, gap, iterations) for every strength, each from the one before."""
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]]:
+    """Yield (solution (P, K, r+1), objectives (P,), gaps (P,), iterations) a strength, each from the one before."""
     solution = problem.start()
     for strength in path:
         penalty = problem.penalised * (2 * strength if problem.classes == 2 else strength)
@@ -127,7 +164,7 @@ def follow(
                 f"the head's solver left the finite numbers at strength {strength:g}",
                 remedy="look for extreme values among the features (a backbone in half precision may overflow)",
             )
-        yield solution, float(objective[-1]), float(gap[-1]), count
+        yield solution, objective, gap, count
 
 
 def _dot(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:

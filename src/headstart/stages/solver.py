@@ -1,11 +1,13 @@
-"""Multinomial logistic regression on cached features, for a whole path of L2 strengths.
+"""Multinomial logistic regression on cached features, for a whole path of L2 strengths; of several labels, one each.
 
 Objective, for weights W (K, D), bias b (K,) and features standardised here (as by scikit-learn's ``StandardScaler``):
 
     sum_i w_i · cross_entropy(W x_i + b, y_i) / sum_i w_i  +  strength / 2 · ‖W‖²,   the bias unpenalised,
 
 which is ``sklearn.linear_model.LogisticRegression(C=1 / (strength · sum_i w_i))``; for K = 2 the penalty is doubled,
-because scikit-learn fits one weight vector there and penalises that.
+because scikit-learn fits one weight vector there and penalises that. Labels (N, K) of 0 and 1, of which a row may have
+several, are K regressions of a yes or no each, side by side, equal to scikit-learn's of every column; one strength is
+chosen for all of them by their losses together.
 
 How it is fast: rotated features with a fitting preconditioner (``descent.py``), and strengths solved from strong to
 weak, each started at the solution before it. Warm starts beat solving all strengths side by side, in one product, three
@@ -25,7 +27,7 @@ import numpy as np
 import torch
 
 from headstart.core.errors import Problem, TrainingError
-from headstart.stages.descent import Frame, Weighted, follow, frame_of
+from headstart.stages.descent import Frame, Single, Weighted, follow, frame_of
 
 STRENGTHS = tuple(float(10 ** (1 - step / 3)) for step in range(20))  # 10 … 4.6e-6, three a decade
 METRICS = ("log_loss", "accuracy")
@@ -40,7 +42,7 @@ class Path:
 
     strengths: tuple[float, ...]
     log_losses: tuple[float, ...]  # on the validation rows, or out of fold
-    accuracies: tuple[float, ...]
+    accuracies: tuple[float, ...]  # of several labels the share of them that is right
     objectives: tuple[float, ...]  # on the training rows
     gaps: tuple[float, ...]  # estimated (objective - optimum) / objective
     iterations: tuple[int, ...]
@@ -53,6 +55,7 @@ class Path:
     coefs: torch.Tensor  # (R, K, r), in the rotated features
     intercepts: torch.Tensor  # (R, K)
     frame: Frame
+    several: bool  # whether a row may have several labels
 
     @property
     def val_scores(self) -> tuple[float, ...]:
@@ -61,7 +64,7 @@ class Path:
 
     def linear(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Weight (K, D) and bias (K,) of one strength, for features as they were given."""
-        return self.frame.fold(self.coefs[index], self.intercepts[index])
+        return self.frame.fold(self.coefs[index], self.intercepts[index], centred=not self.several)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -86,6 +89,7 @@ def solve_path(
     *,
     strengths: Sequence[float] | None = None,
     weights: Any | None = None,
+    positive: Sequence[float] | None = None,
     views: int = 1,
     metric: str = "log_loss",
     folds: int | Any = FOLDS,
@@ -98,7 +102,8 @@ def solve_path(
     (V·N, D), with labels and weights of the rows (N,) or of all versions (V·N,). ``val_features`` None chooses by
     cross-validation: ``folds`` is their number (stratified) or the fold of every row (N,); standardisation and
     rotation, which see no labels, are of all rows. ``metric`` "accuracy" breaks ties by log-loss, and both prefer the
-    stronger penalty. A class without rows gets a low bias and next to no weight.
+    stronger penalty. A class without rows gets a low bias and next to no weight. Labels (N, K) of 0 and 1 are solved
+    one by one, ``positive`` (K,) weighing the rows that have a label.
 
     A strength is solved when the estimated distance to the optimum (half the squared Newton decrement, with the
     diagonal of the Hessian) is below ``tolerance`` of the objective and of the weights' own share in it, or when
@@ -109,6 +114,7 @@ def solve_path(
         TrainingError: shapes disagree, values are not finite, labels out of range, one class only, bad settings.
     """
     rows, targets, mass = _checked(features, labels, num_classes, weights, views)
+    several = targets.ndim == 2
     path = _checked_strengths(strengths, metric)
     frame = frame_of(rows)
     scores = frame.rotate(rows)
@@ -121,20 +127,26 @@ def solve_path(
     else:
         held_out, answers, _ = _checked(val_features, val_labels, num_classes, None, 1, kind="validation", like=rows)
         jury = _Jury(frame.rotate(held_out), answers)
-    problem = Weighted(scores, frame.curvature, targets, masses, num_classes)
-    solved = list(follow(problem, path, tolerance, max_iterations))
+    if several:
+        problem: Weighted = _one_by_one(scores, frame, targets, masses, positive)
+    else:
+        problem = Weighted(scores, frame.curvature, targets, masses, num_classes)
+    solved = [
+        (solution.view(len(masses), num_classes, -1), objective.view(len(masses), -1)[-1], gap, count)
+        for solution, objective, gap, count in follow(problem, path, tolerance, max_iterations)
+    ]
     judged = [jury.score(solution) for solution, *_ in solved]
     order = [(loss, -hit) if metric == "log_loss" else (-hit, loss) for loss, hit in judged]
     chosen = min(range(len(path)), key=lambda index: (order[index], index))
     coefs = torch.stack([solution[-1, :, :-1] for solution, *_ in solved])
     intercepts = torch.stack([solution[-1, :, -1] for solution, *_ in solved])
-    weight, bias = frame.fold(coefs[chosen], intercepts[chosen])
+    weight, bias = frame.fold(coefs[chosen], intercepts[chosen], centred=not several)
     return Path(
         strengths=path,
         log_losses=tuple(loss for loss, _ in judged),
         accuracies=tuple(hit for _, hit in judged),
-        objectives=tuple(objective for _, objective, _, _ in solved),
-        gaps=tuple(gap for _, _, gap, _ in solved),
+        objectives=tuple(float(objective.sum()) for _, objective, _, _ in solved),
+        gaps=tuple(float(gap[-len(objective) :].max()) for _, objective, gap, _ in solved),
         iterations=tuple(count for *_, count in solved),
         metric=metric,
         chosen=chosen,
@@ -145,7 +157,20 @@ def solve_path(
         coefs=coefs,
         intercepts=intercepts,
         frame=frame,
+        several=several,
     )
+
+
+def _one_by_one(
+    scores: torch.Tensor, frame: Frame, targets: torch.Tensor, masses: torch.Tensor, positive: Sequence[float] | None
+) -> Single:
+    """Every label (N, K) as a problem of its own under each of the masses (P, N): P K problems, all labels of a mass
+    beside each other.
+    """
+    yes = targets.T.float()  # (K, N)
+    weights = torch.ones(len(yes)) if positive is None else torch.as_tensor(positive, dtype=torch.float32)
+    of_label = 1 + yes * (weights.to(yes.device)[:, None] - 1)
+    return Single(scores, frame.curvature, yes.repeat(len(masses), 1), (masses[:, None] * of_label).flatten(0, 1))
 
 
 @dataclass(eq=False)
@@ -169,6 +194,11 @@ class _Jury:
     def score(self, solution: torch.Tensor) -> tuple[float, float]:
         """Log-loss and accuracy."""
         logits = self.logits(solution)
+        if self.labels.ndim == 2:
+            losses = torch.nn.functional.binary_cross_entropy_with_logits(
+                logits.double(), self.labels.double(), reduction="none"
+            )
+            return float(losses.sum(1).mean()), float(((logits >= 0) == (self.labels > 0)).double().mean())
         loss = torch.nn.functional.cross_entropy(logits.double(), self.labels)
         return float(loss), float((logits.argmax(1) == self.labels).double().mean())
 
@@ -193,13 +223,16 @@ def _checked(
     found: list[str] = []
     if rows.ndim != 2 or (like is not None and rows.shape[1:] != like.shape[1:]):
         found.append(f"features must be (rows, features), not {tuple(rows.shape)}")
-    if targets.ndim != 1 or len(targets) != len(rows) or len(rows) == 0:
+    several = targets.ndim == 2 and targets.shape[1] == num_classes
+    if not (several or targets.ndim == 1) or len(targets) != len(rows) or len(rows) == 0:
         found.append(f"{len(rows)} rows of features do not go with {tuple(targets.shape)} labels in {views} view(s)")
-    if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < num_classes:
-        found.append(f"labels must be 0 to {num_classes - 1}, found {int(targets.min())} to {int(targets.max())}")
+    largest = 1 if several else num_classes - 1
+    if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) <= largest:
+        found.append(f"labels must be 0 to {largest}, found {int(targets.min())} to {int(targets.max())}")
     if kind == "training" and len(targets.unique()) < 2:
         found.append("rows of at least two classes are needed")
-    if mass.shape != targets.shape or not bool(torch.isfinite(mass).all()) or bool((mass < 0).any()) or mass.sum() <= 0:
+    sound = bool(torch.isfinite(mass).all()) and not bool((mass < 0).any()) and bool(mass.sum() > 0)
+    if mass.shape != targets.shape[:1] or not sound:
         found.append("row weights must be finite, not negative, one a row, and not all zero")
     broken = (~torch.isfinite(rows)).flatten(1).any(1).nonzero().flatten().tolist() if rows.ndim > 1 else []
     if broken:
@@ -215,7 +248,8 @@ def _checked(
 
 
 def _of_all_views(values: torch.Tensor, rows: torch.Tensor, views: int) -> torch.Tensor:
-    return (values.repeat(views) if len(values) * views == len(rows) else values).to(rows.device)
+    whole = values.repeat(views, *[1] * (values.ndim - 1)) if len(values) * views == len(rows) else values
+    return whole.to(rows.device)
 
 
 def _checked_strengths(strengths: Sequence[float] | None, metric: str) -> tuple[float, ...]:
@@ -234,13 +268,15 @@ def _fold_numbers(targets: torch.Tensor, folds: int | Any) -> torch.Tensor:
     """The fold of every row (N,): as given, or dealt out within each class in a fixed shuffled order."""
     if not isinstance(folds, int):
         given = torch.as_tensor(folds).long()
-        if given.shape != targets.shape or int(given.min()) < 0 or len(given.unique()) < 2:
+        if given.shape != targets.shape[:1] or int(given.min()) < 0 or len(given.unique()) < 2:
             raise TrainingError("folds must be a number of folds, or the fold (0, 1, …) of every row")
         return given.unique(return_inverse=True)[1]
     count = min(folds, len(targets))
     if count < 2:
         raise TrainingError(f"cross-validation needs two folds and two rows, not {folds} folds of {len(targets)} rows")
     shuffled = torch.from_numpy(np.random.default_rng(0).permutation(len(targets)))
+    if targets.ndim == 2:  # rows with the same labels are dealt out as those of a class are
+        targets = targets.unique(dim=0, return_inverse=True)[1]
     order = shuffled[torch.argsort(targets.cpu()[shuffled], stable=True)]
     numbers = torch.empty(len(targets), dtype=torch.long)
     numbers[order] = torch.arange(len(targets)) % count

@@ -12,6 +12,7 @@ import numpy as np
 
 from headstart.data.texts import reading
 from headstart.engine.streams import Examples
+from headstart.measure import multilabel
 
 NAME = "tf-idf"
 STRENGTHS = (1.0, 4.0, 16.0)
@@ -25,6 +26,9 @@ def answers(train: Examples, val: Examples, num_classes: int, rows: np.ndarray) 
         model = fitted(_texts(train, rows), train.rows.labels[rows], asked, val.rows.labels)
     except ValueError:  # no text has a word
         return np.zeros((len(val), num_classes), np.float32)
+    if train.rows.labels.ndim == 2:
+        told = model.predict_proba(asked).clip(1e-12, 1 - 1e-12)
+        return np.log(told / (1 - told))
     logits = np.full((len(val), num_classes), FLOOR)
     logits[:, model.classes_] = model.predict_log_proba(asked)
     return logits
@@ -32,6 +36,8 @@ def answers(train: Examples, val: Examples, num_classes: int, rows: np.ndarray) 
 
 def fitted(texts: Sequence[str], labels: np.ndarray, asked: Sequence[str], wanted: np.ndarray) -> Any:
     """scikit-learn's pipeline for texts with labels (N,), of the strength that answers ``asked`` best (``wanted``).
+
+    Of labels (N, K), of which a text may have several, it holds a regression for each.
 
     Raises:
         ValueError: no text has a word.
@@ -45,14 +51,25 @@ def fitted(texts: Sequence[str], labels: np.ndarray, asked: Sequence[str], wante
     given = words.transform(asked)
     best: tuple[float, Any] | None = None
     for strength in STRENGTHS:
-        model = LogisticRegression(C=strength, max_iter=1000).fit(seen, labels)
-        told = np.full((len(asked), int(max(labels.max(), wanted.max())) + 1), FLOOR)
-        told[:, model.classes_] = model.predict_log_proba(given)
-        loss = -float(told[np.arange(len(asked)), wanted].mean())
+        model = LogisticRegression(C=strength, max_iter=1000)
+        if labels.ndim == 2:
+            model = _each(model).fit(seen, labels)
+            loss = float(multilabel.log_losses(wanted, model.predict_proba(given)).mean())
+        else:
+            model.fit(seen, labels)
+            told = np.full((len(asked), int(max(labels.max(), wanted.max())) + 1), FLOOR)
+            told[:, model.classes_] = model.predict_log_proba(given)
+            loss = -float(told[np.arange(len(asked)), wanted].mean())
         if best is None or loss < best[0]:
             best = (loss, model)
     assert best is not None
     return make_pipeline(words, best[1])
+
+
+def _each(model: Any) -> Any:
+    from sklearn.multiclass import OneVsRestClassifier
+
+    return OneVsRestClassifier(model)
 
 
 def _texts(examples: Examples, rows: np.ndarray) -> list[str]:
