@@ -290,6 +290,8 @@ def test_what_was_not_read_does_not_count_as_predicted() -> None:
 )
 def test_how_many_labels_a_file(asked: int | None, classes: int, whole: bool, labels: int) -> None:
     assert predictions.labels_a_file(asked, classes, whole=whole) == labels
+    several = predictions.labels_a_file(asked, classes, whole=whole, several=True)
+    assert several == (None if asked is None else labels), "of several labels those that a row has, unless told"
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])

@@ -50,6 +50,8 @@ def mistakes(error: ConfigError) -> list[str]:
         ("[broken", "[broken"),
         ("", ""),
         ("'3'", "3"),
+        ("|", "|"),
+        ("''", ""),
     ],
 )
 def test_a_value_on_the_line_is_what_people_mean(text: str, meant: object) -> None:

@@ -121,7 +121,7 @@ def test_file_names_cannot_steer_the_terminal(planted: str) -> None:
     shown(events.Notice("warning", "x", f"bad {planted} name", f"remove {planted}"))
     shown(events.StageDone(0, "probe", 1.0, "keep", planted, measured(0.9)))
     terminal.show_error(DataError(planted, where=planted), console)
-    console.print(tables.counts({"train": {planted: 3}}))
+    console.print(tables.counts({"train": {planted: 3}}, {"train": 3}))
     assert planted not in text(console)
     assert terminal.clean(planted) in text(console)
 

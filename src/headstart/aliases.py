@@ -39,7 +39,8 @@ ALIASES = {
         "folds": "k_folds kfold n_folds n_splits cv",
         "find_lr": "lr_find auto_lr_find auto_lr",
         "input_column": "image_column path_column text_column audio_column image_column_name text_column_name",
-        "label_column": "label_column_name target_column",
+        "label_column": "label_column_name target_column labels label_columns target_columns",
+        "label_separator": "labels_separator label_delimiter",
         "max_length": "max_seq_length max_seq_len max_len",
         "seconds": "max_length_seconds clip_seconds",
         "blocks": "unfreeze",
@@ -50,7 +51,8 @@ ALIASES = {
 
 # Settings of the data that may be given without their place: ``channels=4`` is ``data.channels=4``.
 SHORT = {
-    **dict.fromkeys(("channels", "limit", "modality", "input_column", "label_column", "split_column"), ("data",)),
+    **dict.fromkeys(("channels", "limit", "modality", "task"), ("data",)),
+    **dict.fromkeys(("input_column", "label_column", "label_separator", "split_column"), ("data",)),
     **dict.fromkeys(("on_unreadable", "max_unreadable", "max_length", "seconds"), ("data",)),
     "pooling": ("head",),
     **dict.fromkeys(("val", "test", "group_by", "folds"), ("data", "split")),

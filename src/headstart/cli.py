@@ -101,14 +101,15 @@ def predict(
         from headstart.workflows.predict import answerer
 
         model = answerer(run, device=device or "cpu", on_event=terminal)
-        top = predictions.labels_a_file(top_k, len(model.classes), whole=output is not None)
+        whole = output is not None
+        top = predictions.labels_a_file(top_k, len(model.classes), whole=whole, several=model.several)
         found = model.predict(source[0] if len(source) == 1 else source, top_k=top, on_event=terminal)
     if output:
         predictions.write(output, found, top)
         terminal.console.print(predictions.summary(found, output), markup=False)
     else:
-        terminal.console.print(tables.predictions(found, top))
-    if not any(row.scores for row in found):
+        terminal.console.print(tables.predictions(found, predictions.most_labels(found, top)))
+    if all(row.problem and not row.scores for row in found):
         raise typer.Exit(1)
 
 
@@ -119,7 +120,7 @@ def evaluate(
     output: options.Answers = None,
 ) -> None:
     """Measure a run's model, each number with its 95 % interval."""
-    from headstart import predictions, tables
+    from headstart import predictions, results
 
     if output:
         predictions.check(output, predictions.TEXTS)
@@ -127,9 +128,9 @@ def evaluate(
         from headstart.workflows.predict import evaluate as evaluate_run
 
         found = evaluate_run(run, data, on_event=terminal)
-    terminal.console.print(tables.evaluation(found.metrics(), data or "test rows of the run"))
+    terminal.console.print(results.evaluation(found.metrics(), data or "test rows of the run"))
     terminal.console.print()
-    terminal.console.print(tables.classes(found.per_class()))
+    terminal.console.print(results.classes(found.per_class()))
     if output:
         predictions.write_answers(output, found)
         terminal.console.print(f"\n{len(found)} answers in {output}", markup=False)
@@ -157,7 +158,8 @@ def audit(words: options.Words = None, config: options.Config = None, offline: o
         from headstart.workflows.audit import audit as check
 
         splits, found = check(experiment, on_event=terminal)
-    terminal.console.print(tables.counts(splits.counts()))
+    rows = {name: len(part) for name, part in splits.present().items()}
+    terminal.console.print(tables.counts(splits.counts(), rows))
     terminal.console.print(tables.findings(found.findings, found.checked))
     if found.errors:
         raise typer.Exit(2)

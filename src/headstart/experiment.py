@@ -65,7 +65,9 @@ class Experiment:
     name: str | None = None
     device: str = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    metric: Any = "accuracy"  # a name, or a function (labels, probabilities) -> float
+    # a name, or a function (labels, probabilities) -> float; auto: accuracy, or mAP where a row may have several labels
+    metric: Any = "auto"
+    threshold: float = Field(default=0.5, gt=0.0, lt=1.0)  # from which a label is given, where a row may have several
     time_limit: float | None = Field(default=None, gt=0.0)  # seconds for the whole run
     threads: int | None = Field(default=None, ge=1, le=1024)
     baseline: bool = True
@@ -184,7 +186,8 @@ def _checked(layers: Layers) -> Experiment:
         else:
             nearest = "" if key in ELSEWHERE else registry.suggest(key, [*_known(()), *ALIASES, *SHORT])
             problems.append(Problem(f"unknown setting{nearest}", key, ELSEWHERE.get(key, "")))
-    problems += metrics.problems(values.get("metric", "accuracy"))
+    if values.get("metric", "auto") != "auto":
+        problems += metrics.problems(values["metric"])
     problems += _problems_of_plan(values.get("plan", plans.DEFAULT), training)
     values |= {"training": training, "places": places, "notes": tuple(layers.notes.values())}
     try:

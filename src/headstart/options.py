@@ -27,7 +27,8 @@ TopK = Annotated[
         "--top-k",
         "-k",
         min=1,
-        help="How many labels a file, with probabilities: 1 unless told; with --output all where at most 20.",
+        help="How many labels a file, with probabilities: 1 unless told, or those it has where they may be several; "
+        "with --output all where at most 20.",
     ),
 ]
 Answers = Annotated[
@@ -41,7 +42,7 @@ def terminal(experiment: Experiment | None = None) -> Terminal:
     from headstart.core.events import Notice
     from headstart.terminal import Terminal
 
-    metric = getattr(experiment, "metric", "accuracy")
+    metric = getattr(experiment, "metric", "auto")
     made = Terminal(metric=metric if isinstance(metric, str) else "")
     for note in experiment.notes if experiment else ():
         made(Notice("info", "alias", note))

@@ -22,20 +22,24 @@ TEXTS, ARRAYS = (".csv", ".jsonl"), (".npz",)
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
-def write(path: Path, rows: Sequence[Prediction], top: int) -> None:
-    """Write ``rows`` with at most ``top`` labels each, as the file's name ends; the file appears whole or not at all.
+def write(path: Path, rows: Sequence[Prediction], top: int | None) -> None:
+    """Write ``rows`` with at most ``top`` labels each (None: all that are given), as the file's name ends.
+
+    The file appears whole or not at all.
 
     Raises:
         ConfigError: the name ends in neither .csv nor .jsonl.
         ArtefactError: the file cannot be written.
     """
     check(path, TEXTS)
-    fill = _csv if path.suffix.lower() == ".csv" else _jsonl
-    _save_text(path, lambda file: fill(file, rows, top))
+    fill, most = _csv if path.suffix.lower() == ".csv" else _jsonl, most_labels(rows, top)
+    _save_text(path, lambda file: fill(file, rows, most))
 
 
 def write_answers(path: Path, answers: Evaluation) -> None:
     """Write one line for every labelled row: file (or its row), label, predicted, confidence, correct, loss.
+
+    Where a row may have several labels, they are lists (in a .csv with a bar between them), and there is no confidence.
 
     Raises:
         ConfigError: the name ends in neither .csv nor .jsonl.
@@ -46,16 +50,26 @@ def write_answers(path: Path, answers: Evaluation) -> None:
     _save_text(path, lambda file: fill(file, _answers(answers)))
 
 
-def labels_a_file(asked: int | None, classes: int, *, whole: bool) -> int:
-    """How many labels a row is given: as many as asked; else one, or all of few in a file (``whole``)."""
+def labels_a_file(asked: int | None, classes: int, *, whole: bool, several: bool = False) -> int | None:
+    """How many labels a row is given: as many as asked; else one, or all of few in a file (``whole``).
+
+    None where a row may have ``several``: those that it has.
+    """
+    if asked is None and several:
+        return None
     if asked is None:
         return classes if whole and classes <= ALL_OF else 1
     return min(asked, classes)
 
 
+def most_labels(rows: Sequence[Prediction], top: int | None) -> int:
+    """The labels of the row with the most, at least one, where it is not told how many (``top``)."""
+    return max([1, *(len(row.scores) for row in rows)]) if top is None else top
+
+
 def summary(rows: Sequence[Prediction], path: Path) -> str:
     """``12 predictions in new.csv, 4 files could not be read (named in the file)``."""
-    failed = sum(not row.scores for row in rows)
+    failed = sum(bool(row.problem) and not row.scores for row in rows)
     left = f", {failed} file{'s' * (failed > 1)} could not be read (named in the file)" if failed else ""
     return f"{len(rows) - failed} predictions in {path}{left}"
 
@@ -140,12 +154,14 @@ def _jsonl(file: TextIO, rows: Sequence[Prediction], top: int) -> None:
 
 def _answers(answers: Evaluation) -> Iterator[dict[str, Any]]:
     confidence = answers.probabilities.max(axis=1)
+    labels, predicted = answers.told(answers.labels), answers.told(answers.predicted)
     for place, row in enumerate(answers.rows.tolist()):
+        sure = {} if answers.several else {"confidence": float(confidence[place])}
         yield {
             "file": f"row {row}" if answers.names is None else answers.names[row],
-            "label": answers.classes[answers.labels[place]],
-            "predicted": answers.classes[answers.predicted[place]],
-            "confidence": float(confidence[place]),
+            "label": labels[place],
+            "predicted": predicted[place],
+            **sure,
             "correct": bool(answers.correct[place]),
             "loss": float(answers.losses[place]),
         }
@@ -153,10 +169,19 @@ def _answers(answers: Evaluation) -> Iterator[dict[str, Any]]:
 
 def _answers_csv(file: TextIO, rows: Iterable[dict[str, Any]]) -> None:
     out = csv.writer(file, lineterminator="\n")
-    out.writerow(["file", "label", "predicted", "confidence", "correct", "loss"])
-    for row in rows:
-        texts = (safe_cell(row[key]) for key in ("file", "label", "predicted"))
-        out.writerow([*texts, f"{row['confidence']:.6f}", str(row["correct"]).lower(), f"{row['loss']:.6f}"])
+    for number, row in enumerate(rows):
+        if not number:
+            out.writerow(row)
+        out.writerow([_cell(value) for value in row.values()])
+
+
+def _cell(value: Any) -> str:
+    """One value; several labels with a bar between them."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:.6f}"
+    return safe_cell("|".join(value) if isinstance(value, list) else value)
 
 
 def _answers_jsonl(file: TextIO, rows: Iterable[dict[str, Any]]) -> None:

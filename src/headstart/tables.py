@@ -93,8 +93,8 @@ def findings(found: Sequence[Any], checked: int) -> RenderableType:
     return Group(grid, Text(told, style="bold"))
 
 
-def counts(by_split: Mapping[str, Mapping[str, int]], limit: int = 30) -> Table:
-    """Rows of every class in every split; of many classes the largest."""
+def counts(by_split: Mapping[str, Mapping[str, int]], rows: Mapping[str, int], limit: int = 30) -> Table:
+    """Rows of every class in every split, and all of them (``rows``); of many classes the largest."""
     table = _table()
     table.add_column("class", overflow="fold")
     for split in by_split:
@@ -104,7 +104,7 @@ def counts(by_split: Mapping[str, Mapping[str, int]], limit: int = 30) -> Table:
         table.add_row(Text(clean(label)), *(str(split[label]) for split in by_split.values()))
     if len(labels) > limit:
         table.add_row(Text(f"and {len(labels) - limit} more", style="quiet"))
-    table.add_row(Text("all", style="bold"), *(Text(str(sum(split.values())), "bold") for split in by_split.values()))
+    table.add_row(Text("all", style="bold"), *(Text(str(rows[split]), "bold") for split in by_split))
     return table
 
 
@@ -170,37 +170,6 @@ def _rate(layer: Any) -> Text:
     return Text("solved") if layer.lr is None else Text(f"{layer.lr:.1e}")
 
 
-def evaluation(measured: Mapping[str, Any], title: str) -> Table:
-    """Metrics with their intervals."""
-    table = _table()
-    table.add_column(title)
-    table.add_column("value", justify="right")
-    table.add_column("95 % interval")
-    table.add_column("n", justify="right")
-    for name, value in measured.items():
-        low, high = number(name, value.low), number(name, value.high)
-        table.add_row(
-            name.replace("_", " "), Text(number(name, value.value), style="bold"), f"{low} – {high}", str(value.n)
-        )
-    return table
-
-
-def classes(scores: Iterable[Any], limit: int = 40) -> Table:
-    """Recall, precision and F1 of every class; of many classes the worst."""
-    table = _table()
-    for title in ("class", "n", "recall [95 %]", "precision", "F1"):
-        table.add_column(title, justify="left" if title == "class" else "right", overflow="fold")
-    ranked = sorted(scores, key=lambda score: score.f1.value)
-    for score in ranked[:limit]:
-        recall, precision = score.recall, score.precision
-        interval = f"{100 * recall.value:.1f} % [{100 * recall.low:.0f}, {100 * recall.high:.0f}]"
-        values = (str(recall.n), interval, f"{100 * precision.value:.1f} %", f"{100 * score.f1.value:.1f} %")
-        table.add_row(Text(clean(score.name)), *values)
-    if len(ranked) > limit:
-        table.add_row(Text(f"and {len(ranked) - limit} better ones", style="quiet"))
-    return table
-
-
 def predictions(rows: Sequence[Any], top: int) -> Table:
     """File, label and probability; more columns for ``top`` > 1, and one for problems where there are any."""
     table = _table()
@@ -212,6 +181,8 @@ def predictions(rows: Sequence[Any], top: int) -> Table:
         table.add_column("problem", overflow="fold")
     for row in rows:
         cells = [Text(clean(row.name))]
+        if not row.scores and not row.problem:
+            cells.append(Text("no label", style="quiet"))
         for rank, (label, probability) in enumerate(row.scores[:top]):
             cells.append(Text(clean(label), style="bold" if rank == 0 else "quiet"))
             cells.append(Text(f"{100 * probability:.1f} %", style="" if rank == 0 else "quiet"))
@@ -293,7 +264,8 @@ def _whisker(value: Mapping[str, Any] | None, scale: tuple[float, float], width:
 def _conclusion(run: Run, result: Mapping[str, Any], metric: str) -> Iterator[tuple[str, Text]]:
     test = (result.get("metrics") or {}).get("test")
     if test and metric in test:
-        beside = [name for name in ("accuracy", "macro_f1", "log_loss") if name in test and name != metric]
+        usual = ("accuracy", "macro_f1", "subset_accuracy", "log_loss")
+        beside = [name for name in usual if name in test and name != metric]
         others = "".join(f" · {name.replace('_', ' ')} {number(name, test[name]['value'])}" for name in beside)
         yield (
             "test",

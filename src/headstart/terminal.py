@@ -35,7 +35,7 @@ THEME = Theme(
         "progress.remaining": "dim",
     }
 )
-SHARES = {"accuracy", "top5", "macro_f1", "balanced_accuracy"}
+SHARES = {"accuracy", "top5", "macro_f1", "balanced_accuracy", "mAP", "micro_f1", "subset_accuracy", "hamming_loss"}
 VERDICTS = {"keep": ("✓", "kept", "good"), "revert": ("↩", "reverted", "warn"), "stop": ("■", "stopped", "bad")}
 HEARTBEAT_SECONDS = 15.0
 
@@ -156,6 +156,8 @@ class Terminal:
         self.say(Text.assemble(title, "  ", (clean(" · ".join(facts)), "quiet")))
 
     def _epoch_done(self, event: events.EpochDone) -> None:
+        if self.metric == "auto":  # what the run is judged by is known now
+            self.metric = next(iter(event.val_metrics), "")
         score = event.val_metrics.get(self.metric)
         self._course.append(-event.val_loss if score is None else score)
         shown = "" if score is None else f"{self.metric} {number(self.metric, score)}"

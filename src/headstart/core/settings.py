@@ -108,6 +108,8 @@ def value(text: str) -> Any:
         return text
     if problems or (isinstance(written.value, dict) and not text.lstrip().startswith("{")):
         return text
+    if written.value == "" and text.strip("'\""):  # a lone | begins a block of YAML, and is a sign on the line
+        return text
     return written.plain()
 
 

@@ -17,7 +17,7 @@ from headstart.data.checks import shortcuts
 from headstart.data.checks import twins as audit_twins
 from headstart.data.checks.duplicates import Duplicates
 from headstart.data.checks.findings import Finding, Severity, View, listed
-from headstart.data.splits import Splits
+from headstart.data.splits import Splits, counted, of_class
 from headstart.data.store import Store
 
 FEW_ROWS = 5  # of a class in training
@@ -105,7 +105,7 @@ def _classes(views: list[View], classes: tuple[str, ...]) -> list[Finding]:
     findings = []
     counts = {view.split: _counts(view, len(classes)) for view in views}
     train = views[0]
-    if len(classes) < 2:
+    if len(classes) < (1 if train.rows.labels.ndim == 2 else 2):
         text = f"there is only one class ({listed(classes)}): nothing to tell apart" if classes else "there is no class"
         findings.append(Finding("single-class", "error", "train", (), tuple(classes), text, "add a second class"))
     empty = [name for name, count in zip(classes, counts["train"], strict=True) if count == 0]
@@ -118,7 +118,8 @@ def _classes(views: list[View], classes: tuple[str, ...]) -> list[Finding]:
     if few:
         names = tuple(classes[index] for index in few)
         told = listed([f"{classes[index]} ({counts['train'][index]})" for index in few])
-        rows = tuple(int(row) for row in np.flatnonzero(np.isin(train.rows.labels, few)))
+        marked = np.any([of_class(train.rows.labels, index) for index in few], axis=0)
+        rows = tuple(int(row) for row in np.flatnonzero(marked))
         text = f"fewer than {FEW_ROWS} training rows of: {told}"
         findings.append(Finding("small-class", "warning", "train", rows, names, text, "add rows or join classes"))
     for view in views[1:]:
@@ -126,13 +127,25 @@ def _classes(views: list[View], classes: tuple[str, ...]) -> list[Finding]:
         if gone and view.split != "target":
             text = f"{view.split} has no rows of: {listed(gone)}; nothing is measured about them there"
             findings.append(Finding("class-missing", "warning", view.split, (), tuple(gone), text, "add rows of them"))
-    findings += _imbalance(counts["train"], classes)
+    if train.rows.labels.ndim == 2:
+        return [*findings, *_without_labels(views)]
+    return [*findings, *_imbalance(counts["train"], classes)]
+
+
+def _without_labels(views: list[View]) -> list[Finding]:
+    """Rows that have none of the labels: legal where rows may have several, and worth a look."""
+    findings = []
+    for view in views:
+        rows = np.flatnonzero(~view.rows.labels.any(axis=1)).tolist()
+        if rows:
+            text = f"{len(rows)} of {len(view.store)} rows have no label: {{names}}"
+            remedy = "they teach what has none of the labels; label them where that is not what they are"
+            findings.append(view.finding("no-label", "info", rows, text, remedy))
     return findings
 
 
 def _counts(view: View, classes: int) -> np.ndarray:
-    labels = view.rows.labels[view.store.usable]
-    return np.bincount(labels[labels >= 0], minlength=classes)[:classes]
+    return counted(view.rows.labels[view.store.usable], classes)
 
 
 def _imbalance(counts: np.ndarray, classes: tuple[str, ...]) -> list[Finding]:

@@ -38,13 +38,19 @@ class SplitSettings:
 
 @dataclass(frozen=True, config=_STRICT)
 class DataSettings:
-    """The data of a run. Columns that are not named are found by familiar names."""
+    """The data of a run. Columns that are not named are found by familiar names.
+
+    Rows may have several labels, or none, where the label column holds lists, or says so by ``label_separator``, by
+    several names, or by ``task: multilabel``.
+    """
 
     source: Any = None
     split: SplitSettings = Field(default_factory=SplitSettings)
     modality: str = "auto"
     input_column: str | None = None
-    label_column: str | None = None
+    task: Literal["auto", "classify", "multilabel"] = "auto"  # one label a row, or any number; auto: told from the data
+    label_column: str | tuple[str, ...] | None = None  # several are labels themselves: 1 for the rows that have them
+    label_separator: Annotated[str, Field(min_length=1)] | None = None  # between the labels of a row
     split_column: str | None = None
     config: str | None = None  # the configuration of a Hub dataset
     limit: Annotated[int, Field(ge=2)] | None = None  # at most so many rows, stratified over splits and classes
@@ -53,3 +59,11 @@ class DataSettings:
     seconds: Annotated[float, Field(ge=0.1, le=60)] | None = None  # of a sound's window; None: chosen from the lengths
     on_unreadable: Literal["skip", "stop"] = "skip"
     max_unreadable: Annotated[float, Field(ge=0, le=1)] = 0.05  # a larger share of unreadable or missing files stops
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> DataSettings:
+        if self.task == "classify" and (self.label_separator or isinstance(self.label_column, tuple)):
+            raise ValueError("task classify has one label a row, and label_separator or several columns say otherwise")
+        if self.label_separator and isinstance(self.label_column, tuple):
+            raise ValueError("label_separator parts one column, and several are named")
+        return self

@@ -179,7 +179,7 @@ def _read_split_tables(tables: dict[str, str], modality: str, settings: DataSett
 
 
 def _refuse_columns(settings: DataSettings, written: str) -> None:
-    named = ("input_column", "label_column", "split_column", "config")
+    named = ("input_column", "label_column", "label_separator", "split_column", "config")
     problems = [
         Problem(
             f"a folder of classes has no {name.replace('_', ' ')}", written, f"leave data.{name} out, or give a table"
@@ -187,5 +187,8 @@ def _refuse_columns(settings: DataSettings, written: str) -> None:
         for name in named
         if getattr(settings, name) is not None
     ]
+    if settings.task == "multilabel":
+        what = "a file lies in one folder of classes, so it has one label"
+        problems.append(Problem(what, written, "give a table with the labels of every file"))
     if problems:
         raise DataError(problems=problems)

@@ -27,17 +27,24 @@ KEYS = {"format", "headstart", "modality", "spec", "classes", "temperature"}
 
 @dataclass(frozen=True)
 class Contract:
-    """``spec`` is the modality's; ``probabilities`` are the softmax of ``logits`` divided by ``temperature``."""
+    """``spec`` is the modality's; ``probabilities`` are the softmax of ``logits`` divided by ``temperature``.
+
+    ``given_from`` is where a row may have several labels: each probability is one of its own (a sigmoid) then, and a
+    label is given that reaches this one.
+    """
 
     modality: str
     spec: Any
     classes: tuple[str, ...]
     temperature: float
+    given_from: float | None = None
 
     def to_text(self, version: str) -> str:
         """JSON for the metadata; ``version`` of Headstart wrote it."""
         told = {"format": FORMAT, "headstart": version, "modality": self.modality, "spec": self.spec.to_json()}
         told |= {"classes": list(self.classes), "temperature": self.temperature}
+        if self.given_from is not None:
+            told |= {"given_from": self.given_from}
         return json.dumps(told, ensure_ascii=False, sort_keys=True)
 
 
@@ -62,7 +69,7 @@ def _parsed(stored: Mapping[str, Any]) -> Contract:
         raise ArtefactError(
             f"written by a newer Headstart ({stored.get('headstart', '?')})", remedy="upgrade headstart"
         )
-    if not isinstance(stored, dict) or set(stored) != KEYS:
+    if not isinstance(stored, dict) or set(stored) - {"given_from"} != KEYS:
         raise ValueError("unknown or missing keys")
     classes, temperature = stored["classes"], stored["temperature"]
     if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
@@ -72,4 +79,7 @@ def _parsed(stored: Mapping[str, Any]) -> Contract:
     if stored["modality"] not in registry.names(MODALITIES):
         raise ValueError(f"unknown modality {stored['modality']!r}")
     spec = registry.find(MODALITIES, stored["modality"]).Spec.from_json(stored["spec"])
-    return Contract(stored["modality"], spec, tuple(classes), float(temperature))
+    given_from = stored.get("given_from")
+    if given_from is not None and (type(given_from) is not float or not 0 < given_from < 1):
+        raise ValueError("given_from is a probability")
+    return Contract(stored["modality"], spec, tuple(classes), float(temperature), given_from)

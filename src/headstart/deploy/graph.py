@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 def contract_of(model: Model) -> Contract:
     """What a file of this model promises."""
     spec = model.backbone.spec
-    return Contract(spec.modality, spec, model.classes, float(model.temperature))
+    given_from = float(model.threshold) if model.several else None
+    return Contract(spec.modality, spec, model.classes, float(model.temperature), given_from)
 
 
 def write(model: Model, path: Path) -> None:
@@ -81,7 +82,8 @@ def _whole(model: Model) -> Any:
 
         def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             logits = self.model(inputs).float()
-            return logits, torch.softmax(logits / self.temperature, dim=1)
+            scores = logits / self.temperature
+            return logits, torch.sigmoid(scores) if self.model.several else torch.softmax(scores, dim=1)
 
     return Whole().eval()
 

@@ -82,6 +82,11 @@ class Predictor:
         return self.contract.classes
 
     @property
+    def several(self) -> bool:
+        """Whether a row may have several labels."""
+        return self.contract.given_from is not None
+
+    @property
     def modality(self) -> str:
         return self.contract.modality
 
@@ -99,7 +104,8 @@ class Predictor:
         for note in notes:
             say(Notice("info", "data", note))
         parts = self._parts(rows, say)
-        return Predictions.gather(rows.names, self.classes, parts, top_k=top_k, threshold=self.threshold)
+        given_from, named = self.contract.given_from, (rows.names, self.classes)
+        return Predictions.gather(*named, parts, top_k=top_k, threshold=self.threshold, given_from=given_from)
 
     def prepare(self, item: Any) -> np.ndarray:
         """One item (a path, bytes, a text, an array) to what the model is given, without the axis of rows.

@@ -104,6 +104,7 @@ def judge(
     """
     difference = found.compare(reference, metric)
     same = found.predicted == reference.predicted
+    same = same.all(axis=1) if found.several else same
     fault, refused = "", ""
     if exact and (text := _strange(reference, found, gap)):
         fault, refused = "parity", text
@@ -164,7 +165,8 @@ def _strange(reference: Evaluation, found: Evaluation, gap: float) -> str:
     changed = int((reference.predicted != found.predicted).sum())
     if largest <= PARITY and not changed:
         return ""
-    told = f"they differ by {largest:.2g} of the largest (at most {PARITY:g}), and {changed} of {len(found)} decisions"
+    decisions = f"{changed} of {found.predicted.size} decisions"
+    told = f"they differ by {largest:.2g} of the largest (at most {PARITY:g}), and {decisions}"
     return f"its logits are not torch's: {told} changed"
 
 

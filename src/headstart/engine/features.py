@@ -117,7 +117,8 @@ def evaluate(
     )
     logits = runtime.gather(order, local, len(examples))
     rows = np.arange(len(examples))
-    return Evaluation(examples.split, rows, logits.numpy(), examples.rows.labels, tuple(model.classes))
+    answers = (logits.numpy(), examples.rows.labels, tuple(model.classes))
+    return Evaluation(examples.split, rows, *answers, threshold=model.threshold)
 
 
 def _inputs(

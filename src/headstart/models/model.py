@@ -39,6 +39,8 @@ class Model(nn.Module):
         bn: what BatchNorm does while training: "frozen_eval" keeps it at its running statistics wherever its own
             parameters are frozen; "train" uses batch statistics everywhere; "eval" nowhere.
         temperature: divides the logits before the softmax where probabilities are shown; ``forward`` does not use it.
+        task: "classify" (one class a row) or "multilabel" (each logit a yes or no of its own): the file in ``tasks``.
+        threshold: the probability from which a label is given, where a row may have several.
     """
 
     def __init__(
@@ -49,6 +51,8 @@ class Model(nn.Module):
         *,
         bn: BatchNormPolicy = "frozen_eval",
         temperature: float = 1.0,
+        task: str = "classify",
+        threshold: float = 0.5,
     ) -> None:
         super().__init__()
         if bn not in ("frozen_eval", "train", "eval"):
@@ -58,6 +62,13 @@ class Model(nn.Module):
         self.classes = tuple(classes)
         self.bn = bn
         self.temperature = temperature
+        self.task = task
+        self.threshold = threshold
+
+    @property
+    def several(self) -> bool:
+        """Whether a row may have several labels."""
+        return self.task == "multilabel"
 
     def forward(self, inputs: Tensor) -> Tensor:
         return self.head(self.backbone.features(inputs))

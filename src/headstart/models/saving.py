@@ -51,7 +51,10 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
     "head": dict,
     "bn": str,
     "temperature": (int, float),
+    "task": str,
+    "threshold": (int, float),
 }
+SINGLE = {"task": "classify", "threshold": 0.5}  # what folders mean that were written before there were several labels
 ARCHITECTURE_FIELDS = {  # of all libraries
     *("library", "name", "channels", "image_size"),
     *("model_args", "num_classes", "transform_input", "config", "pooling"),
@@ -112,7 +115,8 @@ def load(folder: Path, *, allow_module: bool | nn.Module = False) -> Model:
     if facts["head"]["feature_dim"] != backbone.feature_dim:
         raise ArtefactError("the weights do not fit the description: the head reads other features", where=str(folder))
     head = heads.create(**facts["head"])
-    model = Model(backbone, head, classes, bn=facts["bn"], temperature=facts["temperature"])
+    kept = {name: facts[name] for name in ("bn", "temperature", "task", "threshold")}
+    model = Model(backbone, head, classes, **kept)
     _load_weights(model, folder, facts["naming"])
     model.eval()
     _check_golden(model, folder)
@@ -129,6 +133,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
         raise ArtefactError(
             f"written by a newer Headstart ({facts.get('headstart', '?')})", where=where, remedy="upgrade headstart"
         )
+    facts = {**SINGLE, **facts}
     unknown, missing = sorted(set(facts) - set(FIELDS)), sorted(set(FIELDS) - set(facts))
     wrong = [key for key, kind in FIELDS.items() if key in facts and not isinstance(facts[key], kind)]
     if unknown or missing or wrong:
@@ -165,6 +170,12 @@ def _strange_parts(facts: dict[str, Any]) -> list[str]:
         found.append("the head is not one of ours")
     if facts["bn"] not in ("frozen_eval", "train", "eval") or facts["naming"] not in ("native", "headstart"):
         found.append("unknown bn or naming")
+    if (
+        facts["task"] not in registry.names("headstart.tasks")
+        or type(facts["threshold"]) is bool
+        or not 0 < facts["threshold"] < 1
+    ):
+        found.append("unknown task, or a threshold that is no probability")
     if type(facts["temperature"]) is bool or not 0 < facts["temperature"] < math.inf:
         found.append("the temperature is not a positive number")
     if not all(isinstance(name, str) for name in [*facts["blocks"], *(facts["trailing"] or ())]):
@@ -230,6 +241,8 @@ def _facts(model: Model, native: bool) -> dict[str, Any]:
         "head": model.head.settings(),
         "bn": model.bn,
         "temperature": float(model.temperature),
+        "task": model.task,
+        "threshold": float(model.threshold),
     }
 
 

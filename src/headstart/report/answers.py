@@ -46,6 +46,7 @@ class ClassRow:
     f1: str
     f1_sort: str
     bar: Markup
+    average_precision: str = ""  # with its interval, where a row may have several labels
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Answer:
     name: str
     label: str
     predicted: str
-    confidence: str
+    confidence: str  # "98% sure · "; nothing where a row may have several labels
     correct: bool
 
 
@@ -148,11 +149,16 @@ def class_table(evaluation: Evaluation) -> ClassTable:
                 f1=score(found.f1.value, "macro_f1"),
                 f1_sort=f"{found.f1.value:.6f}",
                 bar=bar,
+                average_precision=_average_precision(found.average_precision),
             )
         )
     labels = [charts.axis_label(tick, "accuracy", scale) for tick in scale.ticks()]
     note = f"The {LISTED} weakest of {len(scores)} classes." if len(scores) > LISTED else ""
     return ClassTable(charts.axis(scale, labels), tuple(rows), note)
+
+
+def _average_precision(found: Measured | None) -> str:
+    return "" if found is None else f"{score(found.value, 'mAP')} ({interval(found.as_json(), 'mAP')})"
 
 
 def _with_interval(measured: Measured) -> str:
@@ -164,6 +170,7 @@ def worst(contents: Contents, evaluation: Evaluation, limit: int = 12) -> list[A
     names = contents.rows.get(evaluation.split) or []
     place = {int(row): i for i, row in enumerate(evaluation.rows)}
     found = []
+    labels, predicted = evaluation.told(evaluation.labels), evaluation.told(evaluation.predicted)
     for row in evaluation.worst(limit).tolist():
         i = place[row]
         file = contents.previews.get((evaluation.split, row))
@@ -171,13 +178,18 @@ def worst(contents: Contents, evaluation: Evaluation, limit: int = 12) -> list[A
             Answer(
                 shown=exhibit(file) if file else Markup(""),
                 name=names[row] if row < len(names) else f"row {row}",
-                label=evaluation.classes[evaluation.labels[i]],
-                predicted=evaluation.classes[evaluation.predicted[i]],
-                confidence=f"{100 * evaluation.probabilities[i].max():.0f}%",
+                label=_said(labels[i]),
+                predicted=_said(predicted[i]),
+                confidence="" if evaluation.several else f"{100 * evaluation.probabilities[i].max():.0f}% sure · ",
                 correct=bool(evaluation.correct[i]),
             )
         )
     return found
+
+
+def _said(labels: str | list[str]) -> str:
+    """One label, or several with commas between them."""
+    return labels if isinstance(labels, str) else ", ".join(labels) or "no label"
 
 
 def pairs(contents: Contents, evaluation: Evaluation, limit: int = 8) -> list[Pair]:

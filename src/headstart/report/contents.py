@@ -17,6 +17,7 @@ from headstart.core.run import Run
 from headstart.measure.evaluation import Evaluation
 from headstart.measure.intervals import Difference
 from headstart.measure.metrics import NAMES
+from headstart.measure.metrics import usual as usual_metric
 from headstart.report.exhibits import SUFFIXES
 from headstart.report.formats import higher_is_better
 
@@ -61,13 +62,14 @@ class Contents:
 
     @property
     def metric(self) -> str:
-        """The metric that the run was judged by; accuracy where the stored scores do not hold that one."""
+        """The metric that the run was judged by; the usual one where the stored scores do not hold that one."""
         verdict = (self.best or {}).get("verdict") or {}
         chosen = (self.result or {}).get("metric") or verdict.get("metric") or self.experiment.get("metric")
         stored = [(self.best or {}).get("metrics", {}).get("val"), (self.result or {}).get("metrics", {}).get("test")]
+        usual = "accuracy" if self.val is None else str(usual_metric("auto", self.val.labels))
         if not isinstance(chosen, str) or chosen == "auto":
-            return "accuracy"
-        return chosen if all(measured(scores, chosen) for scores in stored if scores) else "accuracy"
+            return usual
+        return chosen if all(measured(scores, chosen) for scores in stored if scores) else usual
 
     def score(self, split: str) -> dict[str, Any] | None:
         """The run's metric of the best stage on ``val``, or of the final model on ``test``: value, low, high, n."""

@@ -11,8 +11,9 @@ from headstart.measure import metrics
 
 # What would act on a terminal or turn the direction of the text, and what UTF-8 cannot hold.
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
-_LOSSES = {name for name, metric in metrics.METRICS.items() if metric.deff is None}
-_TITLES = {name: metric.title for name, metric in metrics.METRICS.items()}
+_METRICS = {**metrics.MULTILABEL, **metrics.METRICS}
+_LOSSES = {name for name, metric in _METRICS.items() if metric.deff is None}
+_TITLES = {name: metric.title for name, metric in _METRICS.items()}
 _TITLES |= {"ece": "calibration error", "sensitivity": "sensitivity at 95 % specificity"}
 
 

@@ -180,7 +180,11 @@ def _calibration_card(contents: Contents, shown: Evaluation) -> Card:
 
 def _classes_counted(shown: Evaluation) -> str:
     """Over how many classes the mean is: those with rows or answers, as scikit-learn counts them."""
-    k, present = len(shown.classes), len({*shown.labels.tolist(), *shown.predicted.tolist()})
+    k = len(shown.classes)
+    if shown.several:
+        present = int((shown.labels.any(axis=0) | shown.predicted.any(axis=0)).sum())
+    else:
+        present = len({*shown.labels.tolist(), *shown.predicted.tolist()})
     return (
         f" · over {plural(k, 'class')}"
         if present == k
@@ -197,7 +201,7 @@ def _cards(contents: Contents) -> list[Card]:
             cards.append(Card(f"{metric_title(metric)}, {label}", score(found["value"], metric), detail))
     shown = contents.shown
     if shown is not None and len(shown):
-        for name in ("macro_f1", "log_loss"):
+        for name in ("macro_f1", *(["micro_f1", "subset_accuracy"] if shown.several else []), "log_loss"):
             if name != metric:
                 found = shown.metric(name).as_json()
                 detail = interval(found, name) + (_classes_counted(shown) if name == "macro_f1" else "")
@@ -214,7 +218,8 @@ def _cards(contents: Contents) -> list[Card]:
         cards.append(Card("trained", parameters(contents.best.get("trainable")), detail))
     counts = contents.data.get("counts") or {}
     if counts:
-        total = {split: sum(by_class.values()) for split, by_class in counts.items()}
+        # a row may count for several labels, or for none
+        total = {split: len(contents.rows.get(split) or ()) or sum(found.values()) for split, found in counts.items()}
         detail = " · ".join(f"{split} {count(value)}" for split, value in total.items())
         cards.append(Card(plural(len(contents.data.get("classes") or []), "class"), count(sum(total.values())), detail))
-    return cards[:8]
+    return cards[: 10 if shown is not None and shown.several else 8]

@@ -39,7 +39,7 @@ def contrast(course: Course, index: int, stage: contrastive.Settings) -> Outcome
         with runtime.exactly():
             known, asked = _features(course, train), _features(course, course.val)
         labels = torch.as_tensor(train.rows.labels)
-        return solving.solve(known, labels, asked, course.val, model.classes, runtime)
+        return solving.solve(known, labels, asked, course.val, model, runtime)
 
     augment = augmentation(stage.augment, train.store.modality)
     options = {"pairs": stage.pairs, "batch_size": stage.batch_size, "augment": augment}

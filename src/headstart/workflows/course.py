@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from headstart.core import interruption, manifest
+from headstart.core import interruption, manifest, registry
 from headstart.core.errors import ConfigError, TrainingError
 from headstart.core.events import Notice, StageStarted
 from headstart.core.run import Run
@@ -38,7 +38,6 @@ from headstart.stages.base import Stage, Training, as_mapping
 from headstart.stages.gates import Verdict
 from headstart.stages.learner import POOLED, Learner
 from headstart.stages.methods import contrastive, mlm, probe, scratch
-from headstart.tasks.classify import Loss
 from headstart.workflows import contrasting, outcomes, pretraining, rate, solving
 from headstart.workflows.outcomes import Outcome
 
@@ -130,15 +129,15 @@ class Course:
             return self._train_head(index, stage)
         labels = torch.as_tensor(self.train.rows.labels)
         of_class = balance.class_weights(self.train.rows.labels, self.model.classes, stage.class_weights)
-        weights = None if of_class is None else torch.tensor(of_class)[labels]
+        weighing: dict[str, Any] = {"positive": of_class} if self.model.several else {}
+        if of_class is not None and not self.model.several:
+            weighing = {"weights": torch.tensor(of_class)[labels]}
         views = [self.frontiers.pooled(self.train, view, stage.augment) for view in range(stage.views)]
         train = torch.cat(views) if len(views) > 1 else views[0]  # one view is large enough not to be copied
         with self.runtime.exactly():
             val = self.frontiers.pooled(self.val)
-        options = {"strengths": stage.strengths, "weights": weights, "views": stage.views}
-        layer, evaluation, path = solving.solve(
-            train, labels, val, self.val, self.model.classes, self.runtime, **options
-        )
+        options = {"strengths": stage.strengths, "views": stage.views, **weighing}
+        layer, evaluation, path = solving.solve(train, labels, val, self.val, self.model, self.runtime, **options)
         self.model.head.last.load_state_dict(layer.state_dict())
         self.runtime.insist_equal(self.model, f"stage {stage.title}")
         return Outcome(evaluation, details={"probe": path})
@@ -177,7 +176,8 @@ class Course:
         decision: CacheDecision | None,
     ) -> Outcome:
         weights = balance.class_weights(self.train.rows.labels, self.model.classes, stage.class_weights)
-        loss = Loss(label_smoothing=stage.label_smoothing, class_weights=weights)
+        task = registry.find("headstart.tasks", self.model.task)
+        loss = task.Loss(label_smoothing=stage.label_smoothing, class_weights=weights)
         mixer = None
         if stage.mixup or stage.cutmix:
             mixer = Mixer(stage.mixup, stage.cutmix, stage.mix_probability, len(self.model.classes))

@@ -103,7 +103,7 @@ def previews(run: Run, evaluation: Evaluation, decoded: Decoded, emit: Emit) -> 
     """Small copies of the rows with the largest loss and of the most confused, and what the network sees."""
     modality = registry.find("headstart.data.modalities", decoded.splits.modality)
     rows = list(evaluation.worst(WORST))
-    for true, predicted, _ in evaluation.most_confused(CONFUSED):
+    for true, predicted, _ in [] if evaluation.several else evaluation.most_confused(CONFUSED):
         classes = list(evaluation.classes)
         hit = (evaluation.labels == classes.index(true)) & (evaluation.predicted == classes.index(predicted))
         rows += list(evaluation.rows[hit][:2])

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from headstart.engine.limits import Gauge
     from headstart.engine.runtime import Runtime
     from headstart.experiment import Experiment
+    from headstart.measure.metrics import OwnMetric
     from headstart.models.backbone import Backbone
     from headstart.models.model import Model
     from headstart.workflows.course import Course
@@ -114,6 +115,7 @@ def _go(
         started -= earlier
     for event in said:
         emit(event)
+    metric = preflight.metric(experiment.metric, collection.rows.labels)
     decoded = materials.decode(collection, experiment, backbone.spec, emit, store)
     preflight.ranks(decoded.splits, runtime.world)
     model = materials.assemble(experiment, backbone, decoded, runtime, emit)
@@ -121,13 +123,13 @@ def _go(
         materials.describe(run, experiment, decoded)
         remember_contents(run, collection.rows, collection.modality, decoded.contents)
     if runtime.is_main and experiment.baseline:
-        finish.baselines(run, decoded, experiment.metric, emit)
+        finish.baselines(run, decoded, metric, emit)
     stages = choose_plan(experiment, model, decoded, emit)
     if runtime.is_main:
         space.insist(run, model, stages)
     preflight.check(stages, model, decoded.splits.train.labels)
     chosen = choices.settle(run, runtime, model, decoded, stages, experiment, emit)
-    course = _course(run, runtime, model, decoded, experiment, chosen, emit, started)
+    course = _course(run, runtime, model, decoded, experiment, metric, chosen, emit, started)
     if runtime.is_main and experiment.normalisation_check and backbone.modality == "image":
         materials.check_normalisation(course.frontiers, decoded, emit)
     for index, stage in enumerate(stages):
@@ -178,6 +180,7 @@ def _course(
     model: Model,
     decoded: Decoded,
     experiment: Experiment,
+    metric: str | OwnMetric,
     chosen: Choices,
     emit: Emit,
     started: float,
@@ -198,7 +201,7 @@ def _course(
         frontiers=frontiers,
         emit=emit,
         seed=experiment.seed,
-        metric=experiment.metric,
+        metric=metric,
         deadline=None if experiment.time_limit is None else started + experiment.time_limit,
         gauge=_gauge(run, runtime, model, decoded, frontiers) if experiment.limits else None,
     )

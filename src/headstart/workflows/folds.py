@@ -121,8 +121,10 @@ def _summary(
         stored = Evaluation.load(each.path / "predictions-test.npz", expected=np.arange(len(readable)))
         answers = stored.with_temperature(each.read("result.json")["temperature"])
         parts.append((readable[answers.rows], answers.logits))
+        threshold = answers.threshold
     tested = np.concatenate([rows for rows, _ in parts])
-    pooled = Evaluation.gather("folds", parts, collection.rows.labels, collection.classes, tested)
+    labels, classes = collection.rows.labels, collection.classes
+    pooled = Evaluation.gather("folds", parts, labels, classes, tested, threshold)
     pooled.save(run.path / "predictions-folds.npz")
     scores = [result["metrics"]["test"] for result in results]
     told = [

@@ -77,7 +77,8 @@ class Judge:
         for batch in self.val.batches(np.arange(len(self.val)), batch_size=BATCHES[1]):
             parts.append((batch.rows, session(batch.inputs)[0][:, columns]))
             self.emit(Progress("judge", int(batch.rows[-1]) + 1, len(self.val), "rows", what))
-        return Evaluation.gather("val", parts, self.val.rows.labels, self.reference.classes)
+        known = (self.val.rows.labels, self.reference.classes)
+        return Evaluation.gather("val", parts, *known, threshold=self.reference.threshold)
 
     def _judged(
         self, name: str, variant: Variant, session: Session, speeds: dict[str, Speed], plain: str, how: str

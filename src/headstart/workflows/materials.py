@@ -24,6 +24,7 @@ from headstart.data.checks import duplicates
 from headstart.data.reading.collection import Collection
 from headstart.data.splits import Splits
 from headstart.data.store import Store
+from headstart.workflows import preflight
 
 if TYPE_CHECKING:
     from headstart.engine.frontier import Frontiers
@@ -239,7 +240,7 @@ def assemble(experiment: Experiment, backbone: Backbone, decoded: Decoded, runti
     if settings.init == "source" and backbone.source_head is not None:
         matched = heads.matches(classes, backbone.source_head.labels)
         emit(Decision("head", "source rows", f"{len(matched)} of {len(classes)} classes: {', '.join(matched)}"))
-    return Model(backbone, head, classes).to(runtime.device)
+    return Model(backbone, head, classes, **preflight.task(experiment, decoded.splits.train.labels)).to(runtime.device)
 
 
 def similarity(model: Model, decoded: Decoded, emit: Emit) -> Similarity:

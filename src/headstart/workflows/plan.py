@@ -99,7 +99,8 @@ def plan(experiment: Experiment, *, data: Any = None, on_event: Callable[[Event]
     backbone.verify(inputs[:2])
     head = experiment.head
     top = heads.build(head.kind, backbone.feature_dim, len(collection.classes), hidden=head.hidden)
-    model = Model(backbone, top, collection.classes).to(runtime.device)
+    labels = collection.rows.labels[division.index["train"]]
+    model = Model(backbone, top, collection.classes, **preflight.task(experiment, labels)).to(runtime.device)
     reason = ""
     if experiment.plan == "auto":
         name, reason = _choose(collection.rows.take(division.index["train"]), collection.modality, backbone)
@@ -109,7 +110,7 @@ def plan(experiment: Experiment, *, data: Any = None, on_event: Callable[[Event]
     if isinstance(experiment.plan, str) and "epochs" not in experiment.training:
         stages = budget.repaired(stages, rows)
     stages = plans.settled(stages, collection.modality)
-    preflight.check(stages, model, collection.rows.labels[division.index["train"]])
+    preflight.check(stages, model, labels)
     bench = _Bench(inputs, _forward_seconds(model, inputs, 0), rows, val, choices.frontier_budget(experiment))
     laid = tuple(_stage(model, stage, bench) for stage in stages)
     problems = () if experiment.force else tuple(budget.starved(stages, rows))

@@ -19,9 +19,11 @@ from headstart.core.run import Run
 from headstart.data.splits import Rows
 from headstart.measure.evaluation import Evaluation
 from headstart.measure.metrics import softmax
+from headstart.measure.multilabel import sigmoid
 from headstart.measure.prediction import Predictions
 
 if TYPE_CHECKING:
+    from headstart.data.settings import DataSettings
     from headstart.deploy.predictor import Predictor
     from headstart.models.model import Model
 
@@ -41,8 +43,15 @@ class Classifier:
     def classes(self) -> tuple[str, ...]:
         return self.model.classes
 
+    @property
+    def several(self) -> bool:
+        """Whether a row may have several labels."""
+        return self.model.several
+
     def predict(self, source: Any, *, top_k: int | None = None, on_event: Emit | None = None) -> Predictions:
         """Labels and probabilities, most likely first, for a folder, files, arrays or pictures.
+
+        Where a row may have several labels, those that reach the model's threshold, unless ``top_k`` asks for so many.
 
         A row that cannot be read gets a prediction without scores whose ``problem`` says why.
 
@@ -53,11 +62,13 @@ class Classifier:
 
         rows, notes = sources.find_unlabelled(source, modality=self.modality)
         _tell_notes(notes, on_event)
+        probabilities = sigmoid if self.several else softmax
         parts = (
-            (indices, softmax(logits / self.model.temperature), problems)
+            (indices, probabilities(logits / self.model.temperature), problems)
             for indices, logits, problems in self._logits(rows, on_event)
         )
-        return Predictions.gather(rows.names, self.classes, parts, top_k=top_k)
+        given_from = self.model.threshold if self.several else None
+        return Predictions.gather(rows.names, self.classes, parts, top_k=top_k, given_from=given_from)
 
     def evaluate(
         self, rows: Rows, classes: Sequence[str], split: str, on_event: Emit | None = None, *, where: str = ""
@@ -77,6 +88,7 @@ class Classifier:
                 remedy=f"it knows: {', '.join(self.classes)}",
             )
         own = np.array([self.classes.index(name) for name in classes], dtype=np.int64)
+        labels = self._labels(rows, own, where or split)
         logits = np.zeros((len(rows), len(self.classes)), dtype=np.float32)
         done = np.zeros(len(rows), dtype=bool)
         unreadable: list[Problem] = []
@@ -87,8 +99,22 @@ class Classifier:
             raise DataError("no row could be read", problems=unreadable)
         _tell_unreadable(unreadable, len(rows), on_event)
         kept = np.flatnonzero(done)
-        answers = Evaluation(split, kept, logits[kept], own[rows.labels[kept]], self.classes, rows.names)
+        threshold = self.model.threshold
+        answers = Evaluation(split, kept, logits[kept], labels[kept], self.classes, rows.names, threshold)
         return answers.with_temperature(self.model.temperature)
+
+    def _labels(self, rows: Rows, own: np.ndarray, where: str) -> np.ndarray:
+        """The labels of the rows as the model numbers its classes, ``own`` (K',) of those that index them."""
+        if self.several != (rows.labels.ndim == 2):
+            what = "the model gives a row {}, and the labels here are {}"
+            each, any_number = "one label", "any number of labels"
+            what = what.format(*(any_number, each) if self.several else (each, any_number))
+            raise DataError(what, where=where, remedy="data.label_separator, or lists, say that there may be several")
+        if not self.several:
+            return own[rows.labels]
+        marks = np.zeros((len(rows), len(self.classes)), dtype=np.uint8)
+        marks[:, own] = rows.labels
+        return marks
 
     def embed(self, source: Any, on_event: Emit | None = None) -> tuple[np.ndarray, tuple[str, ...]]:
         """Features (N, D) float32 that the head sees, with the names of the rows; unreadable rows are left out."""
@@ -250,6 +276,19 @@ def evaluate(path: str | Path | Run, data: Any = None, *, on_event: Emit | None 
     from headstart.data import sources
 
     model = load(run)
-    rows, classes = sources.read_labelled(data, modality=model.modality)
+    rows, classes = sources.read_labelled(data, _reading(run, model))
     where = str(data) if isinstance(data, (str, Path)) else ""
     return model.evaluate(rows, classes, "given", on_event, where=where)
+
+
+def _reading(run: Run, model: Classifier) -> DataSettings:
+    """How other labelled data are read: what says that rows may have several labels is what said so of the run's."""
+    from headstart.data.settings import DataSettings
+    from headstart.experiment import load as read_experiment
+
+    told: dict[str, Any] = {}
+    if model.several:
+        known = read_experiment(run.path / "experiment.yaml").data
+        told = {"task": "multilabel", "label_separator": known.label_separator}
+        told["label_column"] = known.label_column if isinstance(known.label_column, tuple) else None
+    return DataSettings(on_unreadable="stop", modality=model.modality, **told)

@@ -10,11 +10,14 @@ import numpy as np
 
 from headstart.core import registry
 from headstart.core.errors import ConfigError, HeadstartError, Problem
+from headstart.measure import metrics
+from headstart.measure.metrics import OwnMetric
 from headstart.stages.base import Stage, Training
 from headstart.stages.methods import contrastive, mlm
 
 if TYPE_CHECKING:
     from headstart.data.splits import Splits
+    from headstart.experiment import Experiment
     from headstart.models.model import Model
 
 BLENDING = ("mixup", "cutmix")
@@ -36,6 +39,31 @@ def check(stages: Sequence[Stage], model: Model, labels: np.ndarray) -> None:
                 problems += [Problem(each.what, where, each.remedy) for each in error.problems]
     if problems:
         raise ConfigError("the plan does not fit the model or the data", problems=problems)
+
+
+def metric(asked: str | OwnMetric, labels: np.ndarray) -> str | OwnMetric:
+    """What the run is judged by.
+
+    Raises:
+        ConfigError: the metric says nothing of such labels.
+    """
+    chosen = metrics.usual(asked, labels)
+    return metrics.check(chosen, labels) if isinstance(chosen, str) else chosen
+
+
+def task(experiment: Experiment, labels: np.ndarray) -> dict[str, Any]:
+    """What the labels say of the model: its task, and the threshold where rows may have several.
+
+    Raises:
+        ConfigError: a threshold for rows of one class each: the most likely one is given.
+    """
+    if labels.ndim == 2:
+        return {"task": "multilabel", "threshold": experiment.threshold}
+    if experiment.threshold != 0.5:
+        what = "rows of one class each are given the most likely one, whatever its probability"
+        remedy = "leave it out; export --precision lets a model say that it does not know"
+        raise ConfigError(what, where="threshold", remedy=remedy)
+    return {"task": "classify"}
 
 
 def _order(stages: Sequence[Stage]) -> list[Problem]:
@@ -73,7 +101,6 @@ def ranks(splits: Splits, world: int) -> None:
 def _trials(stage: Stage, model: Model, labels: np.ndarray) -> list[tuple[str, Callable[[], Any]]]:
     """Settings by name, each with a call that fails where it cannot be used."""
     from headstart.engine import balance, groups
-    from headstart.measure import metrics
 
     weights = getattr(stage, "class_weights", "none")
     trials: list[tuple[str, Callable[[], Any]]] = [
@@ -82,11 +109,14 @@ def _trials(stage: Stage, model: Model, labels: np.ndarray) -> list[tuple[str, C
     ]
     for setting, metric in (("gate.metric", stage.gate.metric), ("metric", getattr(stage, "metric", "auto"))):
         if metric != "auto":
-            trials.append((setting, partial(metrics.check, metric)))
+            trials.append((setting, partial(metrics.check, metric, labels)))
     if isinstance(stage, mlm.Settings):
         trials.append(("texts", partial(_restores, model)))
     if isinstance(stage, contrastive.Settings):
         trials.append(("head", partial(_solvable, model)))
+        trials.append(("pairs", partial(_of_classes, labels)))
+    if getattr(stage, "sampler", "") == "balanced":
+        trials.append(("sampler", partial(balance.row_weights, labels, len(model.classes))))
     if isinstance(stage, Training):
         trials += [(name, partial(_blends, model.backbone.modality)) for name in BLENDING if getattr(stage, name)]
         trials.append(("blocks", partial(model.thaw, getattr(stage, "blocks", "all"))))
@@ -110,6 +140,13 @@ def _solvable(model: Model) -> None:
 
     if not isinstance(model.head, heads.Linear):
         raise ConfigError("this stage solves its head, which only a linear one can be", remedy="leave head.kind out")
+
+
+def _of_classes(labels: np.ndarray) -> None:
+    """Pairs are of one class or of two: rows that may have several labels are neither."""
+    if labels.ndim == 2:
+        what = "pairs are drawn by class, and these rows may have several labels"
+        raise ConfigError(what, remedy="probe and thaw learn them")
 
 
 def _blends(modality: str) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headstart.core import manifest, registry, storage
-from headstart.core.errors import ArtefactError, Problem
+from headstart.core.errors import ArtefactError, ConfigError, Problem
 from headstart.core.events import Event, Notice
 from headstart.core.run import Run
 from headstart.data.reading import hub as datasets
@@ -97,6 +97,9 @@ def allowed() -> frozenset[str]:
 def prepare(run: Run, repo: str, *, licence: str | None, allow_module: Any, emit: Emit) -> Path:
     """Write ``RUN/hub``: the model, the accepted ONNX files, the card, the manifests; noise as golden inputs."""
     model = load(run, allow_module=allow_module).model  # its manifest and its golden rows are checked
+    if model.several:
+        what = "models of rows that may have several labels are not published yet: the card would tell of one label"
+        raise ConfigError(what, where=str(run.path), remedy="headstart export writes files that say what they give")
     place = model.save(run.path / FOLDER)
     onnx = _export(run, model, place / EXPORT, emit)
     known = licence or model.backbone.origin.licence

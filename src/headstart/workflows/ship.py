@@ -17,7 +17,7 @@ import numpy as np
 
 from headstart import __version__
 from headstart.core import keyed, manifest, registry, storage
-from headstart.core.errors import ArtefactError, NothingAccepted
+from headstart.core.errors import ArtefactError, ConfigError, NothingAccepted
 from headstart.core.events import Event, Notice, Progress
 from headstart.core.machine import processor, usable_cores
 from headstart.core.run import Run
@@ -26,6 +26,7 @@ from headstart.deploy.ladder import Climber
 from headstart.deploy.predictor import RUNTIMES, Variant, open_session
 from headstart.deploy.quantise import Quantiser
 from headstart.deploy.verdict import BATCHES, Judged
+from headstart.measure import metrics
 from headstart.workflows import finish, folds, materials
 from headstart.workflows.judging import Judge, runtimes
 from headstart.workflows.materials import Decoded
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
 
 Emit = Callable[[Event], None]
 EXPORT = "export"  # the folder inside that of the run
-SHARES = ("accuracy", "top5", "macro_f1", "balanced_accuracy")  # metrics whose points a tolerance speaks of
+# metrics whose points a tolerance speaks of
+SHARES = ("accuracy", "top5", "macro_f1", "balanced_accuracy", "mAP", "micro_f1", "subset_accuracy")
 GOLDEN_ROWS = 4
 
 
@@ -73,6 +75,9 @@ def export(
     settings, emit = settings or Settings(), on_event or (lambda event: None)
     run = path if isinstance(path, Run) else Run.open(path)
     model = load(run).model
+    if model.several and settings.precision is not None:
+        what = "one threshold for the most likely label says nothing of rows that may have several"
+        raise ConfigError(what, where="--precision", remedy="leave it out; threshold=… of the run says what is given")
     decoded = rows_of(run, model, data, emit)
     with _draft(run.path / EXPORT) as place:
         emit(Notice("info", "export", f"writing {folder.FLOAT}"))
@@ -150,7 +155,7 @@ def _judge(run: Run, model: Model, decoded: Decoded, place: Path, settings: Sett
         val=val,
         reference=reference,
         golden=golden,
-        metric=judged_by if judged_by in SHARES else "accuracy",
+        metric=judged_by if judged_by in SHARES else str(metrics.usual("auto", reference.labels)),
         tolerance=settings.tolerance,
         wanted_precision=settings.precision,
         threads=settings.threads or max(1, round(usable_cores())),

@@ -14,6 +14,7 @@ from torch import nn
 from headstart.engine.runtime import Runtime
 from headstart.engine.streams import Examples
 from headstart.measure.evaluation import Evaluation
+from headstart.models.model import Model
 from headstart.stages import solver
 
 
@@ -22,7 +23,7 @@ def solve(
     labels: torch.Tensor,
     val: torch.Tensor,
     judged: Examples,
-    classes: tuple[str, ...],
+    model: Model,
     runtime: Runtime,
     **options: Any,
 ) -> tuple[nn.Linear, Evaluation, dict[str, Any]]:
@@ -32,6 +33,7 @@ def solve(
         train, labels, options: as of ``solver.solve_path``.
         val: features of the rows ``judged``.
     """
+    classes = model.classes
     path = solver.solve_path(train, labels, val, torch.as_tensor(judged.rows.labels), len(classes), **options)
     layer = nn.Linear(train.shape[1], len(classes))
     with torch.no_grad():
@@ -41,4 +43,5 @@ def solve(
     runtime.share(layer)
     logits = val @ layer.weight.cpu().T + layer.bias.cpu()
     rows = np.arange(len(val))
-    return layer, Evaluation("val", rows, logits.numpy(), judged.rows.labels, classes), path.to_json()
+    answers = Evaluation("val", rows, logits.numpy(), judged.rows.labels, classes, threshold=model.threshold)
+    return layer, answers, path.to_json()

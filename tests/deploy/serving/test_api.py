@@ -9,6 +9,7 @@ import io
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -304,3 +305,15 @@ def test_a_run_without_an_export_is_told_to_export(toy_run: Run, tmp_path: Path)
 
     with pytest.raises(ArtefactError, match="headstart export"):
         prepare(tmp_path, on_event=lambda event: None)
+
+
+def test_several_labels_are_those_that_reach_the_threshold() -> None:
+    known = SimpleNamespace(given_from=0.4)
+    predictor = SimpleNamespace(classes=("cat", "dog", "indoor"), threshold=0.0, contract=known)
+    service: Any = SimpleNamespace(predictor=predictor)
+    told = Service._told(service, np.array([0.41, 0.2, 0.9]), None)
+    assert told["labels"] == ["indoor", "cat"]
+    assert [each["label"] for each in told["predictions"]] == ["indoor", "cat", "dog"]
+    assert Service._told(service, np.array([0.1, 0.2, 0.3]), 1)["labels"] == []
+    known.given_from = None
+    assert "labels" not in Service._told(service, np.array([0.1, 0.2, 0.7]), None)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from headstart.data.checks.findings import Finding, View, listed
+from headstart.data.splits import counted, of_class
 
 SHORTCUT_ROWS = 10  # of a class, before its way of storing counts as systematic
 SHORTCUT_SHARE = 0.9
@@ -21,13 +22,15 @@ def shortcuts(view: View, classes: tuple[str, ...], stored: Mapping[str, Callabl
         stored: what to read from the facts of a row, by what it is called; of several, one finding says it.
     """
     findings = []
-    labelled = [(row, facts) for row, facts in view.seen() if view.rows.labels[row] >= 0]
-    labels = np.array([view.rows.labels[row] for row, _ in labelled])
+    several = view.rows.labels.ndim == 2
+    labelled = [(row, facts) for row, facts in view.seen() if several or view.rows.labels[row] >= 0]
+    labels = view.rows.labels[[row for row, _ in labelled]]
     for what, read in stored.items():
         values = np.array([str(read(facts)) for _, facts in labelled])
         told, marked = [], []
-        for index in np.unique(labels):
-            own, others = values[labels == index], values[labels != index]
+        for index in np.flatnonzero(counted(labels, len(classes))).tolist():
+            inside = of_class(labels, index)
+            own, others = values[inside], values[~inside]
             if len(own) < SHORTCUT_ROWS or len(others) < SHORTCUT_ROWS:
                 continue
             value, count = Counter(own).most_common(1)[0]
@@ -36,7 +39,8 @@ def shortcuts(view: View, classes: tuple[str, ...], stored: Mapping[str, Callabl
                 told.append(f"{classes[index]} ({value}: {share:.0%} of its rows, {elsewhere:.0%} of the others)")
                 marked.append(index)
         if told:
-            rows = tuple(row for row, _ in labelled if view.rows.labels[row] in marked)
+            inside = np.any([of_class(labels, index) for index in marked], axis=0)
+            rows = tuple(row for (row, _), own_class in zip(labelled, inside, strict=True) if own_class)
             text = f"the {what} of the files alone gives a class away: {listed(told)}"
             remedy = "a network may learn how the files were made: collect or convert all classes in the same way"
             names = tuple(classes[index] for index in marked)

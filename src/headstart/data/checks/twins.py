@@ -75,8 +75,17 @@ def _conflicts(twins: Duplicates, place: list[Place], classes: tuple[str, ...]) 
 def _named(place: Place, classes: tuple[str, ...]) -> str:
     """A row with its split and label: train a.png (cat)."""
     view, row = place
-    label = int(view.rows.labels[row])
-    return f"{view.split} {view.rows.names[row]} ({classes[label] if label != UNLABELLED else 'no label'})"
+    label = _label(place)
+    own = [classes[index] for index in np.flatnonzero(label)] if isinstance(label, tuple) else []
+    own = [classes[label]] if isinstance(label, int) and label != UNLABELLED else own
+    return f"{view.split} {view.rows.names[row]} ({', '.join(own) or 'no label'})"
+
+
+def _label(place: Place) -> int | tuple[int, ...]:
+    """The class of a row, or the marks of all labels where it may have several."""
+    view, row = place
+    found = view.rows.labels[row].tolist()
+    return tuple(found) if isinstance(found, list) else int(found)
 
 
 def _conflicting(
@@ -89,7 +98,7 @@ def _conflicting(
 ) -> list[Finding]:
     by_split: dict[str, dict[int, str]] = {}
     for group in groups:
-        labels = {row: int(place[row][0].rows.labels[place[row][1]]) for row in group}
+        labels = {row: _label(place[row]) for row in group}
         if len(set(labels.values()) - {UNLABELLED}) < 2:
             continue
         for row, label in labels.items():

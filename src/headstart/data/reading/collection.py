@@ -16,7 +16,7 @@ import numpy as np
 from headstart.core.errors import DataError, Problem
 from headstart.core.registry import suggest
 from headstart.data.reading.splitting import sample
-from headstart.data.splits import LazyItems, Rows, choose
+from headstart.data.splits import LazyItems, Rows, choose, counted, strata
 
 SPLITS = ("train", "val", "test")
 _SPLIT_OF_NAME = {
@@ -36,10 +36,11 @@ class Found:
     """Rows as a reader saw them. ``given`` is the split's index in SPLITS; rows to be divided are train rows."""
 
     items: Sequence[Any]
-    labels: Sequence[str | None]
+    labels: Sequence[str | tuple[str, ...] | None]  # one, or any number a row; None: nobody labelled it
     names: Sequence[str]
     source: str
     modality: str = "image"
+    several: bool = False  # whether rows may have several labels
     given: np.ndarray | None = None  # (N,) int8; None: all are train
     groups: Sequence[str] | None = None
     classes: tuple[str, ...] | None = None  # the source's own order of classes
@@ -128,12 +129,11 @@ def indexed(found: Found, *, limit: int | None = None, seed: int = 0) -> Collect
         DataError: problems of the reader, rows without a label, too few classes, classes unknown to training.
     """
     problems = [*found.problems, *_missing_labels(found)]
-    names_of = {raw: clean_label(raw) for raw in dict.fromkeys(found.labels) if raw is not None}
+    names_of = {raw: clean_label(raw) for raw in dict.fromkeys(_written(found))}
     notes = [*found.notes, *_renamed(names_of)]
     classes = _class_order(set(names_of.values()) - {""}, found.classes, notes)
     index_of = {name: index for index, name in enumerate(classes)}
-    lookup = {raw: index_of.get(name, -1) for raw, name in names_of.items()}
-    labels = np.array([-1 if raw is None else lookup[raw] for raw in found.labels], dtype=np.int64)
+    labels = _indices(found, {raw: index_of.get(name, -1) for raw, name in names_of.items()}, len(classes))
     given = np.zeros(len(labels), dtype=np.int8) if found.given is None else found.given
     problems += class_problems(labels, given, classes, found.source)
     if problems:
@@ -148,7 +148,8 @@ def indexed(found: Found, *, limit: int | None = None, seed: int = 0) -> Collect
     collection = Collection(rows, given, classes, found.modality, found.source, tuple(notes))
     if limit is None or limit >= len(rows):
         return collection
-    chosen = sample(given.astype(np.int64) * len(classes) + labels, limit, seed)
+    kinds = strata(labels)
+    chosen = sample(given.astype(np.int64) * (kinds.max() + 1) + kinds, limit, seed)
     return collection.take(chosen, f"limited to {len(chosen):,} of {len(rows):,} rows, in proportion (seed {seed})")
 
 
@@ -166,11 +167,28 @@ def labelled(found: Found, split: str | None = None) -> tuple[Rows, tuple[str, .
         problems.append(Problem(f"there are no rows{f' in {split}' if split else ''}", found.source))
     if problems:
         raise DataError(f"{len(problems)} problems in {found.source}", problems=problems)
-    names = [clean_label(label or "") for label in found.labels]
-    classes = _class_order(set(names), found.classes, [])
+    names_of = {raw: clean_label(raw) for raw in dict.fromkeys(_written(found))}
+    classes = _class_order(set(names_of.values()), found.classes, [])
     index_of = {name: index for index, name in enumerate(classes)}
-    labels = np.array([index_of[name] for name in names], dtype=np.int64)
+    labels = _indices(found, {raw: index_of[name] for raw, name in names_of.items()}, len(classes))
     return Rows(found.items, labels, tuple(map(printable, found.names))), classes
+
+
+def _written(found: Found) -> Iterable[str]:
+    """Every label as it was written, once for each row that has it."""
+    for label in found.labels:
+        if label is not None:
+            yield from (label,) if isinstance(label, str) else label
+
+
+def _indices(found: Found, index_of: Mapping[str, int], classes: int) -> np.ndarray:
+    """(N,) int64 class indices, -1 without; or (N, K) uint8 marks where rows may have several labels."""
+    if not found.several:
+        return np.array([index_of[label] if isinstance(label, str) else -1 for label in found.labels], dtype=np.int64)
+    marks = np.zeros((len(found.labels), classes), dtype=np.uint8)
+    for row, label in enumerate(found.labels):
+        marks[row, [index_of[name] for name in label or ()]] = 1
+    return marks
 
 
 def merged(parts: Mapping[str, Found], source: str, notes: Iterable[str] = ()) -> Found:
@@ -197,13 +215,23 @@ def merged(parts: Mapping[str, Found], source: str, notes: Iterable[str] = ()) -
         names=[name for part in found for name in part.names],
         source=source,
         modality=found[0].modality,
+        several=found[0].several,
         given=np.repeat([SPLITS.index(split) for split in order], sizes).astype(np.int8),
         groups=[_apart(group, split) for split in order for group in parts[split].groups or ()] if grouped else None,
         classes=tuple(dict.fromkeys(own)) or None,
         notes=[*notes, *dict.fromkeys(note for part in found for note in part.notes)],
-        problems=[problem for part in found for problem in part.problems],
+        problems=[*_differ(parts), *(problem for part in found for problem in part.problems)],
         place=place,
     )
+
+
+def _differ(parts: Mapping[str, Found]) -> list[Problem]:
+    """Splits of which some have one label a row and others any number."""
+    if len({part.several for part in parts.values()}) < 2:
+        return []
+    several, single = ([name for name, part in parts.items() if part.several is kind] for kind in (True, False))
+    what = f"rows of {listing(several)} may have several labels, those of {listing(single)} have one each"
+    return [Problem(what, "data.source", "write them alike, or say data.task=multilabel")]
 
 
 def _apart(group: str, split: str) -> str:
@@ -213,9 +241,7 @@ def _apart(group: str, split: str) -> str:
 
 def class_problems(labels: np.ndarray, given: np.ndarray, classes: Sequence[str], source: str) -> list[Problem]:
     """What makes classes impossible to learn: fewer than two, or some that training has never seen."""
-    cells = [
-        np.bincount(labels[(given == code) & (labels >= 0)], minlength=len(classes)) for code in range(len(SPLITS))
-    ]
+    cells = [counted(labels[given == code], len(classes)) for code in range(len(SPLITS))]
     train = cells[0].tolist()
     if not any(train):
         remedy = "put the training pictures into train/<class>/ or into <class>/"
@@ -230,19 +256,23 @@ def class_problems(labels: np.ndarray, given: np.ndarray, classes: Sequence[str]
     if unseen:
         remedy = "rename or remove the rows of these classes, or add training rows"
         problems.append(Problem(f"classes without a training row: {listing(unseen)}", source, remedy))
-    if len(known) == 1:
+    if len(known) == 1 and labels.ndim == 1:
         remedy = "a classifier needs two classes or more: add rows of another class (such as 'other')"
         problems.append(Problem(f"only one class, '{known[0]}', with {max(train):,} rows", source, remedy))
     return problems
 
 
 def _missing_labels(found: Found) -> list[Problem]:
-    missing = [row for row, label in enumerate(found.labels) if label is None or not label.strip()]
+    missing = [
+        row for row, label in enumerate(found.labels) if label is None or (isinstance(label, str) and not label.strip())
+    ]
     if not missing:
         return []
     place = found.place or (lambda row: found.names[row])
     what = f"{len(missing):,} rows have no label: {listing(place(row) for row in missing)}"
-    return [Problem(what, found.source, "label them, or remove them")]
+    none = " ([] says that a row has none)" if found.several else ""
+    remedy = f"label them{none}, or remove them"
+    return [Problem(what, found.source, remedy)]
 
 
 def _renamed(names_of: dict[str, str]) -> list[str]:
@@ -277,13 +307,13 @@ def _class_notes(labels: np.ndarray, given: np.ndarray, classes: Sequence[str]) 
     alike: dict[str, list[int]] = {}
     for index, name in enumerate(classes):
         alike.setdefault(re.sub(r"[\s_\-]+", "", unicodedata.normalize("NFKC", name)).casefold(), []).append(index)
-    counts = np.bincount(labels, minlength=len(classes))
+    counts = counted(labels, len(classes))
     for twins in alike.values():
         if len(twins) > 1:
             shown = ", ".join(f"'{classes[twin]}' ({counts[twin]:,} rows)" for twin in twins)
             notes.append(f"class names differ only by case, spaces or signs: {shown}; merge them if they mean the same")
     for index, split in enumerate(SPLITS[1:], start=1):
-        present = np.bincount(labels[given == index], minlength=len(classes))
+        present = counted(labels[given == index], len(classes))
         if present.any() and not present.all():
             absent = [name for name, count in zip(classes, present, strict=True) if not count]
             notes.append(f"{split} has no rows of {listing(absent)}: these classes are not measured there")

@@ -10,17 +10,17 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from headstart.core.errors import DataError, Problem
 from headstart.core.registry import suggest
+from headstart.data.reading import labelling
 from headstart.data.reading.collection import SPLITS, Found, listing, printable, split_name
 from headstart.data.reading.folders import grouping_note, path_groups
 from headstart.data.reading.guess import INPUT_NAMES, PAIRED, of_columns
-from headstart.data.reading.labels import as_labels
-from headstart.data.reading.tables import Table
+from headstart.data.reading.tables import Table, as_list
 from headstart.data.splits import LazyItems
 
 if TYPE_CHECKING:
@@ -47,17 +47,21 @@ def from_columns(table: Table, modality: str, settings: DataSettings, *, labelle
         settings, second = _paired(table, settings, notes)
     typed_inputs = [name for name, kind in table.typed.items() if kind == modality]
     inputs = _choose(table, "input", settings.input_column, INPUT_NAMES[modality], problems, notes, typed_inputs)
-    labels_in = None
-    if labelled:
-        typed = tuple(table.class_names)
-        labels_in = _choose(table, "label", settings.label_column, LABEL_NAMES, problems, notes, typed)
+    labels_in, marked = None, settings.label_column if isinstance(settings.label_column, tuple) else ()
+    if labelled and marked:
+        for name in marked:
+            _choose(table, "label", name, (), problems, notes)
+        labels_in = marked[0]
+    elif labelled:
+        typed, named = tuple(table.class_names), cast("str | None", settings.label_column)
+        labels_in = _choose(table, "label", named, LABEL_NAMES, problems, notes, typed)
     if labelled and len(table.columns) == 2 and (inputs is None) != (labels_in is None):
         inputs, labels_in = _other_of_two(table, inputs, labels_in, settings, problems, notes)
     split_in = _choose(table, "split", settings.split_column, SPLIT_NAMES, problems, notes, needed=False)
     notes += _taken(inputs, labels_in, split_in, settings)
     group_by = settings.split.group_by if labelled else None
     group_in = _group_column(table, group_by, problems)
-    if inputs is None or (labelled and labels_in is None):
+    if inputs is None or (labelled and labels_in is None) or not {*marked} <= {*table.columns}:
         raise DataError(f"{len(problems)} problems in {table.source}", problems=problems)
     found = Found(
         items=table.columns[inputs] if second is None else _pairs(table, inputs, second),
@@ -70,8 +74,7 @@ def from_columns(table: Table, modality: str, settings: DataSettings, *, labelle
         place=table.place,
     )
     if labels_in is not None:
-        found.labels = _labels(table, labels_in, problems)
-        found.classes = table.class_names.get(labels_in)
+        labelling.label(found, table, marked or (labels_in,), settings)
     else:
         found.labels = [None] * len(found.items)
     if split_in is not None and labelled:
@@ -190,20 +193,6 @@ def _group_column(table: Table, group_by: str | None, problems: list[Problem]) -
     return None
 
 
-def _labels(table: Table, column: str, problems: list[Problem]) -> list[str | None]:
-    values = as_list(table.columns[column])
-    labels, bad = as_labels(values, table.class_names.get(column), table.place)
-    for reason, places in list(bad.items())[:10]:
-        what = f"{reason}: {listing(places)}"
-        problems.append(Problem(what, table.source, "labels are names or whole numbers"))
-    return labels
-
-
-def as_list(column: Any) -> list[Any]:
-    """A column as plain Python values (pandas, numpy and `datasets` columns too)."""
-    return column.tolist() if hasattr(column, "tolist") else list(column[:])
-
-
 def _given(table: Table, column: str, problems: list[Problem]) -> np.ndarray:
     values = [value if isinstance(value, str) else "" for value in as_list(table.columns[column])]
     splits = [split_name(value) for value in values]
@@ -293,7 +282,7 @@ def _without_missing(found: Found, missing: dict[int, str], base: str, settings:
 
 def _note_contradictions(found: Found) -> None:
     """One file, two labels: at most one of them is right."""
-    first: dict[str, str | None] = {}
+    first: dict[str, str | tuple[str, ...] | None] = {}
     torn = [
         name
         for name, path, label in zip(found.names, found.items, found.labels, strict=True)

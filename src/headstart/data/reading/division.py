@@ -16,7 +16,7 @@ from headstart.core.errors import ConfigError, DataError, Problem
 from headstart.data.reading import splitting
 from headstart.data.reading.collection import SPLITS, Collection, class_problems, listing
 from headstart.data.settings import DEFAULT_TEST
-from headstart.data.splits import Rows, Splits
+from headstart.data.splits import Rows, Splits, counted
 
 if TYPE_CHECKING:
     from headstart.data.settings import DataSettings
@@ -155,12 +155,13 @@ def _drawn_notes(
     """How the splits were drawn, and which classes they do not measure."""
     pool = sum(len(rows) for rows in drawn.values())
     parts = " and ".join(f"{len(rows):,} {split}" for split, rows in drawn.items() if split != "train")
-    way = "stratified by class" + ("" if groups is None else ", groups and duplicates kept together")
+    what = "class" if collection.rows.labels.ndim == 1 else "labels"
+    way = f"stratified by {what}" + ("" if groups is None else ", groups and duplicates kept together")
     notes = [f"{parts} rows were drawn from {pool:,} ({way}, seed {seed})"]
     if 0 < len(drawn.get("test", ())) < MIN_TEST_ROWS:
         notes.append(f"the test split has only {len(drawn['test'])} rows: read its intervals, not the numbers alone")
     for split, rows in drawn.items():
-        counts = np.bincount(collection.rows.labels[rows], minlength=len(collection.classes))
+        counts = counted(collection.rows.labels[rows], len(collection.classes))
         if split != "train" and not counts.all():
             absent = [collection.classes[label] for label in np.flatnonzero(counts == 0)]
             why = "too few rows or groups" if groups is not None else "too few rows"

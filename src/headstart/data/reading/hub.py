@@ -128,6 +128,8 @@ def _read_one(dataset: Any, modality: str, settings: DataSettings, source: str, 
             dataset = dataset.cast_column(name, type(feature)(decode=False))
         elif kind == "ClassLabel":
             class_names[name] = tuple(feature.names)
+        elif type(getattr(feature, "feature", None)).__name__ == "ClassLabel":  # a list of them
+            class_names[name] = tuple(feature.feature.names)
     table = Table(
         columns={name: _column(dataset, name, lazy=name in typed) for name in dataset.column_names},
         source=source,

@@ -15,10 +15,11 @@ import numpy as np
 
 from headstart.core.errors import DataError, Problem
 from headstart.data.reading.collection import SPLITS, Found, listing, merged, split_name
-from headstart.data.reading.columns import LABEL_NAMES, as_list, familiar, from_columns
+from headstart.data.reading.columns import LABEL_NAMES, familiar, from_columns
 from headstart.data.reading.guess import INPUT_NAMES, of_values
 from headstart.data.reading.hub import read_datasets
-from headstart.data.reading.tables import Table
+from headstart.data.reading.labels import matrix_of
+from headstart.data.reading.tables import Table, as_list
 from headstart.data.splits import LazyItems
 
 if TYPE_CHECKING:
@@ -134,10 +135,8 @@ def _read_arrays(inputs: Any, labels: Any, modality: str, settings: DataSettings
     notes: list[str] = []
     shape = f" of shape {tuple(inputs.shape)}" if hasattr(inputs, "shape") else ""
     source = f"(X, y) with X{shape}"
-    if getattr(labels, "ndim", 1) != 1:
-        raise DataError(
-            f"y has shape {tuple(labels.shape)}, expected (N,)", where=source, remedy="one-hot rows: give y.argmax(1)"
-        )
+    if getattr(labels, "ndim", 1) > 2:
+        raise DataError(f"y has shape {tuple(labels.shape)}, expected (N,) or (N, K) of 0 and 1", where=source)
     items = as_pictures(inputs, source, notes)
     if not hasattr(labels, "__len__") or len(items) != len(labels):
         count = len(labels) if hasattr(labels, "__len__") else "no length"
@@ -208,7 +207,8 @@ def _stored_pictures(dataset: Any, source: str, notes: list[str]) -> Sequence[An
 
 def _stored_labels(dataset: Any) -> Sequence[Any] | None:
     if len(getattr(dataset, "tensors", ())) == 2:
-        return dataset.tensors[1].tolist()
+        labels = dataset.tensors[1]
+        return list(labels.numpy()) if labels.ndim == 2 else labels.tolist()
     for attribute in ("targets", "labels", "_labels"):
         stored = getattr(dataset, attribute, None)
         if stored is not None and hasattr(stored, "__len__") and len(stored) == len(dataset):
@@ -220,7 +220,9 @@ def _targets(dataset: Any, order: Sequence[int], source: str, notes: list[str]) 
     """The labels without loading pictures where the dataset lists them truly, else by reading every row once."""
     stored = _stored_labels(dataset)
     probes = {order[0], order[len(order) // 2], order[-1]}
-    if stored is not None and all(_plain(stored[row]) == _parts(dataset[row], source)[1] for row in probes):
+    if stored is not None and all(
+        np.array_equal(_plain(stored[row]), _parts(dataset[row], source)[1]) for row in probes
+    ):
         return _chosen(stored, order)
     notes.append("the labels were read by going through the whole dataset once; a `targets` list would save that")
     return [_parts(dataset[row], source)[1] for row in order]
@@ -279,6 +281,11 @@ def _from_pairs(
     settings: DataSettings,
     class_names: tuple[str, ...] | None = None,
 ) -> Found:
+    marks = matrix_of(labels, settings.task, source, notes)
+    if marks is not None:
+        own = class_names or tuple(map(str, getattr(labels, "columns", range(marks.shape[1]))))
+        labels = [[own[index] for index in np.flatnonzero(row)] for row in marks]
+        class_names = None  # the cells hold names already
     table = _table({"input": items, "label": labels}, source, notes)
     if modality == "auto":
         lazy = isinstance(items, LazyItems)

@@ -1,5 +1,7 @@
 """Stratified, grouped, seeded splits and folds: whole groups move together, every class stays in training.
 
+Rows that may have several labels are shared out by their strata (see ``data.splits``), in place of classes.
+
 Shapes: N rows, K classes, S parts (val, test, … or folds), U units (a unit is a group, or a row without one).
 Everything is vectorised but for one pass over the groups of more than one row.
 """
@@ -11,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from headstart.core.errors import DataError
-from headstart.data.splits import Rows
+from headstart.data.splits import Rows, of_class, strata
 
 _COVERED_FROM = 0.25  # a class whose share amounts to at least this many rows gets one row in the part
 _ALWAYS_TRAIN = -1
@@ -41,7 +43,7 @@ def split(
     Raises:
         DataError: a part with a share above zero cannot get a row.
     """
-    labels = np.asarray(rows.labels, dtype=np.int64)
+    labels = strata(rows.labels)
     groups = joined(rows.groups, duplicates)
     if groups is None:
         groups = np.arange(len(labels))
@@ -51,6 +53,7 @@ def split(
     quotas = _quotas(labels, groups, drawable, [shares[name] for name in names], rng)
     part = _assign(labels, groups, quotas, drawable, rng)
     _fill_empty(part, labels, groups, drawable, len(names))
+    _keep_in_training(part, rows.labels, groups, 0)
     for index, name in enumerate(names, start=1):
         if not (part == index).any():
             raise DataError(
@@ -71,7 +74,7 @@ def folds(
     Raises:
         DataError: fewer than ``k`` units can be validated, or ``k`` is below 2.
     """
-    labels = np.asarray(rows.labels, dtype=np.int64)
+    labels = strata(rows.labels)
     groups = joined(rows.groups, duplicates)
     if groups is None:
         groups = np.arange(len(labels))
@@ -85,6 +88,7 @@ def folds(
     fold = np.full(len(labels), _ALWAYS_TRAIN)
     inside = np.flatnonzero(movable)
     fold[inside] = _assign(labels[inside], groups[inside], quotas, np.ones(len(inside), dtype=bool), rng, rest=False)
+    _keep_in_training(fold, rows.labels, groups, _ALWAYS_TRAIN)
     return [(np.flatnonzero(fold != index), np.flatnonzero(fold == index)) for index in range(k)]
 
 
@@ -250,3 +254,16 @@ def _fill_empty(part: np.ndarray, labels: np.ndarray, groups: np.ndarray, drawab
             if np.isin(labels[inside], labels[(part == 0) & ~inside]).all():
                 part[inside] = index
                 break
+
+
+def _keep_in_training(part: np.ndarray, labels: np.ndarray, groups: np.ndarray, train: int) -> None:
+    """Move the smallest unit of every label that all lies in one part, and not in ``train``, there.
+
+    Strata keep classes in training; a label that always comes beside rarer ones is none of them.
+    """
+    for index in range(labels.shape[1] if labels.ndim == 2 else 0):
+        rows = np.flatnonzero(of_class(labels, index))
+        if not len(rows) or train in part[rows] or (train < 0 and len(np.unique(part[rows])) > 1):
+            continue
+        units, sizes = np.unique(groups[np.isin(groups, groups[rows])], return_counts=True)
+        part[groups == units[sizes.argmin()]] = train

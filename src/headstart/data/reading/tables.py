@@ -210,6 +210,11 @@ def _is_data(first: list[str], others: list[list[str]]) -> bool:
     return first[1].strip() in {cells[1].strip() for cells in others if len(cells) == 2}
 
 
+def as_list(column: Any) -> list[Any]:
+    """A column as plain Python values (pandas, numpy and `datasets` columns too)."""
+    return column.tolist() if hasattr(column, "tolist") else list(column[:])
+
+
 def demand_columns(count: int, source: str) -> None:
     """Raises DataError where a table has more columns than anybody meant."""
     if count > _MAX_COLUMNS:

@@ -165,6 +165,10 @@ class Service:
         order = np.argsort(-answer, kind="stable")[: top_k or 5]
         labels = [{"label": self.predictor.classes[k], "score": float(answer[k])} for k in order]
         told: dict[str, Any] = {"predictions": labels}
+        given_from = self.predictor.contract.given_from
+        if given_from is not None:  # a row may have several labels: these it has
+            every = np.argsort(-answer, kind="stable")
+            told["labels"] = [self.predictor.classes[k] for k in every if answer[k] >= given_from]
         if self.predictor.threshold:
             told["sure"] = bool(answer.max() >= self.predictor.threshold)
         return told

@@ -54,10 +54,11 @@ function show(card, result, took) {
     return;
   }
   const [top] = result.predictions;
+  const answer = result.labels ? result.labels.join(", ") || "none of the labels" : top.label;
   const unsure = result.sure === false;
   card.classList.toggle("unsure", unsure);
   told.replaceChildren(
-    made("h2", {}, unsure ? "I don't know " : `${top.label} `,
+    made("h2", {}, unsure ? "I don't know " : `${answer} `,
       made("small", { textContent: unsure ? `most likely ${top.label}` : took ? `in ${took.toFixed(0)} ms` : "" })),
     bars(result.predictions));
 }

@@ -162,7 +162,7 @@ def write_native(model: Any, folder: Path) -> str:
         "id2label": names,
         "label2id": {name: int(index) for index, name in names.items()},
         "torch_dtype": "float32",
-        "problem_type": "single_label_classification",
+        "problem_type": "multi_label_classification" if model.several else "single_label_classification",
     }
     config.pop("num_labels", None)
     opener = registry.find(FAMILIES, backbone.modality).write(backbone, config, folder)
