@@ -14,6 +14,7 @@ from headstart import results, tables
 from headstart.core.errors import Problem
 from headstart.data.checks.findings import Finding
 from headstart.measure.evaluation import Evaluation
+from headstart.measure.prediction import Predictions
 from headstart.terminal import THEME
 
 
@@ -50,6 +51,26 @@ def test_counts_of_many_classes_show_the_largest() -> None:
     assert "and 70 more" in told
     assert told.splitlines()[-1].split() == ["all", "4000", "100"], "rows, not labels: a row may have several"
     assert "more" not in shown(tables.counts({"train": {"b": 1, "a": 2}}, {"train": 3}))
+
+
+def test_rows_of_several_labels_show_each_of_them() -> None:
+    parts = [(np.arange(2), np.array([[0.9, 0.7, 0.1], [0.1, 0.2, 0.3]]), {2: "is no picture"})]
+    found = Predictions.gather(("both", "none", "broken"), ("cat", "dog", "indoor"), parts, given_from=0.5)
+    assert [row.labels for row in found] == [["cat", "dog"], [], []]
+    told = shown(tables.predictions(found, 2)).splitlines()
+    assert [line.split()[:5] for line in told[-3:]] == [
+        ["both", "cat", "90.0", "%", "dog"],
+        ["none", "no", "label"],
+        ["broken", "is", "no", "picture"],
+    ]
+
+
+def test_labels_show_their_average_precision() -> None:
+    labels = np.array([[1, 0], [0, 0], [1, 0], [0, 0]])
+    answers = Evaluation("val", np.arange(4), np.array([[2.0, -1], [1, -1], [3, -1], [-1, -1]]), labels, ("cat", "dog"))
+    told = shown(results.classes(answers.per_class())).splitlines()
+    assert told[0].split()[-3:] == ["AP", "[95", "%]"]
+    assert any(line.split()[0] == "dog" and line.split()[-1] == "–" for line in told), "no row, no precision"
 
 
 def test_evaluations_show_every_number_with_its_interval() -> None:

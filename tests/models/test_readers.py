@@ -152,6 +152,19 @@ def test_transformers_opens_what_has_its_own_pooling(family: str, folder: Callab
     assert "AutoModelForSequenceClassification" in (tmp_path / "model" / "README.md").read_text()
 
 
+def test_transformers_knows_that_there_are_several_labels(folder: Callable[..., Path], tmp_path: Path) -> None:
+    from transformers import pipeline
+
+    backbone = backbones.load(str(folder("bert", "AutoModelForSequenceClassification"))).eval()
+    model = Model(backbone, heads.build("linear", backbone.feature_dim, 3, seed=1), CLASSES, task="multilabel").eval()
+    model.save(tmp_path / "model", examples=inputs(backbone, TEXTS))
+    with torch.no_grad():
+        wanted = model(inputs(backbone, TEXTS)).sigmoid().numpy()
+    ask = pipeline("text-classification", str(tmp_path / "model"), top_k=None, device="cpu")
+    found = [{each["label"]: each["score"] for each in row} for row in ask(TEXTS, batch_size=4)]
+    assert np.abs(np.array([[row[name] for name in CLASSES] for row in found]) - wanted).max() < 1e-5
+
+
 def test_a_readme_says_when_only_headstart_opens_the_folder(folder: Callable[..., Path], tmp_path: Path) -> None:
     backbone = backbones.load(str(folder("bert"))).eval()
     Model(backbone, heads.build("linear", backbone.feature_dim, 3), CLASSES).eval().save(tmp_path / "model")

@@ -14,6 +14,7 @@ import headstart
 from headstart import predictions
 from headstart.core.errors import ConfigError, DataError
 from headstart.core.run import Run
+from headstart.measure.evaluation import Evaluation
 from headstart.workflows.push import push
 
 from .. import sounds, words
@@ -57,6 +58,9 @@ def test_predictions_are_the_labels_that_reach_the_threshold(run: Run, tmp_path:
         assert given.scores == tuple(pair for pair in all_of.scores if pair[1] >= 0.4)
         assert not given.problem
     assert {len(row.scores) for row in found} >= {0, 1, 2}
+    measured = headstart.evaluate(run, marked()).probabilities
+    told = np.array([[dict(row.scores)[name] for name in model.classes] for row in every])
+    assert np.allclose(told, measured, atol=1e-5), "what is predicted is not what is measured"
     assert list(found.frame()["labels"][:1]) == [found[0].labels]
     predictions.write(tmp_path / "new.jsonl", found, None)
     lines = [json.loads(line) for line in (tmp_path / "new.jsonl").read_text().splitlines()]
@@ -135,6 +139,29 @@ def test_data_of_one_label_a_row_are_no_test_of_several(run: Run) -> None:
     pictures, _ = marked(12)
     with pytest.raises(DataError, match=r"does not know"):
         headstart.evaluate(run, [(picture, "other") for picture in pictures])
+
+
+def test_a_plan_and_an_audit_are_laid_out(tmp_path: Path) -> None:
+    own = {"backbone": "builtin/tiny", "image_size": 32, "device": "cpu"}
+    table = headstart.plan(marked(40), plan=["probe", THAW], **own)
+    assert [stage.title for stage in table.stages] == ["probe", "thaw-all"]
+    with pytest.raises(ConfigError, match="says nothing of rows with any number"):
+        headstart.plan(marked(40), plan=["probe", {"thaw": {"gate": {"metric": "accuracy"}}}], **own)
+    splits, found = headstart.audit(marked(40), **own)
+    assert splits.train.labels.ndim == 2
+    assert {finding.kind for finding in found.findings} >= {"no-label"}
+
+
+@pytest.mark.slow
+def test_folds_test_every_row_once(tmp_path: Path) -> None:
+    own = {"backbone": "builtin/tiny", "image_size": 32, "output_dir": str(tmp_path), "folds": 3, "threshold": 0.3}
+    run = headstart.fit(marked(60), plan="probe", on_event=lambda event: None, **QUICK | own)
+    told = run.read("folds.json")
+    assert told["metric"] == "mAP"
+    assert told["pooled"]["mAP"]["n"] == 60
+    pooled = Evaluation.load(run.path / "predictions-folds.npz")
+    assert pooled.threshold == 0.3
+    assert np.array_equal(pooled.labels, marked(60)[1])
 
 
 @pytest.mark.slow

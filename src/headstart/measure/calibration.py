@@ -117,7 +117,8 @@ def ece_measured(probabilities: np.ndarray, labels: np.ndarray, *, seed: int = 0
     """ECE with a basic (bias-correcting) bootstrap interval, clipped at 0 and widened to hold the estimate.
 
     Resampling adds noise to every bin, so that the estimate is biased upwards; the basic interval reflects the
-    bias back. Rows are resampled within their bins, which is a draw of right answers a bin.
+    bias back. Rows are resampled within their bins, which is a draw of right answers a bin. Labels of a row that may
+    have several are taken for answers of their own: where they hang together, the interval is a little too narrow.
     """
     confidence, correct = _sorted(probabilities, labels)
     n, edges = len(confidence), _edges(len(confidence), bins)
