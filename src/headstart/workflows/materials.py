@@ -252,13 +252,14 @@ def similarity(model: Model, decoded: Decoded, emit: Emit) -> Similarity:
 def check_normalisation(frontiers: Frontiers, decoded: Decoded, emit: Emit) -> None:
     """Warn where another normalisation than the backbone's own scores clearly better on a few rows.
 
-    The answer for these rows and this network is remembered in ``normalisation.json`` of the cache folder.
+    In the precision of the run: it is about the features that the run will see. The answer for these rows and this
+    network is remembered in ``normalisation.json`` of the cache folder.
     """
     from headstart.engine import normalisation
 
     train = decoded.examples("train")
     earlier = Remembered(canvases.default_folder() / "normalisation.json")
-    with phase(emit, "normalisation"), frontiers.runtime.exactly():
+    with phase(emit, "normalisation"):
         labels = map(str, train.rows.labels)
         key = f"{keyed.digest(str(normalisation.VERSION), frontiers.key(train), *labels):032x}"
         told = earlier.get(key)
