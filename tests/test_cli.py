@@ -147,6 +147,26 @@ def test_exit_codes(
     assert "Traceback" not in told
 
 
+@pytest.mark.parametrize(("beaten_by", "code"), [("pixels", 2), (None, 0)])
+def test_a_run_that_the_baseline_beats_is_exit_code_2(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    beaten_by: str | None,
+    code: int,
+) -> None:
+    from headstart.core.run import Run
+    from headstart.workflows import demo, fit
+
+    run = Run(tmp_path / "run")
+    run.write("result.json", {"best": "probe", "beaten_by": beaten_by})
+    monkeypatch.setattr(fit, "fit", lambda *given, **named: run)
+    monkeypatch.setattr(demo, "demo", lambda *given, **named: run)
+    for verb in (["fit", "photos/"], ["demo"]):
+        assert cli.run(verb) == code
+        assert ("no stage beat the baseline 'pixels'" in capsys.readouterr().out) == (code == 2)
+
+
 def test_developers_see_the_traceback(failing: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("headstart.core.process.prepare", lambda: None)  # this process is not the command's own
     failing.error = DataError("no such folder")

@@ -43,6 +43,8 @@ def fit(
         on_event: called with every event; None shows progress and what was found in the terminal.
         settings: everything that the file may hold, by the same names.
 
+    Where no stage beat the baseline that needs no backbone, a warning says so and ``Run.beaten_by`` names it.
+
     Raises:
         HeadstartError: with everything that is wrong, where, and what to do.
     """
@@ -55,7 +57,9 @@ def fit(
     from headstart.terminal import Terminal
 
     with Terminal(metric=experiment.metric if isinstance(experiment.metric, str) else "") as terminal:
-        return results.told(terminal.console, lambda: run(experiment, data=rows, on_event=terminal, resume=resume))
+        done = run(experiment, data=rows, on_event=terminal, resume=resume)
+        results.show(done, terminal.console)
+    return done
 
 
 def load(run: str | Path | Run, *, device: str = "cpu", allow_module: Any = False) -> Classifier | Predictor:

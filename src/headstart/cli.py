@@ -14,6 +14,9 @@ from headstart import options, shipping
 from headstart.core import process
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from headstart.core.run import Run
     from headstart.experiment import Experiment
 
 EXAMPLES = """
@@ -66,10 +69,13 @@ def fit(
     resume: Annotated[bool, typer.Option("--resume", help="Continue the interrupted run of these settings.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Show every setting and its origin; run nothing.")] = False,
 ) -> None:
-    """Train in measured stages: the run folder holds the model, the report and the evidence."""
+    """Train in measured stages: the run folder holds the model, the report and the evidence.
+
+    Exit code 2 where no stage beat the baseline.
+    """
     flags = {"weights": weights, "name": name, "output_dir": output_dir, "seed": seed, "device": device}
     experiment = _experiment(words, config, backbone=backbone, plan=plan, offline=offline, **flags)
-    from headstart import results, tables
+    from headstart import tables
     from headstart.core.interruption import Interrupted
 
     with options.terminal(experiment) as terminal:
@@ -79,9 +85,10 @@ def fit(
         from headstart.workflows.fit import fit as run_fit
 
         try:
-            results.told(terminal.console, lambda: run_fit(experiment, on_event=terminal, resume=resume))
+            run = run_fit(experiment, on_event=terminal, resume=resume)
         except Interrupted as error:
             raise typer.Exit(error.exit_code) from error
+        _conclude(run, terminal.console)
 
 
 @app.command()
@@ -240,12 +247,11 @@ def demo(
     output_dir: Annotated[str, typer.Option(help="Where the run goes.")] = "runs",
 ) -> None:
     """The whole job on drawn pictures and a built-in backbone: no data, no network."""
-    from headstart import tables
     from headstart.workflows import demo as workflow
 
     with options.terminal() as terminal:
         run = workflow.demo(Path(output_dir), on_event=terminal)
-    tables.results(run, terminal.console)
+    _conclude(run, terminal.console)
 
 
 for _verb in (shipping.export, shipping.bench, shipping.push, shipping.serve):
@@ -292,6 +298,15 @@ def run(arguments: list[str], *, traceback: bool = False) -> int:
             again = [word for word in arguments if word != "--resume"]
             typer.echo(f"resume with: {shlex.join(['headstart', *again, '--resume'])}", err=True)
     return code
+
+
+def _conclude(run: Run, console: Console) -> None:
+    """Show what a run found; exit code 2 where no stage beat the baseline."""
+    from headstart import results
+
+    results.show(run, console)
+    if run.beaten_by:
+        raise typer.Exit(2)
 
 
 def _experiment(words: list[str] | None, config: Path | None, *, offline: bool, **flags: Any) -> Experiment:

@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from headstart.core.errors import NothingAccepted
 from headstart.core.run import Run
 from headstart.tables import results
 from headstart.terminal import clean, duration, number
-
-
-def told(console: Console, work: Callable[[], Run]) -> Run:
-    """Do the work and show what it found, also where nothing acceptable came out of it.
-
-    Raises:
-        NothingAccepted: as ``work`` did, after its tables were shown.
-    """
-    try:
-        run = work()
-    except NothingAccepted as error:
-        show(Run(error.problems[0].where), console)
-        raise
-    show(run, console)
-    return run
 
 
 def show(run: Run, console: Console) -> None:

@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 
 from headstart import results
-from headstart.core.errors import ConfigError, DataError, NothingAccepted
-from headstart.core.events import StageDone
+from headstart.core.errors import ConfigError, DataError
+from headstart.core.events import Notice, StageDone
 from headstart.core.run import Run
 from headstart.measure.evaluation import Evaluation
 from headstart.workflows import folds
@@ -138,9 +138,12 @@ def test_an_unreadable_row_is_in_no_fold(fit, pictures, tmp_path):
 def test_no_fold_beats_the_baseline(fit, pictures):
     inputs, labels = pictures(30, hard=0.0)
     labels = np.random.default_rng(1).permutation(labels)
-    with pytest.raises(NothingAccepted) as caught:
-        fit((inputs, labels), [{"thaw": {"epochs": 1, "lr": 1e-9, "head_multiple": 1.0}}], folds=2, baseline=True)
-    assert len(Run(caught.value.problems[0].where).read("folds.json")["folds"]) == 2
+    run = fit((inputs, labels), [{"thaw": {"epochs": 1, "lr": 1e-9, "head_multiple": 1.0}}], folds=2, baseline=True)
+    folds = run.read("folds.json")["folds"]
+    assert run.beaten_by == folds[0]["beaten_by"]
+    assert [event.message.partition(" ")[0] for event in fit.said(Notice) if event.kind == "beaten"][-1] == "in"
+    run.write("folds.json", {"folds": [folds[0], {**folds[1], "beaten_by": None}]})
+    assert run.beaten_by is None, "one fold is enough"
 
 
 def test_what_cannot_be_folded_is_refused(fit, pictures):

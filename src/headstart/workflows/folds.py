@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headstart.core.errors import ConfigError, NothingAccepted
+from headstart.core.errors import ConfigError
 from headstart.core.events import Event, Notice
 from headstart.core.run import Run
 from headstart.data import sources
@@ -25,7 +25,7 @@ from headstart.data.reading.collection import SPLITS, Collection
 from headstart.data.store import Store
 from headstart.measure.evaluation import Evaluation
 from headstart.measure.intervals import Z95
-from headstart.workflows import materials
+from headstart.workflows import finish, materials
 from headstart.workflows.places import open_run, recorder, remember_contents
 
 if TYPE_CHECKING:
@@ -49,7 +49,6 @@ def cross_validate(
     Raises:
         ConfigError: the data has splits of its own.
         DataError: there are fewer independent rows than folds.
-        NothingAccepted: in no fold did a stage beat the baseline; all files are there all the same.
     """
     started = time.monotonic()
     if collection.given.any():
@@ -61,7 +60,8 @@ def cross_validate(
     emit = recorder(run, on_event)
     if continued and run.read("folds.json") is not None:
         emit(Notice("info", "complete", f"this experiment is complete in {run.path}; nothing is left to do"))
-        return _insist(run)
+        finish.warn_of_baseline(run, emit)
+        return run
     for event in said:
         emit(event)
     store = materials.decode_rows(collection, experiment, backbone.spec, emit)
@@ -74,15 +74,13 @@ def cross_validate(
     runs = []
     for number, (_, held) in enumerate(parts, start=1):
         one = _alone(experiment, run, number, count)
-        try:
-            runs.append(fit_rows(one, holding_out(collection, held), runtime, on_event, False, store=store))
-        except NothingAccepted as error:  # the other folds may fare better; all are judged together
-            runs.append(Run(error.problems[0].where))
+        runs.append(fit_rows(one, holding_out(collection, held), runtime, on_event, False, store=store))
     if runtime.is_main:
         summary = _summary(run, runs, [held for _, held in parts], collection, store)
         run.write("folds.json", {**summary, "seconds": time.monotonic() - started})
     runtime.wait()
-    return _insist(run)
+    finish.warn_of_baseline(run, emit)
+    return run
 
 
 def _alone(experiment: Experiment, run: Run, number: int, count: int) -> Experiment:
@@ -156,14 +154,3 @@ def _t95(freedom: int) -> float:
     z = Z95
     terms = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96, (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
     return z + sum(term / freedom**power for power, term in enumerate(terms, start=1))
-
-
-def _insist(run: Run) -> Run:
-    folds = run.read("folds.json", default={"folds": []})["folds"]
-    if folds and all(fold["beaten_by"] for fold in folds):
-        raise NothingAccepted(
-            "in no fold did a stage beat the baseline, which needs no backbone",
-            where=str(run.path),
-            remedy="look at the folds' reports: wrong labels, no pretrained weights, or too little training?",
-        )
-    return run
