@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from headstart.core.events import Event
     from headstart.core.run import Run
     from headstart.data.audit import Audit
+    from headstart.data.modalities.audio import AudioSpec
+    from headstart.data.modalities.image import ImageSpec
+    from headstart.data.modalities.text import TextSpec
     from headstart.data.splits import Splits
     from headstart.deploy.predictor import Predictor
     from headstart.experiment import Experiment
@@ -21,9 +24,29 @@ if TYPE_CHECKING:
     from headstart.workflows.predict import Classifier, Predictions
 
 __version__ = "0.1.0"
-__all__ = ["Experiment", "Run", "__version__", "audit", "embed", "evaluate", "fit", "load", "plan", "predict"]
+__all__ = [
+    "AudioSpec",
+    "Experiment",
+    "ImageSpec",
+    "Run",
+    "TextSpec",
+    "__version__",
+    "audit",
+    "embed",
+    "evaluate",
+    "fit",
+    "load",
+    "plan",
+    "predict",
+]
 
-_CLASSES = {"Experiment": "headstart.experiment", "Run": "headstart.core.run"}
+_CLASSES = {
+    "AudioSpec": "headstart.data.modalities.audio",
+    "Experiment": "headstart.experiment",
+    "ImageSpec": "headstart.data.modalities.image",
+    "Run": "headstart.core.run",
+    "TextSpec": "headstart.data.modalities.text",
+}
 
 
 def fit(

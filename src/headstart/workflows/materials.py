@@ -190,6 +190,8 @@ def backbone(experiment: Experiment, emit: Emit, modality: str) -> Backbone:
     if found.modality != modality:
         what = f"'{found.origin.uri}' reads {NOUNS[found.modality]}, but the rows are {NOUNS[modality]}"
         remedy = "name another --backbone; or say what the rows are with data.modality=…"
+        if found.origin.library == "own":
+            remedy += "; a module of your own says what it reads by its spec: spec = headstart.AudioSpec(rate=16_000)"
         raise ConfigError(what, where="backbone", remedy=remedy)
     if found.origin.weights == "random":
         remedy = "give --backbone with published weights, or --weights FILE"

@@ -16,6 +16,7 @@ import numpy as np
 
 from headstart.core.errors import ConfigError
 from headstart.core.registry import suggest
+from headstart.data.modalities.base import insist_types
 from headstart.data.sounds import decoding
 from headstart.data.splits import Rows
 
@@ -55,6 +56,8 @@ class AudioSpec:
     spread: float = 1.0
 
     def __post_init__(self) -> None:
+        kinds = dict.fromkeys(("rate", "bins", "frames"), int) | dict.fromkeys(("mean", "spread"), (int, float))
+        insist_types(self, {**kinds, "seconds": (int, float, type(None)), "form": str})
         if not 4_000 <= self.rate <= 192_000:
             raise ConfigError(f"a rate of {self.rate} samples a second", remedy="usual is 16000")
         if self.form not in FORMS:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
-from headstart.core.errors import DataError
+from headstart.core.errors import ConfigError, DataError, Problem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +37,22 @@ class DecodeError(DataError):
     def __init__(self, code: str, message: str, *, where: str = "") -> None:
         super().__init__(f"{message} [{code}]", where=where)
         self.reason = Unreadable(code, message)
+
+
+def insist_types(spec: Any, kinds: Mapping[str, type | tuple[type, ...]]) -> None:
+    """The fields of a spec are of their kinds; it is written by people too.
+
+    Raises:
+        ConfigError: with every field that is not.
+    """
+    name, problems = type(spec).__name__, []
+    for field, kind in kinds.items():
+        value = getattr(spec, field)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            wanted = " or ".join(each.__name__ for each in (kind if isinstance(kind, tuple) else (kind,)))
+            problems.append(Problem(f"{field} is {str(value)[:60]!r} ({type(value).__name__}), not {wanted}", name))
+    if problems:
+        raise ConfigError(f"the {name} cannot be used", problems=problems)
 
 
 class Modality(Protocol):

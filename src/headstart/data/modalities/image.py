@@ -16,6 +16,7 @@ from PIL import Image
 
 from headstart.core.errors import ConfigError
 from headstart.data import augment as augmentation
+from headstart.data.modalities.base import insist_types
 from headstart.data.pictures import decoding
 from headstart.data.pictures.decoding import PictureFacts as Facts
 from headstart.data.pictures.pixels import RESAMPLING, from_array, resize
@@ -45,6 +46,10 @@ class ImageSpec:
     channels: int = 3
 
     def __post_init__(self) -> None:
+        kinds = dict.fromkeys(("size", "mean", "std"), tuple) | dict.fromkeys(("crop", "interpolation"), str)
+        insist_types(self, kinds | dict.fromkeys(("resize", "channels"), int))
+        if len(self.size) != 2:
+            raise ConfigError(f"size {self.size} of an image spec is not (height, width)")
         if self.crop not in ("center", "squash", "pad"):
             raise ConfigError(f"unknown crop '{self.crop}'", remedy="known: center, squash, pad")
         if self.interpolation not in RESAMPLING:

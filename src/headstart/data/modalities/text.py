@@ -18,7 +18,7 @@ import numpy as np
 
 from headstart.core.errors import ConfigError
 from headstart.core.registry import suggest
-from headstart.data.modalities.base import DecodeError
+from headstart.data.modalities.base import DecodeError, insist_types
 from headstart.data.modalities.base import Facts as AnyFacts
 from headstart.data.splits import Rows
 from headstart.data.texts import reading
@@ -65,6 +65,7 @@ class TextSpec:
     mask: int | None = None
 
     def __post_init__(self) -> None:
+        insist_types(self, {"tokenizer": str, "max_length": int, "mask": (int, type(None))})
         if self.max_length < 4:
             raise ConfigError(f"max_length {self.max_length} leaves no room for a text", remedy="give 4 or more")
 
@@ -124,7 +125,9 @@ def reader(tokenizer: str, max_length: int | None = None) -> Tokenizer:
     try:
         made = Tokenizer.from_str(tokenizer)
     except Exception as error:  # the library raises bare Exception
-        raise ConfigError(f"the tokenizer cannot be read ({str(error)[:200]})", where="tokenizer.json") from error
+        what = f"the tokenizer cannot be read ({str(error)[:200]})"
+        remedy = "a TextSpec takes the content of the file: Path('tokenizer.json').read_text()"
+        raise ConfigError(what, where="tokenizer.json", remedy=remedy) from error
     made.no_padding()
     made.no_truncation()
     if max_length is not None:
