@@ -96,25 +96,25 @@ def load(run: str | Path | Run, *, device: str = "cpu", allow_module: Any = Fals
     return answerer(run, device=device, allow_module=allow_module)
 
 
-def predict(run: str | Path | Run, source: Any, *, top_k: int | None = None) -> Predictions:
-    """Labels and probabilities for a folder, files or arrays."""
+def predict(run: str | Path | Run, source: Any, *, top_k: int | None = None, allow_module: Any = False) -> Predictions:
+    """Labels and probabilities for a folder, files or arrays; ``allow_module`` as in ``load``."""
     from headstart.workflows.predict import predict as predict_with
 
-    return predict_with(run, source, top_k=top_k)
+    return predict_with(run, source, top_k=top_k, allow_module=allow_module)
 
 
-def evaluate(run: str | Path | Run, data: Any = None) -> Evaluation:
-    """What the run's model answers on labelled data, or on the test rows of the run."""
+def evaluate(run: str | Path | Run, data: Any = None, *, allow_module: Any = False) -> Evaluation:
+    """What the run's model answers on labelled data, or on its own test rows; ``allow_module`` as in ``load``."""
     from headstart.workflows.predict import evaluate as evaluate_run
 
-    return evaluate_run(run, data)
+    return evaluate_run(run, data, allow_module=allow_module)
 
 
-def embed(run: str | Path | Run, source: Any) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Features (N, D) of the run's backbone, and the names of the rows."""
+def embed(run: str | Path | Run, source: Any, *, allow_module: Any = False) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Features (N, D) of the run's backbone, and the names of the rows; ``allow_module`` as in ``load``."""
     from headstart.workflows.predict import embed as embed_with
 
-    return embed_with(run, source)
+    return embed_with(run, source, allow_module=allow_module)
 
 
 def audit(data: Any = None, *, config: str | Path | None = None, **settings: Any) -> tuple[Splits, Audit]:

@@ -38,19 +38,8 @@ app = typer.Typer(
 )
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        import headstart
-
-        typer.echo(f"headstart {headstart.__version__}")
-        raise typer.Exit
-
-
-Version = Annotated[bool, typer.Option("--version", help="Show it and exit.", is_eager=True, callback=_show_version)]
-
-
 @app.callback()
-def _options(version: Version = False) -> None:
+def _options(version: options.Version = False) -> None:
     """Options of the program itself."""
 
 
@@ -98,6 +87,7 @@ def predict(
     output: options.Output = None,
     top_k: options.TopK = None,
     device: options.Device = None,
+    allow_module: options.AllowModule = False,
 ) -> None:
     """Label new files: a table, or --output predictions.csv or .jsonl."""
     from headstart import predictions, tables
@@ -107,7 +97,7 @@ def predict(
     with options.terminal() as terminal:
         from headstart.workflows.predict import answerer
 
-        model = answerer(run, device=device or "cpu", on_event=terminal)
+        model = answerer(run, device=device or "cpu", allow_module=allow_module, on_event=terminal)
         top = predictions.labels_a_file(top_k, len(model.classes), whole=output is not None)
         found = model.predict(source[0] if len(source) == 1 else source, top_k=top, on_event=terminal)
     if output:
@@ -124,6 +114,7 @@ def evaluate(
     run: options.RunFolder,
     data: Annotated[str | None, typer.Option(help="Labelled data; the run's own test rows unless told.")] = None,
     output: options.Answers = None,
+    allow_module: options.AllowModule = False,
 ) -> None:
     """Measure a run's model, each number with its 95 % interval."""
     from headstart import predictions, tables
@@ -133,7 +124,7 @@ def evaluate(
     with options.terminal() as terminal:
         from headstart.workflows.predict import evaluate as evaluate_run
 
-        found = evaluate_run(run, data, on_event=terminal)
+        found = evaluate_run(run, data, allow_module=allow_module, on_event=terminal)
     terminal.console.print(tables.evaluation(found.metrics(), data or "test rows of the run"))
     terminal.console.print()
     terminal.console.print(tables.classes(found.per_class()))
@@ -201,6 +192,7 @@ def embed(
     output: Annotated[Path, typer.Option("--output", "-o", help="A .npz file: features and names.")] = Path(
         "features.npz"
     ),
+    allow_module: options.AllowModule = False,
 ) -> None:
     """Write the features that the head sees, one row a file."""
     from headstart import predictions
@@ -209,7 +201,8 @@ def embed(
     with options.terminal() as terminal:
         from headstart.workflows.predict import embed as embed_with
 
-        features, names = embed_with(run, source[0] if len(source) == 1 else source, on_event=terminal)
+        given = source[0] if len(source) == 1 else source
+        features, names = embed_with(run, given, allow_module=allow_module, on_event=terminal)
     predictions.write_features(output, features, names)
     terminal.console.print(f"{features.shape[0]} rows of {features.shape[1]} features in {output}", markup=False)
 

@@ -219,18 +219,27 @@ def _tell_unreadable(unreadable: Sequence[Problem], count: int, on_event: Emit |
 
 
 def predict(
-    path: str | Path | Run, source: Any, *, top_k: int | None = None, on_event: Emit | None = None
+    path: str | Path | Run,
+    source: Any,
+    *,
+    top_k: int | None = None,
+    allow_module: Any = False,
+    on_event: Emit | None = None,
 ) -> Predictions:
     """Labels and probabilities for new rows; see ``Classifier.predict`` and, of an export, ``Predictor.predict``."""
-    return answerer(path, on_event=on_event).predict(source, top_k=top_k, on_event=on_event)
+    return answerer(path, allow_module=allow_module, on_event=on_event).predict(source, top_k=top_k, on_event=on_event)
 
 
-def embed(path: str | Path | Run, source: Any, *, on_event: Emit | None = None) -> tuple[np.ndarray, tuple[str, ...]]:
+def embed(
+    path: str | Path | Run, source: Any, *, allow_module: Any = False, on_event: Emit | None = None
+) -> tuple[np.ndarray, tuple[str, ...]]:
     """Features of new rows; see ``Classifier.embed``."""
-    return load(path).embed(source, on_event)
+    return load(path, allow_module=allow_module).embed(source, on_event)
 
 
-def evaluate(path: str | Path | Run, data: Any = None, *, on_event: Emit | None = None) -> Evaluation:
+def evaluate(
+    path: str | Path | Run, data: Any = None, *, allow_module: Any = False, on_event: Emit | None = None
+) -> Evaluation:
     """What a run's model answers on labelled data, or on the run's own test rows (every such reading is counted).
 
     Raises:
@@ -249,7 +258,7 @@ def evaluate(path: str | Path | Run, data: Any = None, *, on_event: Emit | None 
         return replace(found, names=None if names is None else tuple(names))
     from headstart.data import sources
 
-    model = load(run)
+    model = load(run, allow_module=allow_module)
     rows, classes = sources.read_labelled(data, modality=model.modality)
     where = str(data) if isinstance(data, (str, Path)) else ""
     return model.evaluate(rows, classes, "given", on_event, where=where)

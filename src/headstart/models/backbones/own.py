@@ -90,12 +90,13 @@ def rebuild(architecture: Mapping[str, Any], spec: Any, origin: Origin, allow_mo
     if not dotted:
         raise ArtefactError(
             f"the model stands on a module that was given as an object ({origin.uri})",
-            remedy="pass one of the same architecture: load(folder, allow_module=the_module)",
+            remedy="in Python, with one of the same architecture: headstart.load(folder, allow_module=the_module); "
+            "trained by name (--backbone my_lab.net), it opens on the line too",
         )
     if not allow_module:
         raise ArtefactError(
             f"the model stands on your own code, '{dotted}', which would have to be imported",
-            remedy="allow it, if you trust the folder: load(folder, allow_module=True)",
+            remedy="if you trust the folder, add --allow-module to the line, or allow_module=True in Python",
         )
     module = _make(dotted)
     surgery.adapt_channels(module, architecture["channels"])
