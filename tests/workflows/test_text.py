@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import headstart
+from headstart.core.errors import DataError
 from headstart.core.run import Run
 
 from .. import words
@@ -134,5 +135,9 @@ def test_pairs_pass_the_bar_that_no_words_can(reader: Path, tmp_path: Path) -> N
     assert result["metrics"]["test"]["accuracy"]["value"] >= 0.9
     tf_idf = next(each for each in found.read("baseline/result.json") if each["name"] == "tf-idf")
     assert tf_idf["metrics"]["accuracy"]["value"] <= 0.65
-    (answer,) = headstart.load(found).predict([("it was good then", "it was awful then")])
+    model = headstart.load(found)
+    answer, alone = model.predict([("it was good then", "it was awful then"), "it was good then"])
     assert answer.label == "down"
+    assert (alone.scores, "reads pairs of texts" in alone.problem) == ((), True)
+    with pytest.raises(DataError, match="not-a-pair"):
+        headstart.evaluate(found, [("it was good then", "down"), ("it was bad then", "up")])

@@ -152,6 +152,8 @@ class Backbone(nn.Module):
 
     def refit(self, spec: Any) -> None:
         """Take another spec of the same modality, such as one with windows for the user's recordings."""
+        if spec == self.spec:
+            return
         options = {
             name: getattr(self.intake, name) for name in ("pooling", "types", "masked") if hasattr(self.intake, name)
         }

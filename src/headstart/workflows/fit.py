@@ -79,7 +79,7 @@ def fit_rows(
     started = time.monotonic()
     said: list[Event] = []
     with phase(said.append, "backbone"):  # first: a run is known by its network too
-        backbone = materials.backbone(experiment, said.append, collection.modality)
+        backbone = materials.backbone(experiment, said.append, collection)
     run, continued = open_run(experiment, collection, backbone, resume, runtime)
     emit = recorder(run, on_event)
     try:

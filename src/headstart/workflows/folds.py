@@ -55,7 +55,7 @@ def cross_validate(
         what = f"folds divide all rows anew, but {collection.source} comes with splits of its own"
         raise ConfigError(what, where="data.split.folds", remedy="give all rows in one place, or leave folds out")
     said: list[Event] = []
-    backbone = materials.backbone(experiment, said.append, collection.modality)
+    backbone = materials.backbone(experiment, said.append, collection)
     run, continued = open_run(experiment, collection, backbone, resume, runtime)
     emit = recorder(run, on_event)
     if continued and run.read("folds.json") is not None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headstart.core import keyed, process
+from headstart.core import keyed, process, registry
 from headstart.core.errors import ConfigError, DataError, Problem, TrainingError
 from headstart.core.events import Decision, Event, Notice, Phase, Progress
 from headstart.core.remembered import Remembered
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from headstart.models.model import Model
 
 Emit = Callable[[Event], None]
-NOUNS = {"image": "pictures", "text": "texts", "audio": "recordings"}
+MODALITIES = "headstart.data.modalities"
 PACKAGES = ("headstart", "torch", "torchvision", "timm", "transformers", "numpy", "pillow", "simplejpeg")
 
 
@@ -163,15 +163,15 @@ def _readable(splits: Splits, stores: dict[str, Store], found: Audit) -> tuple[S
 
 
 @process.importing()
-def backbone(experiment: Experiment, emit: Emit, modality: str) -> Backbone:
-    """The backbone that was asked for, or the best that is at hand for this modality; said aloud.
+def backbone(experiment: Experiment, emit: Emit, collection: Collection) -> Backbone:
+    """The backbone that was asked for, or the best that is at hand for the modality of these rows; said aloud.
 
     Raises:
         ConfigError: it reads something else than the user's rows are.
     """
     from headstart.models import backbone as backbones
 
-    name = experiment.backbone
+    name, modality = experiment.backbone, collection.modality
     if name is None:
         name, reason = backbones.default(experiment.offline, modality)
         emit(Decision("backbone", name, reason))
@@ -187,19 +187,19 @@ def backbone(experiment: Experiment, emit: Emit, modality: str) -> Backbone:
         offline=experiment.offline,
         seed=experiment.seed,
     )
+    kinds = {name: registry.find(MODALITIES, name) for name in (found.modality, modality)}
     if found.modality != modality:
-        what = f"'{found.origin.uri}' reads {NOUNS[found.modality]}, but the rows are {NOUNS[modality]}"
+        nouns = {name: kind.NOUN[1] for name, kind in kinds.items()}
+        what = f"'{found.origin.uri}' reads {nouns[found.modality]}, but the rows are {nouns[modality]}"
         remedy = "name another --backbone; or say what the rows are with data.modality=…"
         if found.origin.library == "own":
             remedy += "; a module of your own says what it reads by its spec: spec = headstart.AudioSpec(rate=16_000)"
         raise ConfigError(what, where="backbone", remedy=remedy)
+    found.refit(kinds[modality].suited(found.spec, collection.rows))
     if found.origin.weights == "random":
         remedy = "give --backbone with published weights, or --weights FILE"
-        emit(
-            Notice(
-                "warning", "not-pretrained", f"{found.origin.uri} has random weights: nothing is transferred", remedy
-            )
-        )
+        what = f"{found.origin.uri} has random weights: nothing is transferred"
+        emit(Notice("warning", "not-pretrained", what, remedy))
     return found
 
 
@@ -221,8 +221,7 @@ def assemble(experiment: Experiment, backbone: Backbone, decoded: Decoded, runti
     from headstart.models.model import Model
 
     backbone.to(runtime.device)
-    if decoded.spec != backbone.spec:
-        backbone.refit(decoded.spec)
+    backbone.refit(decoded.spec)
     verification = backbone.verify(few(decoded, runtime, 2))
     emit(Decision("blocks", str(len(verification.blocks)), verification.reason))
     settings = experiment.head

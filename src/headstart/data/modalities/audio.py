@@ -235,6 +235,11 @@ def plain(rows: Rows, channels: int) -> AudioSpec:
     return AudioSpec()
 
 
+def suited(spec: AudioSpec, rows: Rows) -> AudioSpec:
+    """The spec for these rows, before they are decoded: nothing needs to change."""
+    return spec
+
+
 def fitted(spec: AudioSpec, lengths: np.ndarray) -> tuple[AudioSpec, str]:
     """The spec for rows of these lengths (samples), and what becomes of those that the window does not hold whole.
 
