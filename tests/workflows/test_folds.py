@@ -44,7 +44,8 @@ def test_the_summary_is_what_the_folds_say(run):
     mean = summary["mean"]["accuracy"]
     assert mean["value"] == pytest.approx(np.mean(scores))
     half = 4.303 * np.std(scores, ddof=1) / np.sqrt(3)
-    assert (mean["low"], mean["high"]) == pytest.approx((np.mean(scores) - half, np.mean(scores) + half))
+    assert mean["low"] == pytest.approx(max(0.0, np.mean(scores) - half))
+    assert mean["high"] == pytest.approx(min(1.0, np.mean(scores) + half))
     pooled = summary["pooled"]["accuracy"]
     assert pooled["n"] == 36
     assert pooled["value"] == pytest.approx(
@@ -63,6 +64,16 @@ def test_answers_stand_at_their_own_rows(run, pictures):
     rows = [int(name.split()[-1]) for name in fold.read("rows.json")["test"]]
     again = headstart.evaluate(fold, (inputs[rows], labels[rows]))
     assert np.allclose(again.logits, pooled.logits[rows], atol=1e-4)
+
+
+def test_the_interval_of_the_mean_ends_where_the_metric_does():
+    near_one = folds._over_folds("accuracy", [1.0, 0.9, 1.0])
+    assert (near_one["high"], near_one["low"]) == (1.0, pytest.approx(0.9667 - 4.303 * 0.0577 / np.sqrt(3), abs=1e-3))
+    assert folds._over_folds("macro_f1", [0.0, 0.1, 0.0])["low"] == 0.0
+    loss = folds._over_folds("log_loss", [0.1, 2.0, 0.2])
+    assert loss["low"] == 0.0
+    assert loss["high"] > 2
+    assert folds._over_folds("profit", [-1.0, 3.0])["low"] < -1, "of an own metric nothing is known"
 
 
 def test_students_quantiles():

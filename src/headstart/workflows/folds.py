@@ -23,6 +23,7 @@ from headstart.data.checks import duplicates
 from headstart.data.reading import splitting
 from headstart.data.reading.collection import SPLITS, Collection
 from headstart.data.store import Store
+from headstart.measure import metrics
 from headstart.measure.evaluation import Evaluation
 from headstart.measure.intervals import Z95
 from headstart.workflows import finish, materials
@@ -136,16 +137,17 @@ def _summary(
     return {
         "metric": metric,
         "folds": told,
-        "mean": {name: _over_folds([score[name]["value"] for score in scores]) for name in scores[0]},
+        "mean": {name: _over_folds(name, [score[name]["value"] for score in scores]) for name in scores[0]},
         "pooled": {name: measured.as_json() for name, measured in pooled.metrics().items()},
     }
 
 
-def _over_folds(values: Sequence[float]) -> dict[str, float]:
-    """Mean of F scores with Student's 95 % interval."""
+def _over_folds(name: str, values: Sequence[float]) -> dict[str, float]:
+    """Mean of F scores with Student's 95 % interval, cut where the metric ends: nothing beyond can be the truth."""
+    least, most = metrics.limits(name)
     count, mean = len(values), float(np.mean(values))
     half = _t95(count - 1) * float(np.std(values, ddof=1)) / np.sqrt(count)
-    return {"value": mean, "low": mean - half, "high": mean + half, "n": count}
+    return {"value": mean, "low": max(least, mean - half), "high": min(most, mean + half), "n": count}
 
 
 def _t95(freedom: int) -> float:
