@@ -167,6 +167,26 @@ def test_a_network_of_the_users_own(tmp_path: Path, recordings: Path) -> None:
     assert np.mean(right) >= 0.9
 
 
+def test_arrays_with_one_rate(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    clips = [sounds.recording(kind, rng, 0.5) for _ in range(12) for kind in sounds.KINDS]
+    run = fitted(tmp_path, (clips, list(sounds.KINDS) * 12), sounds.ear(), "probe", sampling_rate=sounds.RATE)
+    assert run.read("data.json")["modality"] == "audio"
+    (answer,) = headstart.load(run, allow_module=sounds.Ear()).predict([(clips[1], sounds.RATE)])
+    assert answer.label == sounds.KINDS[1]
+
+
+def test_settings_of_other_rows_are_refused(recordings: Path) -> None:
+    others = {"image_size": 64, "max_length": 40, "channels": 1}
+    with pytest.raises(ConfigError) as caught:
+        headstart.plan(recordings, backbone=sounds.ear(), seconds=1, pooling="mean", **others)
+    told = {problem.where: problem.what for problem in caught.value.problems}
+    assert set(told) == {"image_size", "data.max_length", "data.channels"}
+    assert told["data.max_length"] == "is a setting of texts, and these rows are recordings"
+    with pytest.raises(ConfigError, match="files tell their own"):
+        headstart.plan(recordings, backbone=sounds.ear(), sampling_rate=8_000)
+
+
 def test_augmentation_of_pictures_is_refused_for_sounds(tmp_path: Path, recordings: Path, wav2vec2: Path) -> None:
     with pytest.raises(ConfigError, match="flip"):
         fitted(tmp_path, recordings, wav2vec2, ["probe", {"thaw": {"augment": {"flip": 0.5}}}])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from headstart.data.checks import duplicates
 from headstart.data.reading.collection import Collection
 from headstart.data.splits import Splits
 from headstart.data.store import Store
+from headstart.workflows import preflight
 
 if TYPE_CHECKING:
     from headstart.engine.frontier import Frontiers
@@ -88,10 +89,11 @@ def phase(emit: Emit, name: str) -> Iterator[None]:
 
 
 def collect(experiment: Experiment, data: Any) -> Collection:
-    """The user's rows, labelled and counted, before anything is decoded."""
-    settings = experiment.data
-    source = settings.source if data is None else data
-    return sources.collect(source, settings, seed=experiment.seed, offline=experiment.offline)
+    """The user's rows, labelled and counted, before anything is decoded; no setting is for another kind of rows."""
+    source = experiment.data.source if data is None else data
+    found = sources.collect(source, experiment.data, seed=experiment.seed, offline=experiment.offline)
+    preflight.settings(experiment, found.modality)
+    return found
 
 
 def decode_rows(collection: Collection, experiment: Experiment, spec: Any, emit: Emit) -> Store:
@@ -277,10 +279,8 @@ def describe(run: Run, experiment: Experiment, decoded: Decoded) -> None:
 
     packages = {}
     for name in PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             packages[name] = version(name)
-        except PackageNotFoundError:
-            continue
     cpu = platform.processor() or platform.machine()
     run.write(
         "environment.json",

@@ -65,7 +65,7 @@ def as_pictures(inputs: Any, source: str, notes: list[str]) -> Sequence[Any]:
     if not isinstance(inputs, np.ndarray) or inputs.dtype.kind in "OUS":
         return as_list(inputs)
     if inputs.ndim not in (3, 4):
-        remedy = "pictures are (N, H, W) or (N, H, W, C)"
+        remedy = "pictures are (N, H, W) or (N, H, W, C); of sounds (N, T), say sampling_rate=16_000"
         raise DataError(f"an array of shape {inputs.shape} holds no pictures", where=source, remedy=remedy)
     if inputs.dtype.kind not in "buif":
         raise DataError(f"an array of {inputs.dtype} holds no pictures", where=source)
@@ -138,11 +138,25 @@ def _read_arrays(inputs: Any, labels: Any, modality: str, settings: DataSettings
         raise DataError(
             f"y has shape {tuple(labels.shape)}, expected (N,)", where=source, remedy="one-hot rows: give y.argmax(1)"
         )
-    items = as_pictures(inputs, source, notes)
+    items = as_pictures(_with_rate(inputs, source, settings), source, notes)
     if not hasattr(labels, "__len__") or len(items) != len(labels):
         count = len(labels) if hasattr(labels, "__len__") else "no length"
         raise DataError(f"X has {len(items):,} rows, y has {count}", where=source, remedy="one label a row")
     return _from_pairs(items, labels, source, notes, modality, settings)
+
+
+def _with_rate(inputs: Any, source: str, settings: DataSettings) -> Any:
+    """Samples as arrays (T,) or (T, A) with their rate; anything else as it is.
+
+    Raises:
+        DataError: rows (T,), which can only be samples, and no rate is given.
+    """
+    rate, first = settings.sampling_rate, next(iter(inputs), None) if hasattr(inputs, "__len__") else None
+    axes = len(getattr(first, "shape", ()))
+    if axes == 1 and rate is None and not hasattr(inputs, "shape"):
+        remedy = "of sounds, say how many samples are a second: sampling_rate=16_000; or give rows (samples, rate)"
+        raise DataError(f"a row is an array {tuple(first.shape)}, which is no picture", where=source, remedy=remedy)
+    return inputs if rate is None or axes not in (1, 2) else [(row, rate) for row in inputs]
 
 
 def _read_list(source: Sequence[Any], modality: str, settings: DataSettings) -> Found:
@@ -159,7 +173,8 @@ def _read_list(source: Sequence[Any], modality: str, settings: DataSettings) -> 
     if bad or not source:
         what = f"{len(bad):,} items are no (item, label) pairs: {listing(bad)}" if bad else "the list is empty"
         raise DataError(what, where=described, remedy="give [(path or picture, label), …]; `predict` takes items alone")
-    items, labels = [entry[0] for entry in source], [entry[1] for entry in source]
+    labels = [entry[1] for entry in source]
+    items = _with_rate([entry[0] for entry in source], described, settings)
     return _from_pairs(items, labels, described, [], modality, settings)
 
 
