@@ -14,10 +14,11 @@ import torch
 
 import headstart
 from headstart.core.errors import ConfigError
-from headstart.core.events import Decision, Event
+from headstart.core.events import Decision, Event, Progress
 from headstart.core.run import Run
 from headstart.data import sources
 from headstart.data.settings import DataSettings, SplitSettings
+from headstart.workflows import preflight
 
 from .. import sounds
 from ..models import sounds_zoo
@@ -84,6 +85,14 @@ def test_what_the_audit_says(run: Run) -> None:
     assert kinds["unreadable"] == ["hum/voice9_900.wav"]
     assert kinds["silent"] == ["hiss/voice9_901.wav"]
     assert kinds["near-duplicates"] in (["chirp/voice1_001.wav"], ["chirp/voice9_902.flac"])
+
+
+def test_recordings_are_not_called_pictures(run: Run, events: list[Event]) -> None:
+    assert {event.unit for event in events if isinstance(event, Progress) and event.task == "decode"} == {"recordings"}
+    told = [str(getattr(event, "message", "") or getattr(event, "reason", "")) for event in events]
+    assert not [text for text in told if "picture" in text or "image" in text]
+    with pytest.raises(ConfigError, match="blends pictures, and these rows are recordings"):
+        preflight._blends("audio")
 
 
 def test_the_baseline_of_sounds_is_the_bar(run: Run) -> None:

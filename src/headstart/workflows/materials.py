@@ -98,13 +98,14 @@ def collect(experiment: Experiment, data: Any) -> Collection:
 
 def decode_rows(collection: Collection, experiment: Experiment, spec: Any, emit: Emit) -> Store:
     """All rows of all splits, each decoded once."""
+    unit = registry.find(MODALITIES, collection.modality).NOUN[1]
     with phase(emit, "decode"):
         store = Store.build(
             collection.rows,
             spec,
             modality=collection.modality,
             budget_bytes=None if experiment.cache_budget is None else int(experiment.cache_budget * 1e9),
-            progress=lambda done, total: emit(Progress("decode", done, total, "files")),
+            progress=lambda done, total: emit(Progress("decode", done, total, unit)),
         )
     emit(Decision(store.kind.NOUN[1], store.where, store.explain))
     return store
@@ -281,13 +282,12 @@ def describe(run: Run, experiment: Experiment, decoded: Decoded) -> None:
     for name in PACKAGES:
         with suppress(PackageNotFoundError):
             packages[name] = version(name)
-    cpu = platform.processor() or platform.machine()
     run.write(
         "environment.json",
         {
             "python": platform.python_version(),
             "platform": platform.platform(),
-            "cpu": cpu,
+            "cpu": platform.processor() or platform.machine(),
             "threads": torch.get_num_threads(),
             "packages": packages,
             "device": experiment.device,

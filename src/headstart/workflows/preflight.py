@@ -150,4 +150,4 @@ def _solvable(model: Model) -> None:
 def _blends(modality: str) -> None:
     """Mixing is of pictures: half of each of two texts is no text."""
     if modality != "image":
-        raise ConfigError(f"blends pictures, and these rows are of {modality}", remedy="leave it out")
+        raise ConfigError(f"blends pictures, and these rows are {_noun(modality)}", remedy="leave it out")

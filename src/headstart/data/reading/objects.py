@@ -172,7 +172,11 @@ def _read_list(source: Sequence[Any], modality: str, settings: DataSettings) -> 
     ]
     if bad or not source:
         what = f"{len(bad):,} items are no (item, label) pairs: {listing(bad)}" if bad else "the list is empty"
-        raise DataError(what, where=described, remedy="give [(path or picture, label), …]; `predict` takes items alone")
+        raise DataError(
+            what,
+            where=described,
+            remedy="give [(path or value, label), …]; `predict` takes items alone",
+        )
     labels = [entry[1] for entry in source]
     items = _with_rate([entry[0] for entry in source], described, settings)
     return _from_pairs(items, labels, described, [], modality, settings)
@@ -246,20 +250,20 @@ def _chosen(labels: Sequence[Any] | None, order: Sequence[int]) -> list[Any]:
 
 
 def _parts(row: Any, source: str) -> tuple[Any, Any]:
-    """(picture, label) of what a dataset returned for one row.
+    """(item, label) of what a dataset returned for one row.
 
     Raises:
         DataError: the row is neither a pair nor a dictionary with familiar keys.
     """
     if isinstance(row, Mapping):
         keys = {familiar(str(key)): key for key in row}
-        picture = next((keys[name] for name in INPUT_NAMES["image"] if name in keys), None)
+        item = next((keys[name] for names in INPUT_NAMES.values() for name in names if name in keys), None)
         label = next((keys[name] for name in LABEL_NAMES if name in keys), None)
-        if picture is not None and label is not None:
-            return row[picture], _plain(row[label])
+        if item is not None and label is not None:
+            return row[item], _plain(row[label])
     elif isinstance(row, (tuple, list)) and len(row) >= 2:
         return row[0], _plain(row[1])
-    raise DataError(f"a row is a {type(row).__name__}, expected (picture, label)", where=source)
+    raise DataError(f"a row is a {type(row).__name__}, expected (item, label)", where=source)
 
 
 def _as_picture(picture: Any) -> Any:
@@ -274,7 +278,7 @@ def _check_items(items: LazyItems, source: str, notes: list[str]) -> None:
     """What goes wrong silently with a dataset's own transforms: normalised pictures, and chance that is frozen."""
     first, again = items[0], items[0]
     if not np.array_equal(np.asarray(first), np.asarray(again)):
-        notes.append("the dataset's transforms draw at random; each picture is read once, so use augment=… instead")
+        notes.append("the dataset's transforms draw at random; each row is read once, so use augment=… instead")
     for row in range(min(8, len(items))):
         picture = items[row]
         if isinstance(picture, np.ndarray):
