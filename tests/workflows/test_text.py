@@ -76,6 +76,9 @@ def test_one_model_for_texts_lists_tables_and_folders(run: Run, tmp_path: Path) 
     for source in (tmp_path / "new.csv", tmp_path / "new"):
         assert [row.label for row in model.predict(source)] == wanted
         assert [row.score for row in model.predict(source)] == pytest.approx(scores, abs=1e-6)
+        assert [row.texts for row in model.predict(source)] == [(text,) if source.suffix else () for text in texts]
+    assert list(answers.frame()["text"]) == texts
+    assert "the film was superb" in answers._repr_html_()
     nothing, something = model.predict(["", texts[0]])
     assert nothing.scores == ()
     assert "empty" in nothing.problem

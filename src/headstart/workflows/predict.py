@@ -57,7 +57,8 @@ class Classifier:
             (indices, softmax(logits / self.model.temperature), problems)
             for indices, logits, problems in self._logits(rows, on_event)
         )
-        return Predictions.gather(rows.names, self.classes, parts, top_k=top_k)
+        texts = sources.texts_of(rows, self.modality)
+        return Predictions.gather(rows.names, self.classes, parts, top_k=top_k, texts=texts)
 
     def evaluate(
         self, rows: Rows, classes: Sequence[str], split: str, on_event: Emit | None = None, *, where: str = ""

@@ -286,6 +286,11 @@ def sketch(canvas: np.ndarray) -> np.ndarray:
     return (2.0 * decibels).clip(0, 255).astype(np.uint8)
 
 
+def texts(item: Any) -> tuple[str, ...]:
+    """Nothing: an item is no text."""
+    return ()
+
+
 def preview(item: Any) -> tuple[str, bytes]:
     """The beginning of the sound, small: ".wav" and the bytes of that file (8 kHz, mono)."""
     import soundfile

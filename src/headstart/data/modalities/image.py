@@ -183,6 +183,11 @@ def largest_canvas(spec: ImageSpec) -> int:
     return MAX_ELONGATION * spec.resize**2 * spec.channels
 
 
+def texts(item: Any) -> tuple[str, ...]:
+    """Nothing: an item is no text."""
+    return ()
+
+
 def preview(item: Any) -> tuple[str, bytes]:
     """The picture as people know it, small: ".jpg" and the bytes of that file.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
@@ -278,6 +279,11 @@ def largest_canvas(spec: TextSpec) -> int:
 def sketch(canvas: np.ndarray) -> np.ndarray:
     """The MinHash of the text between its first and last token, uint8; zeros where it is short."""
     return shingles.minhash(canvas[0, 1:-1])
+
+
+def texts(item: Any) -> tuple[str, ...]:
+    """The text, or the pair of texts; nothing of a file, which has a name, and of what cannot be read."""
+    return () if isinstance(item, os.PathLike) else reading.texts_of(item)
 
 
 def preview(item: Any) -> tuple[str, bytes]:
