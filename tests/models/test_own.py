@@ -15,6 +15,8 @@ import headstart
 from headstart.core.errors import BackboneError, ConfigError, HeadstartError
 from headstart.models import backbone as backbones
 
+from . import sounds_zoo
+
 NET = """
 import headstart
 import torch
@@ -121,6 +123,14 @@ def test_too_short_a_window_names_the_shortest() -> None:
     with pytest.raises(BackboneError, match=r"shortest window that it takes is 0\.8 s: seconds=0\.8"):
         backbones.load(Patient(), seconds=0.3)
     assert backbones.load(Patient(), seconds=0.8).feature_dim == 4
+
+
+@pytest.mark.parametrize(("family", "seconds"), [("whisper", 0.5), ("ast", 2.0)])
+def test_a_window_that_a_family_cannot_hear_is_refused(family: str, seconds: float, tmp_path: Path) -> None:
+    folder = sounds_zoo.saved(family, tmp_path)
+    with pytest.raises(BackboneError, match="leave it out") as caught:
+        backbones.load(str(folder), seconds=seconds)
+    assert caught.value.problems[0].where == "data.seconds"
 
 
 def test_what_fails_on_the_users_rows_only_is_told_too() -> None:

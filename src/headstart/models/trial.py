@@ -47,7 +47,7 @@ def features(backbone: Backbone, inputs: Tensor) -> Tensor:
         if window is not None:
             remedy = f"the shortest window that it takes is {window:g} s: seconds={window:g}"
         raise BackboneError(what, where=place(error) or "backbone", remedy=remedy) from error
-    if len(found) != len(inputs) or not found.is_floating_point():
+    if found.dim() != 2 or len(found) != len(inputs) or not found.is_floating_point():
         what = f"'{uri}' gives {found.dtype} {tuple(found.shape)} of {len(inputs)} rows, which are no features"
         raise BackboneError(what, where="backbone", remedy=REMEDY)
     return found
