@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 import headstart
 from headstart.core.errors import BackboneError, ConfigError, HeadstartError
+from headstart.data.modalities import text
 from headstart.models import backbone as backbones
 
+from .. import words as words_of_tests
 from . import sounds_zoo
 
 NET = """
@@ -123,6 +125,30 @@ def test_too_short_a_window_names_the_shortest() -> None:
     with pytest.raises(BackboneError, match=r"shortest window that it takes is 0\.8 s: seconds=0\.8"):
         backbones.load(Patient(), seconds=0.3)
     assert backbones.load(Patient(), seconds=0.8).feature_dim == 4
+
+
+class Reads(nn.Module):
+    """Knows so many words, and so many places."""
+
+    def __init__(self, words: int, places: int) -> None:
+        super().__init__()
+        self.spec = headstart.TextSpec(words_of_tests.tokenizer(), max_length=32)
+        self.words, self.places = nn.Embedding(words, 4), nn.Embedding(places, 4)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        return self.words(input_ids) + self.places(torch.arange(input_ids.shape[1]))
+
+
+@pytest.mark.parametrize(("words", "places", "right"), [(60, 32, True), (59, 32, False), (60, 31, False)])
+def test_a_table_that_is_too_small_is_told_before_a_rare_word_tells(words: int, places: int, right: bool) -> None:
+    size = text.reader(words_of_tests.tokenizer()).get_vocab_size()
+    module = Reads(size - 60 + words, places)
+    if right:
+        assert backbones.load(module).feature_dim == 4
+        return
+    with pytest.raises(BackboneError, match="index out of range") as caught:
+        backbones.load(module)
+    assert "any id of the tokenizer" in caught.value.problems[0].remedy
 
 
 @pytest.mark.parametrize(("family", "seconds"), [("whisper", 0.5), ("ast", 2.0)])

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import nn
 
 from headstart.core.errors import ArtefactError, BackboneError, HeadstartError, Problem
@@ -41,12 +42,17 @@ def load(name: str | nn.Module, wanted: Wanted) -> Backbone:
         kind = "its own"  # what its constructor put in: the user's code may have loaded anything
     surgery.adapt_channels(module, wanted.channels)
     architecture = {"library": "own", "name": dotted, "channels": wanted.channels}
-    return _wrap(
-        module,
-        _wanted(_spec(module, uri), wanted),
-        Origin(uri, "own", kind, sha256=weights.sha(wanted.weights)),
-        architecture,
-    )
+    spec, origin = _wanted(_spec(module, uri), wanted), Origin(uri, "own", kind, sha256=weights.sha(wanted.weights))
+    backbone = _wrap(module, spec, origin, architecture)
+    if isinstance(spec, TextSpec):  # of what its tables hold too little for, a rare word would be the first to tell
+        trial.features(backbone, _widest(spec))
+    return backbone
+
+
+def _widest(spec: TextSpec) -> torch.Tensor:
+    """One row of as many tokens as there may be, from the first to the last of the vocabulary, int32 (1, 2, T)."""
+    ids = torch.linspace(0, text.reader(spec.tokenizer).get_vocab_size() - 1, spec.max_length).int()
+    return torch.stack([ids, torch.zeros_like(ids)])[None]
 
 
 def _spec(module: nn.Module, uri: str) -> ImageSpec | TextSpec | AudioSpec:
