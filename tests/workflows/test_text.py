@@ -142,5 +142,7 @@ def test_pairs_pass_the_bar_that_no_words_can(reader: Path, tmp_path: Path) -> N
     answer, alone = model.predict([("it was good then", "it was awful then"), "it was good then"])
     assert answer.label == "down"
     assert (alone.scores, "reads pairs of texts" in alone.problem) == ((), True)
-    with pytest.raises(DataError, match="not-a-pair"):
-        headstart.evaluate(found, [("it was good then", "down"), ("it was bad then", "up")])
+    with pytest.raises(DataError, match="not-a-pair") as caught:
+        headstart.evaluate(found, [(f"it was good then {row}", "down") for row in range(9)])
+    assert len(caught.value.problems) == 6, "of a thousand rows a thousand lines would tell no more"
+    assert "and 4 more rows" in str(caught.value)

@@ -85,7 +85,7 @@ class Classifier:
             logits[indices], done[indices] = values, True
             unreadable += [Problem(text, rows.names[row]) for row, text in problems.items()]
         if not done.any():
-            raise DataError("no row could be read", problems=unreadable)
+            raise _nothing_read(unreadable)
         _tell_unreadable(unreadable, len(rows), on_event)
         kept = np.flatnonzero(done)
         answers = Evaluation(split, kept, logits[kept], own[rows.labels[kept]], self.classes, rows.names)
@@ -103,7 +103,7 @@ class Classifier:
                 parts.append((rows_read, features))
             unreadable += [Problem(text, rows.names[row]) for row, text in problems.items()]
         if not parts:
-            raise DataError("no row could be read", problems=unreadable)
+            raise _nothing_read(unreadable)
         _tell_unreadable(unreadable, len(rows), on_event)
         indices = np.concatenate([i for i, _ in parts])
         return np.concatenate([features for _, features in parts]), tuple(rows.names[i] for i in indices)
@@ -209,6 +209,12 @@ def _tell_notes(notes: Sequence[str], on_event: Emit | None) -> None:
     if on_event is not None:
         for note in notes:
             on_event(Notice("info", "data", note))
+
+
+def _nothing_read(unreadable: Sequence[Problem]) -> DataError:
+    """All rows have their problem; the first tell enough."""
+    more = [Problem(f"and {len(unreadable) - SHOWN} more rows")] if len(unreadable) > SHOWN else []
+    return DataError("no row could be read", problems=[*unreadable[:SHOWN], *more])
 
 
 def _tell_unreadable(unreadable: Sequence[Problem], count: int, on_event: Emit | None) -> None:
