@@ -186,8 +186,8 @@ def classes(scores: Iterable[Any], limit: int = 40) -> Table:
 def predictions(rows: Sequence[Any], top: int) -> Table:
     """File, label and probability; more columns for ``top`` > 1, and for texts and problems where there are any."""
     table = _table()
-    table.add_column("file", overflow="fold")
     texts = any(row.texts for row in rows)
+    table.add_column("row" if texts else "file", overflow="fold")
     if texts:
         table.add_column("text", overflow="fold")
     for rank in range(top):
