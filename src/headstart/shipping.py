@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -35,8 +36,8 @@ def export(
         from headstart.workflows import ship
 
         settings = ship.Settings(tolerance=tolerance, precision=precision, int8=int8, threads=threads)
-        own = {"allow_module": allow_module, "on_event": shown}
-        told(shown.console, lambda: ship.export(run, data=data, settings=settings, **own))
+        write = partial(ship.export, run, data=data, settings=settings, allow_module=allow_module, on_event=shown)
+        told(shown.console, write)
 
 
 def bench(run: RunFolder, threads: Threads = None, allow_module: AllowModule = False) -> None:
@@ -68,8 +69,16 @@ def push(
     with terminal() as shown:
         from headstart.workflows.push import push as publish
 
-        how = {"private": private, "dry_run": dry_run, "update": update, "licence": licence}
-        found = publish(run, repo, **how, allow_module=allow_module, on_event=shown)
+        found = publish(
+            run,
+            repo,
+            private=private,
+            dry_run=dry_run,
+            update=update,
+            licence=licence,
+            allow_module=allow_module,
+            on_event=shown,
+        )
     shown.console.print()
     shown.console.print(published(found.files))
     told = found.address or f"nothing was uploaded; this would be: {found.folder}"

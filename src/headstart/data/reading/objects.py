@@ -152,10 +152,11 @@ def _with_rate(inputs: Any, source: str, settings: DataSettings) -> Any:
         DataError: rows (T,), which can only be samples, and no rate is given.
     """
     rate, first = settings.sampling_rate, next(iter(inputs), None) if hasattr(inputs, "__len__") else None
-    axes = len(getattr(first, "shape", ()))
+    shape = tuple(getattr(first, "shape", ()))
+    axes = len(shape)
     if axes == 1 and rate is None and not hasattr(inputs, "shape"):
         remedy = "of sounds, say how many samples are a second: sampling_rate=16_000; or give rows (samples, rate)"
-        raise DataError(f"a row is an array {tuple(first.shape)}, which is no picture", where=source, remedy=remedy)
+        raise DataError(f"a row is an array {shape}, which is no picture", where=source, remedy=remedy)
     return inputs if rate is None or axes not in (1, 2) else [(row, rate) for row in inputs]
 
 
