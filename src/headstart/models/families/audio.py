@@ -86,7 +86,10 @@ def spec(stored: dict[str, Any], folder: Path, config: Any, wanted: Wanted) -> A
 
 
 def adapt(module: nn.Module, config: Any, missing: list[str], pooling: str, channels: int) -> None:
-    """An untrained projection becomes the identity: a random one would only blur the features."""
+    """An untrained projection becomes the identity: a random one would only blur the features; layers weigh alike."""
+    if "layer_weights" in missing:  # transformers leaves them as the memory was
+        with torch.no_grad():
+            module.layer_weights.fill_(1 / len(module.layer_weights))  # type: ignore[operator, arg-type]
     projector = getattr(module, "projector", None)
     if not isinstance(projector, nn.Linear) or not any(name.startswith("projector.") for name in missing):
         return
