@@ -100,8 +100,6 @@ def rows_of(job: Job) -> Any:
 def trained(job: Job, folder: Path) -> tuple[Any, Any]:
     """The run, trained unless it is there, and its rows where they are arrays."""
     from headstart import experiment
-    from headstart.core.errors import NothingAccepted
-    from headstart.core.run import Run
     from headstart.workflows.fit import fit
 
     rows, settings = rows_of(job), dict(job.settings)
@@ -115,10 +113,7 @@ def trained(job: Job, folder: Path) -> tuple[Any, Any]:
     settled = experiment.load(
         backbone=backbone, name="run", output_dir=str(folder), force=True, baseline=False, **settings
     )
-    try:
-        return fit(settled, data=rows), rows
-    except NothingAccepted as error:
-        return Run(error.problems[0].where), rows
+    return fit(settled, data=rows), rows
 
 
 def compare(name: str, folder: Path, nncf: str, threads: int, seconds: float) -> dict[str, Any]:

@@ -69,8 +69,6 @@ def settings(name: str, seed: int) -> tuple[Any, dict[str, Any]]:
 def fit(name: str, seed: int, strategy: str, folder: Path) -> dict[str, Any]:
     """One strategy on one set: accuracies, macro-F1, the stages with their verdicts, where the time went."""
     from headstart import experiment
-    from headstart.core.errors import NothingAccepted
-    from headstart.core.run import Run
     from headstart.workflows.fit import fit as train
 
     given, own = settings(name, seed)
@@ -78,10 +76,7 @@ def fit(name: str, seed: int, strategy: str, folder: Path) -> dict[str, Any]:
     if plan == "probe":
         own.pop("epochs", None)  # it has none
     settled = experiment.load(plan=plan, output_dir=str(folder / "runs"), baseline=strategy == "baseline", **own)
-    try:
-        run = train(settled, data=given)
-    except NothingAccepted:  # worse than the baseline: a result like any other
-        run = Run(folder / "runs" / own["name"])
+    run = train(settled, data=given)
     result = run.read("result.json")
     stages = [json.loads(file.read_text()) for file in sorted(run.path.glob("stages/*/result.json"))]
     facts = {

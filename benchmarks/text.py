@@ -51,8 +51,6 @@ def source(name: str) -> str:
 def fit(name: str, seed: int, strategy: str, backbone: str, folder: Path) -> dict[str, Any]:
     """One strategy on one set: accuracies, macro-F1, the stages with their verdicts, where the time went."""
     from headstart import experiment
-    from headstart.core.errors import NothingAccepted
-    from headstart.core.run import Run
     from headstart.workflows.fit import fit as train
 
     own: dict[str, Any] = {"data": source(name), "backbone": backbone, "name": "run", "seed": seed}
@@ -61,10 +59,7 @@ def fit(name: str, seed: int, strategy: str, backbone: str, folder: Path) -> dic
         own |= {"force": True} | ({} if strategy in ("probe", "baseline") else {"epochs": 1})
     if strategy == "baseline":
         return baseline(experiment.load(**(own | {"plan": "probe"})))
-    try:
-        run = train(experiment.load(**own))
-    except NothingAccepted:  # worse than the baseline: a result like any other
-        run = Run(folder / "runs" / "run")
+    run = train(experiment.load(**own))
     result = run.read("result.json")
     stages = [json.loads(file.read_text()) for file in sorted(run.path.glob("stages/*/result.json"))]
     told = {split: each for split, each in result["metrics"].items() if each}

@@ -42,6 +42,7 @@ ALIASES = {
         "label_column": "label_column_name target_column",
         "max_length": "max_seq_length max_seq_len max_len",
         "seconds": "max_length_seconds clip_seconds",
+        "sampling_rate": "sample_rate sr",
         "blocks": "unfreeze",
         "val": "validation valid",
     }.items()
@@ -51,7 +52,7 @@ ALIASES = {
 # Settings of the data that may be given without their place: ``channels=4`` is ``data.channels=4``.
 SHORT = {
     **dict.fromkeys(("channels", "limit", "modality", "input_column", "label_column", "split_column"), ("data",)),
-    **dict.fromkeys(("on_unreadable", "max_unreadable", "max_length", "seconds"), ("data",)),
+    **dict.fromkeys(("on_unreadable", "max_unreadable", "max_length", "seconds", "sampling_rate"), ("data",)),
     "pooling": ("head",),
     **dict.fromkeys(("val", "test", "group_by", "folds"), ("data", "split")),
 }

@@ -132,6 +132,14 @@ def test_strings_and_tables_without_torch(run: Run, tmp_path: Path) -> None:
         assert [row["label"] for row in csv.DictReader(file)] == [row.label for row in model.predict(texts)]
 
 
+def test_an_export_refuses_pairs_where_it_learned_texts(run: Run) -> None:
+    done = torchless.command("predict", str(run.path / "export"), "the film was superb")
+    assert done.returncode == 0, done.stderr
+    single, pair = Predictor(run.path / "export", threads=1).predict(["usual", ("usual", "common")])
+    assert single.scores
+    assert (pair.scores, "[a-pair]" in pair.problem) == ((), True)
+
+
 def test_the_plain_file_gives_the_probabilities_of_torch(run: Run) -> None:
     texts, _ = words.reviews(40, seed=8)
     predictor = Predictor(run.path / "export", variant="onnxruntime fp32", threads=1)

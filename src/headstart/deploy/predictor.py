@@ -99,7 +99,8 @@ class Predictor:
         for note in notes:
             say(Notice("info", "data", note))
         parts = self._parts(rows, say)
-        return Predictions.gather(rows.names, self.classes, parts, top_k=top_k, threshold=self.threshold)
+        texts = sources.texts_of(rows, self.modality)
+        return Predictions.gather(rows.names, self.classes, parts, top_k=top_k, threshold=self.threshold, texts=texts)
 
     def prepare(self, item: Any) -> np.ndarray:
         """One item (a path, bytes, a text, an array) to what the model is given, without the axis of rows.

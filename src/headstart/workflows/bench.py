@@ -55,13 +55,19 @@ class Line:
 
 
 def bench(
-    path: str | Path | Run, *, threads: int | None = None, seconds: float = SECONDS, on_event: Emit | None = None
+    path: str | Path | Run,
+    *,
+    threads: int | None = None,
+    seconds: float = SECONDS,
+    allow_module: Any = False,
+    on_event: Emit | None = None,
 ) -> dict[str, Any]:
     """Time the run's model with batches of 1 and 16 rows, and write ``bench.json`` into the run; what it holds.
 
     Args:
         threads: for torch and the runtimes alike; by default the cores this process may use.
         seconds: for each size of batch.
+        allow_module: as for ``headstart.load``: a model on the user's own code.
 
     Raises:
         ArtefactError: the run was not exported.
@@ -76,7 +82,7 @@ def bench(
     count = threads or max(1, round(usable_cores()))
     golden = Golden.read(place / folder.GOLDEN)
     with _threads(count):
-        model = load(run).model
+        model = load(run, allow_module=allow_module).model
         flops = _flops(model, golden.inputs[:1])
         calls = {**_torch(model, golden.inputs, emit), **_exported(place, count)}
         peaks = _peaks()

@@ -58,12 +58,18 @@ class Settings:
 
 @storage.reported("the export")
 def export(
-    path: str | Path | Run, *, data: Any = None, settings: Settings | None = None, on_event: Emit | None = None
+    path: str | Path | Run,
+    *,
+    data: Any = None,
+    settings: Settings | None = None,
+    allow_module: Any = False,
+    on_event: Emit | None = None,
 ) -> Path:
     """Write ``RUN/export``: ONNX files, the verdict on each way to run them, golden rows; the folder's path.
 
     Args:
         data: the data of the run, where it was given in Python or has moved.
+        allow_module: as for ``headstart.load``: a model on the user's own code.
         on_event: called with every event, to show progress.
 
     Raises:
@@ -72,7 +78,7 @@ def export(
     """
     settings, emit = settings or Settings(), on_event or (lambda event: None)
     run = path if isinstance(path, Run) else Run.open(path)
-    model = load(run).model
+    model = load(run, allow_module=allow_module).model
     decoded = rows_of(run, model, data, emit)
     with _draft(run.path / EXPORT) as place:
         emit(Notice("info", "export", f"writing {folder.FLOAT}"))

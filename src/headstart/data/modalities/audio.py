@@ -16,6 +16,7 @@ import numpy as np
 
 from headstart.core.errors import ConfigError
 from headstart.core.registry import suggest
+from headstart.data.modalities.base import insist_types
 from headstart.data.sounds import decoding
 from headstart.data.splits import Rows
 
@@ -55,6 +56,8 @@ class AudioSpec:
     spread: float = 1.0
 
     def __post_init__(self) -> None:
+        kinds = dict.fromkeys(("rate", "bins", "frames"), int) | dict.fromkeys(("mean", "spread"), (int, float))
+        insist_types(self, {**kinds, "seconds": (int, float, type(None)), "form": str})
         if not 4_000 <= self.rate <= 192_000:
             raise ConfigError(f"a rate of {self.rate} samples a second", remedy="usual is 16000")
         if self.form not in FORMS:
@@ -232,6 +235,11 @@ def plain(rows: Rows, channels: int) -> AudioSpec:
     return AudioSpec()
 
 
+def suited(spec: AudioSpec, rows: Rows) -> AudioSpec:
+    """The spec for these rows, before they are decoded: nothing needs to change."""
+    return spec
+
+
 def fitted(spec: AudioSpec, lengths: np.ndarray) -> tuple[AudioSpec, str]:
     """The spec for rows of these lengths (samples), and what becomes of those that the window does not hold whole.
 
@@ -276,6 +284,11 @@ def sketch(canvas: np.ndarray) -> np.ndarray:
         small = np.stack([bands[rows][:, part].mean(axis=1) for part in moments], axis=1)
     decibels = 10 * np.log10(small + 1.0)
     return (2.0 * decibels).clip(0, 255).astype(np.uint8)
+
+
+def texts(item: Any) -> tuple[str, ...]:
+    """Nothing: an item is no text."""
+    return ()
 
 
 def preview(item: Any) -> tuple[str, bytes]:

@@ -17,6 +17,7 @@ class Facts:
 
     name: str  # of the run
     modality: str
+    texts: int  # that make up an item: 2 of pairs
     classes: tuple[str, ...]
     variant: str
     runtime: str
@@ -46,6 +47,7 @@ class Facts:
             return cls(
                 name=place.parent.name if place.name == "export" else place.name,
                 modality=predictor.modality,
+                texts=getattr(predictor.contract.spec, "texts", None) or 1,
                 classes=predictor.classes,
                 variant=predictor.name,
                 runtime=predictor.variant.runtime,
