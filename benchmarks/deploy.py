@@ -149,7 +149,7 @@ def compare(name: str, folder: Path, nncf: str, threads: int, seconds: float) ->
         turns = {each: functools.partial(call, _inputs(model, judge, batch)) for each, call in calls.items()}
         found = timing.interleaved(turns, rounds=7, seconds=seconds * len(calls))
         times[str(batch)] = {each: timed.as_json() for each, timed in found.items()}
-    kept = ("bytes", "difference", "agreement", "too_few", "accepted", "refused", "how")
+    kept = ("bytes", "difference", "agreement", "too_few", "accepted", "refused", "how", "batches")
     return {
         "metric": judge.metric,
         "reference": judge.reference.metric(judge.metric).as_json(),

@@ -170,8 +170,9 @@ def _climb(judge: Judge, decoded: Decoded) -> list[Judged]:
     climber = _climber(judge, decoded)
     tried: list[Judged] = []
     for rung in climber.rungs:
-        if rung.kind != "half" and any(each.file == folder.INT8 and each.fault == "time" for each in tried):
-            continue  # other ranges are no quicker
+        slow = [each for each in tried if each.file == folder.INT8 and each.fault == "time"]
+        if (rung.kind == "dynamic" and slow) or (rung.kind == "static" and any(each.batches for each in slow)):
+            continue  # other ranges are no quicker; but static ones let rows go together that dynamic ones kept apart
         target = judge.place / rung.file
         judge.emit(Notice("info", "rung", rung.how))
         try:
@@ -194,8 +195,10 @@ def _climber(judge: Judge, decoded: Decoded) -> Climber:
     train = decoded.examples("train")
     order = keyed.generator(0, "calibration").permutation(len(train))[: ladder.CALIBRATION + ladder.HELD]
     cut = min(ladder.CALIBRATION, -(-2 * len(order) // 3))
+    # Damage is measured row by row: what dynamic ranges do to a row depends on the rows beside it.
     calibration, held = (
-        [batch.inputs for batch in train.batches(rows, batch_size=8)] for rows in (order[:cut], order[cut:])
+        [batch.inputs for batch in train.batches(rows, batch_size=size)]
+        for rows, size in ((order[:cut], 8), (order[cut:], 1))
     )
 
     def answer(file: Path) -> np.ndarray:

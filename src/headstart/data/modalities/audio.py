@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,6 +18,8 @@ from headstart.core.errors import ConfigError
 from headstart.core.registry import suggest
 from headstart.data.modalities.base import insist_types
 from headstart.data.sounds import decoding
+from headstart.data.sounds.augment import AudioPolicy, augmented
+from headstart.data.sounds.augment import policy as policy
 from headstart.data.splits import Rows
 
 name = "audio"
@@ -105,57 +107,6 @@ FORMS = ("waveform", "int16", "standardised", "fbank", "whisper")
 Spec = AudioSpec
 
 
-@dataclass(frozen=True, slots=True)
-class AudioPolicy:
-    """Augmentation of sounds; every draw is uniform within its bounds."""
-
-    crop: bool = True  # a random window of what is longer; otherwise the middle
-    shift: float = 0.0  # share of the window by which the sound moves, silence filling up
-    gain: float = 0.0  # decibels up or down
-    noise: float = 0.0  # probability of white noise, 10 to 40 dB below the sound
-    time_mask: float = 0.0  # share of the window that is silenced at most, in one piece (SpecAugment, Park et al. 2019)
-
-    @property
-    def is_random(self) -> bool:
-        return self != AudioPolicy(crop=False)
-
-
-PRESETS = {
-    "none": AudioPolicy(crop=False),
-    "light": AudioPolicy(shift=0.1, gain=6.0),
-    "standard": AudioPolicy(shift=0.1, gain=6.0, noise=0.5, time_mask=0.1),
-    "strong": AudioPolicy(shift=0.2, gain=12.0, noise=0.8, time_mask=0.25),
-}
-
-
-def policy(value: Any, *, where: str = "augment") -> AudioPolicy | Callable[..., Any] | None:
-    """A policy from a preset's name, a mapping of its fields (with ``preset`` to start from), a callable, or None.
-
-    Raises:
-        ConfigError: anything else, or a number out of range.
-    """
-    if value is None or callable(value) or isinstance(value, AudioPolicy):
-        return value
-    if isinstance(value, str):
-        value = {"preset": value}
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"cannot augment sounds by {value!r}", where=where, remedy=f"such as {', '.join(PRESETS)}")
-    settings = dict(value)
-    base = settings.pop("preset", "none")
-    known = {field.name for field in fields(AudioPolicy)}
-    if base not in PRESETS:
-        what = f"no augmentation of sounds is called '{base}'{suggest(str(base), PRESETS)}"
-        raise ConfigError(what, where=where, remedy=f"known: {', '.join(PRESETS)}")
-    if unknown := sorted(set(settings) - known):
-        what = f"augmentation of sounds has no {', '.join(unknown)}{suggest(unknown[0], known)}"
-        raise ConfigError(what, where=where, remedy=f"known: {', '.join(sorted(known))}")
-    limits = {"crop": 1, "shift": 1, "gain": 60, "noise": 1, "time_mask": 1}
-    for key, number in settings.items():
-        if not isinstance(number, int | float) or not 0 <= number <= limits[key]:
-            raise ConfigError(f"{number!r} is out of range", where=f"{where}.{key}", remedy=f"0 to {limits[key]}")
-    return replace(PRESETS[base], **settings)
-
-
 def decode(item: Any, spec: AudioSpec) -> np.ndarray:
     """The sound, mono int16 (T,) at the spec's rate. Raises DecodeError with a reason code."""
     return decode_with_facts(item, spec)[0]
@@ -203,23 +154,7 @@ def augment(
         return np.asarray(policy(canvas.copy(), rng), dtype=np.int16)[: spec.window]
     if policy is None or not policy.is_random:
         return finish(canvas, spec)
-    spare = max(0, len(canvas) - spec.window)
-    start = int(rng.integers(0, spare + 1)) if policy.crop else spare // 2
-    sound = canvas[start : start + spec.window].astype(np.float32)
-    if policy.shift:
-        room = spec.window - len(sound) + int(policy.shift * spec.window)
-        move = int(rng.integers(-room if len(sound) == spec.window else 0, room + 1))
-        sound = _moved(sound, move, spec.window)
-    if policy.gain:
-        sound = sound * 10 ** (rng.uniform(-policy.gain, policy.gain) / 20)
-    if policy.noise and rng.random() < policy.noise:
-        level = float(np.sqrt((sound**2).mean())) * 10 ** (-rng.uniform(10, 40) / 20)
-        sound = sound + level * rng.standard_normal(len(sound), dtype=np.float32)
-    if policy.time_mask:
-        width = int(rng.uniform(0, policy.time_mask) * len(sound))
-        first = int(rng.integers(0, len(sound) - width + 1))
-        sound[first : first + width] = 0
-    return sound.round().clip(-32767, 32767).astype(np.int16)
+    return augmented(canvas, spec.window, spec.rate, policy, rng)
 
 
 def collate(values: Sequence[np.ndarray]) -> np.ndarray:
@@ -304,12 +239,3 @@ def preview(item: Any) -> tuple[str, bytes]:
 def shown(seen: np.ndarray, spec: AudioSpec) -> tuple[str, bytes]:
     """What the network hears of one row (T,): ".wav" and the bytes of that file (8 kHz)."""
     return preview((seen[seen != PAD], spec.rate))
-
-
-def _moved(sound: np.ndarray, by: int, window: int) -> np.ndarray:
-    """The sound later (or earlier) by so many samples within the window, silence where nothing is left."""
-    whole = np.zeros(window, np.float32)
-    start, end = max(0, by), min(window, by + len(sound))
-    if end > start:
-        whole[start:end] = sound[start - by : end - by]
-    return whole
