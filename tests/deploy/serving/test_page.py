@@ -83,11 +83,7 @@ def test_what_a_page_may_not_do_would_be_noticed(exported: Path, tab: browser.Ta
 
 
 @pytest.mark.slow
-<<<<<<< HEAD
-def test_texts_are_answered_while_they_are_typed(text_run: Run, tab: browser.Tab) -> None:  # noqa: F811
-=======
 def test_texts_are_answered_while_they_are_typed(text_run: Run, tab: browser.Tab) -> None:
->>>>>>> 3fa658f8283a02ff76b42868379a7bee9862c2a7
     tab.troubles.clear()
     with stand.running(text_run.path / "export") as server:
         for width, height, dark in LOOKS:
