@@ -41,6 +41,10 @@ bench: setup  ## what the stored results lack, and the tables (hours); PEER=.pee
 	$(PYTHON) -m benchmarks.gradual $(if $(PEER),--peer $(PEER))
 	$(PYTHON) -m benchmarks.frontier
 	$(PYTHON) -m benchmarks.scale
+	$(PYTHON) -m benchmarks.text
+	$(PYTHON) -m benchmarks.text --pairs 3
+	$(PYTHON) -m benchmarks.sound
+	$(PYTHON) -m benchmarks.sound --pairs 3
 	$(PYTHON) -m benchmarks.tables
 
 check: setup  ## style, formatting and types

@@ -98,6 +98,18 @@ ASSETS = {
             "cc6027de726df3565562a3f71f8ff8eafceb4eb130f4745a937209a807197016",
             "1,500 spoken digits of 6 speakers, 8 kHz",
         ),
+        Asset(
+            "text/indonlu_smsa_doc-sentiment-prosa",
+            "github.com/IndoNLP/indonlu (Apache-2.0)",
+            "32c63ae8541216ff199da0d3fffaa8d2d6708507b9b7f2600a7cc1df9998f681",
+            "SmSA: 11,000 + 1,260 + 500 Indonesian sentences of reviews, 3 classes",
+        ),
+        Asset(
+            "text/sst2",
+            "github.com/clairett/pytorch-sentiment-classification",
+            "6e006d8004c442c79065f292233491c25d8f3a7d85b9709dcc090cf894be3c6f",
+            "SST-2: 6,920 + 872 + 1,821 English sentences of film reviews, 2 classes; no licence stated",
+        ),
     )
 }
 

@@ -100,8 +100,6 @@ def rows_of(job: Job) -> Any:
 def trained(job: Job, folder: Path) -> tuple[Any, Any]:
     """The run, trained unless it is there, and its rows where they are arrays."""
     from headstart import experiment
-    from headstart.core.errors import NothingAccepted
-    from headstart.core.run import Run
     from headstart.workflows.fit import fit
 
     rows, settings = rows_of(job), dict(job.settings)
@@ -115,10 +113,7 @@ def trained(job: Job, folder: Path) -> tuple[Any, Any]:
     settled = experiment.load(
         backbone=backbone, name="run", output_dir=str(folder), force=True, baseline=False, **settings
     )
-    try:
-        return fit(settled, data=rows), rows
-    except NothingAccepted as error:
-        return Run(error.problems[0].where), rows
+    return fit(settled, data=rows), rows
 
 
 def compare(name: str, folder: Path, nncf: str, threads: int, seconds: float) -> dict[str, Any]:
@@ -154,7 +149,7 @@ def compare(name: str, folder: Path, nncf: str, threads: int, seconds: float) ->
         turns = {each: functools.partial(call, _inputs(model, judge, batch)) for each, call in calls.items()}
         found = timing.interleaved(turns, rounds=7, seconds=seconds * len(calls))
         times[str(batch)] = {each: timed.as_json() for each, timed in found.items()}
-    kept = ("bytes", "difference", "agreement", "too_few", "accepted", "refused", "how")
+    kept = ("bytes", "difference", "agreement", "too_few", "accepted", "refused", "how", "batches")
     return {
         "metric": judge.metric,
         "reference": judge.reference.metric(judge.metric).as_json(),

@@ -82,4 +82,5 @@ def points(difference: dict[str, Any]) -> str:
 def _verdict(variant: dict[str, Any]) -> str:
     told: Iterable[str] = ["accepted" if variant["accepted"] else variant["refused"]]
     few: Sequence[str] = ["too few rows to tell"] if variant["too_few"] else []
-    return "; ".join([*told, *few])
+    single: Sequence[str] = [] if variant["batches"] else ["rows one by one"]
+    return "; ".join([*told, *few, *single])

@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 
 RESULTS = Path(__file__).resolve().parent / "results"
-PACKAGES = ("headstart", "torch", "torchvision", "numpy", "pillow", "simplejpeg", "safetensors", "fastai")
+PACKAGES = ("headstart", "torch", "torchvision", "numpy", "pillow", "simplejpeg", "safetensors", "fastai",
+            "transformers", "tokenizers", "soundfile", "soxr")  # fmt: skip
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16", "amx_int8")
 REFERENCE_SIZE = 1024
 DISTURBED = 1.25  # a reference product slower than this times the best of the file: the host was busy

@@ -25,10 +25,10 @@ def spread(values: Sequence[float], unit: str = " s") -> str:
     return f"{middle}{unit}" if len(values) == 1 else f"{middle}{unit} ({few} … {many}, {len(values)} runs)"
 
 
-def ratios(results: dict[str, Any], ours: str, theirs: str, **key: Any) -> list[float]:
+def ratios(results: dict[str, Any], ours: str, theirs: str, *, what: str = "seconds", **key: Any) -> list[float]:
     """How many times as long the peer took, pair by pair."""
-    left = {run["key"].get("pair"): run["seconds"] for run in chosen(results, side=ours, **key)}
-    right = {run["key"].get("pair"): run["seconds"] for run in chosen(results, side=theirs, **key)}
+    left = {run["key"].get("pair"): run[what] for run in chosen(results, side=ours, **key)}
+    right = {run["key"].get("pair"): run[what] for run in chosen(results, side=theirs, **key)}
     return [right[pair] / left[pair] for pair in left if pair is not None and pair in right]
 
 

@@ -10,12 +10,12 @@ import argparse
 import json
 import re
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import assets, deployed, record, speed, transfer
-from benchmarks.texts import busy, chosen, interval, judged, machines, markdown, mean_text, seconds_text, share
+from benchmarks import assets, deployed, encoded, record, speed, transfer
+from benchmarks.texts import busy, chosen, gain_text, judged, machines, markdown, mean_text, seconds_text, share
 
 PAGES = (assets.ROOT / "README.md", assets.ROOT / "benchmarks" / "README.md")
 MARKED = re.compile(r"(<!-- table:([\w-]+) -->\n)(.*?)(<!-- /table -->)", re.DOTALL)
@@ -74,15 +74,9 @@ def gain_table(results: dict[str, Any]) -> str:
             left = {run["key"]["seed"]: judged(run) for run in chosen(results, set=name, strategy=ours)}
             right = {run["key"]["seed"]: judged(run) for run in chosen(results, set=name, strategy=theirs)}
             gains = [left[seed] - right[seed] for seed in left if seed in right]
-            line.append(gain_text(gains) if gains else "–")
+            line.append(gain_text(gains))
         rows.append(line)
     return markdown(["difference", *(f"{ours} − {theirs}" for ours, theirs in pairs)], rows)
-
-
-def gain_text(gains: Sequence[float]) -> str:
-    mean, half = interval(gains)
-    text = f"{mean:+.3f}".replace("0.", ".", 1)
-    return text if half is None else f"{text} ± {share(half)}"
 
 
 def plans_table(results: dict[str, Any]) -> str:
@@ -125,6 +119,12 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "scale": ("scale.json", speed.scale_table),
     "deploy": ("deploy.json", deployed.deploy_table),
     "deploy-losses": ("deploy.json", deployed.deploy_losses),
+    "text": ("text.json", encoded.text_table),
+    "text-gains": ("text.json", encoded.text_gains),
+    "text-speed": ("text.json", encoded.text_speed_table),
+    "sound": ("sound.json", encoded.sound_table),
+    "sound-gains": ("sound.json", encoded.sound_gains),
+    "sound-speed": ("sound.json", encoded.sound_speed_table),
 }
 
 

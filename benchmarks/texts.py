@@ -31,6 +31,15 @@ def mean_text(values: Sequence[float]) -> str:
     return share(mean) if half is None else f"{share(mean)} ± {share(half)}"
 
 
+def gain_text(gains: Sequence[float]) -> str:
+    """+.051 ± .009; a dash where there is none."""
+    if not gains:
+        return "–"
+    mean, half = interval(gains)
+    text = f"{mean:+.3f}".replace("0.", ".", 1)
+    return text if half is None else f"{text} ± {share(half)}"
+
+
 def seconds_text(values: Sequence[float]) -> str:
     """The median."""
     middle = statistics.median(values)

@@ -65,18 +65,13 @@ def source(name: str, seed: int) -> tuple[Any, dict[str, Any]]:
 def fit(name: str, seed: int, strategy: str, folder: Path) -> dict[str, Any]:
     """One strategy on one set: accuracies, the stages with their verdicts, where the time went."""
     from headstart import experiment
-    from headstart.core.errors import NothingAccepted
-    from headstart.core.run import Run
     from headstart.workflows.fit import fit as train
 
     rows, settings = source(name, seed)
     if strategy == "probe":
         settings.pop("epochs", None)  # it has none
     settled = experiment.load(plan=strategy, output_dir=str(folder / "runs"), **settings)
-    try:
-        run = train(settled, data=rows)
-    except NothingAccepted:  # worse than the baseline: a result like any other
-        run = Run(folder / "runs" / settings["name"])
+    run = train(settled, data=rows)
     result = run.read("result.json")
     stages = [json.loads(file.read_text()) for file in sorted(run.path.glob("stages/*/result.json"))]
     counts = run.read("data.json")["counts"]

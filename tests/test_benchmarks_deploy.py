@@ -36,7 +36,7 @@ def rounds(*values: float) -> dict[str, Any]:
 def measured(**accepted: Any) -> dict[str, Any]:
     """One network; everything took four times as long in the second round, which no ratio may show."""
     difference = {"value": -0.002, "low": -0.011, "high": 0.007}
-    variant = {"difference": difference, "too_few": True, "accepted": True, "refused": ""}
+    variant = {"difference": difference, "too_few": True, "accepted": True, "refused": "", "batches": True}
     times = {
         "torch eager fp32": rounds(20, 80, 20),
         "torch compiled bf16": rounds(6, 24, 6),
@@ -51,7 +51,13 @@ def measured(**accepted: Any) -> dict[str, Any]:
         "accepted": ["openvino bf16", "onnxruntime int8"],
         "variants": {
             "onnxruntime int8": {**variant, "bytes": 11_200_000},
-            "openvino bf16": {**variant, "bytes": 44_800_000, "accepted": False, "refused": "takes long"},
+            "openvino bf16": {
+                **variant,
+                "bytes": 44_800_000,
+                "accepted": False,
+                "refused": "takes long",
+                "batches": False,
+            },
         },
         "peers": {},
         "times": {"1": times, "16": times},
@@ -75,7 +81,7 @@ def test_gains_by_hand(deployed: ModuleType) -> None:
 def test_losses_by_hand(deployed: ModuleType) -> None:
     text = deployed.deploy_losses(measured())
     assert "| onnxruntime int8 | 11.20 MB, 0.250x | -0.2 (-1.1 … +0.7) | accepted; too few rows to tell |" in text
-    assert "| takes long; too few rows to tell |" in text
+    assert "| takes long; too few rows to tell; rows one by one |" in text
     assert ".500 (n = 210)" in text
 
 

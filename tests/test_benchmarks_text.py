@@ -54,3 +54,18 @@ def test_the_bar_and_a_strategy(text: Any, reviews: Path, tmp_path: Path) -> Non
     probe = text.fit(str(reviews), 0, "probe", str(net), tmp_path)
     assert probe["macro_f1"]["test"] > 0.5
     assert [stage["name"] for stage in probe["stages"]] == ["probe"]
+
+
+@pytest.mark.slow
+def test_training_and_its_peers_tell_what_padding_cost(
+    text: Any, reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    net = words.network(tmp_path / "net")
+    told = {side: text.time(str(reviews), side, 0, str(net)) for side in text.SIDES}
+    filled = [told[side]["filled"] for side in ("headstart", "trainer, dynamic padding", "trainer, padded to 128")]
+    assert 1 >= filled[0] > filled[1] > 3 * filled[2] > 0, "alike lengths together, any lengths, all to 128"
+    for facts in told.values():
+        assert facts["train_seconds"] < facts["seconds"]
+        assert facts["macro_f1"]["val"] > 0
+        assert facts["precision"] in ("fp32", "bf16")

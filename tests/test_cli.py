@@ -18,6 +18,7 @@ from PIL import Image
 from headstart import cli, predictions
 from headstart.core.errors import ArtefactError, ConfigError, DataError, NothingAccepted
 from headstart.measure.evaluation import Evaluation
+from headstart.measure.prediction import Prediction
 
 HEAVY = {"torch", "torchvision", "timm", "transformers", "sklearn", "pandas", "datasets", "numpy", "pydantic", "PIL"}
 
@@ -147,6 +148,26 @@ def test_exit_codes(
     assert "Traceback" not in told
 
 
+@pytest.mark.parametrize(("beaten_by", "code"), [("pixels", 2), (None, 0)])
+def test_a_run_that_the_baseline_beats_is_exit_code_2(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    beaten_by: str | None,
+    code: int,
+) -> None:
+    from headstart.core.run import Run
+    from headstart.workflows import demo, fit
+
+    run = Run(tmp_path / "run")
+    run.write("result.json", {"best": "probe", "beaten_by": beaten_by})
+    monkeypatch.setattr(fit, "fit", lambda *given, **named: run)
+    monkeypatch.setattr(demo, "demo", lambda *given, **named: run)
+    for verb in (["fit", "photos/"], ["demo"]):
+        assert cli.run(verb) == code
+        assert ("no stage beat the baseline 'pixels'" in capsys.readouterr().out) == (code == 2)
+
+
 def test_developers_see_the_traceback(failing: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("headstart.core.process.prepare", lambda: None)  # this process is not the command's own
     failing.error = DataError("no such folder")
@@ -169,9 +190,8 @@ def test_a_closed_pipe_is_no_error() -> None:
     assert "Traceback" not in done.stderr
 
 
-def row(name: str, *scores: tuple[str, float], problem: str = "") -> SimpleNamespace:
-    pipeline = [{"label": label, "score": score} for label, score in scores]
-    return SimpleNamespace(name=name, scores=scores, problem=problem, as_pipeline=lambda: pipeline)
+def row(name: str, *scores: tuple[str, float], problem: str = "") -> Prediction:
+    return Prediction(name, scores, problem)
 
 
 ROWS = [
@@ -270,9 +290,28 @@ def test_only_one_data_source_can_be_given(capsys: pytest.CaptureFixture[str]) -
     assert "only one data source can be given" in capsys.readouterr().err
 
 
+def test_texts_stand_whole_beside_their_rows(tmp_path: Path) -> None:
+    long = "a film,\nand " + "very " * 40 + "good"
+    rows = [
+        Prediction("row 0", (("good", 0.75),), texts=(long,)),
+        Prediction("row 1", (("bad", 0.5),), texts=("=a", "b")),
+        Prediction("row 2", problem="is empty"),
+    ]
+    predictions.write(tmp_path / "out.csv", rows, 1)
+    with open(tmp_path / "out.csv", newline="", encoding="utf-8") as file:
+        first, second, third = csv.DictReader(file)
+    assert (first["file"], first["text"], first["text_pair"], first["label"]) == ("row 0", long, "", "good")
+    assert (second["text"], second["text_pair"]) == ("'=a", "b")
+    assert (third["text"], third["problem"]) == ("", "is empty")
+    predictions.write(tmp_path / "out.jsonl", rows, 1)
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [line.get("text") for line in lines] == [long, "=a", None]
+    assert [line.get("text_pair") for line in lines] == [None, "b", None]
+
+
 def test_what_was_not_read_does_not_count_as_predicted() -> None:
     assert predictions.summary(ROWS, Path("o.csv")) == (
-        "3 predictions in o.csv, 1 file could not be read (named in the file)"
+        "3 predictions in o.csv, 1 row could not be read (named in the file)"
     )
     assert predictions.summary(ROWS[:2], Path("o.csv")) == "2 predictions in o.csv"
 

@@ -14,7 +14,7 @@ from headstart import results, tables
 from headstart.core.errors import Problem
 from headstart.data.checks.findings import Finding
 from headstart.measure.evaluation import Evaluation
-from headstart.measure.prediction import Predictions
+from headstart.measure.prediction import Prediction, Predictions
 from headstart.terminal import THEME
 
 
@@ -89,8 +89,8 @@ def test_evaluations_show_every_number_with_its_interval() -> None:
 
 def test_predictions_show_labels_and_problems() -> None:
     rows = [
-        SimpleNamespace(name="a.jpg", scores=(("ant", 0.75), ("bee", 0.25)), problem=""),
-        SimpleNamespace(name="b.jpg", scores=(), problem="cannot be read [truncated]"),
+        Prediction("a.jpg", (("ant", 0.75), ("bee", 0.25))),
+        Prediction("b.jpg", problem="cannot be read [truncated]"),
     ]
     told = shown(tables.predictions(rows, 2))
     assert told.splitlines()[2].split() == ["a.jpg", "ant", "75.0", "%", "bee", "25.0", "%"]
@@ -98,6 +98,20 @@ def test_predictions_show_labels_and_problems() -> None:
     broken, header = told.splitlines()[3], told.splitlines()[0]
     assert broken.index("cannot") == header.index("problem"), "problems stand beside the labels, not among them"
     assert "problem" not in shown(tables.predictions(rows[:1], 2))
+
+
+def test_predictions_of_texts_begin_with_the_text() -> None:
+    long = "a film that was long\nand " + "very " * 40 + "good"
+    rows = [
+        Prediction("row 0", (("good", 0.75),), texts=(long,)),
+        Prediction("row 1", (("bad", 0.5),), texts=("a", "b")),
+    ]
+    told = shown(tables.predictions([*rows, Prediction("row 2", problem="is empty")], 1))
+    first, second, third = told.splitlines()[2:5]
+    assert "a film that was long and very" in first
+    assert "…" in first
+    assert second.split() == ["row", "1", "a", "|", "b", "bad", "50.0", "%"]
+    assert third.index("is empty") == told.splitlines()[0].index("problem")
 
 
 @pytest.mark.parametrize("width", [80, 120])

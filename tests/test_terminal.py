@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from headstart import tables, terminal
+from headstart import results, tables, terminal
 from headstart.core import events, manifest
 from headstart.core.errors import ConfigError, DataError, Problem
 from headstart.core.run import Run
@@ -135,7 +135,7 @@ def test_a_terminal_that_lacks_characters_does_not_stop_the_run(
     shown = Terminal(made)
     for event in STORY:
         shown(event)
-    tables.results(finished(tmp_path), made)
+    results.show(finished(tmp_path), made)
     made.file.flush()
     assert "? kept" in raw.getvalue().decode("ascii")
 
@@ -189,7 +189,7 @@ def finished(folder: Path, **result: Any) -> Run:
 def test_the_table_of_a_run(tmp_path: Path, width: int) -> None:
     run = finished(tmp_path)
     console = plain(width)
-    tables.results(run, console)
+    results.show(run, console)
     told = text(console)
     lines = [line.rstrip() for line in told.splitlines()]
     assert max(len(line) for line in lines) <= width
@@ -210,7 +210,7 @@ def test_the_table_of_a_run(tmp_path: Path, width: int) -> None:
 def test_the_table_says_what_to_distrust(tmp_path: Path) -> None:
     run = finished(tmp_path, optimistic=True, beaten_by="majority", metrics={"val": measured(0.94), "test": None})
     console = plain()
-    tables.results(run, console)
+    results.show(run, console)
     assert "selected on these rows, optimistic" in text(console)
     assert "no stage beat the baseline 'majority'" in text(console)
     assert "\ntest" not in text(console)
@@ -219,7 +219,7 @@ def test_the_table_says_what_to_distrust(tmp_path: Path) -> None:
 
 def test_the_next_line_can_be_pasted_into_a_shell(tmp_path: Path) -> None:
     console = plain(200)
-    tables.results(finished(tmp_path / "my runs"), console)
+    results.show(finished(tmp_path / "my runs"), console)
     assert f"headstart predict '{tmp_path}/my runs/photos' new/" in text(console)
 
 
@@ -227,7 +227,7 @@ def test_a_run_without_any_stage_yet_can_be_shown(tmp_path: Path) -> None:
     run = Run(tmp_path / "empty")
     run.path.mkdir()
     console = plain()
-    tables.results(run, console)
+    results.show(run, console)
     assert "stage" in text(console)
 
 

@@ -47,6 +47,20 @@ class Tokens(torch.utils.data.Dataset):
         return self.rows[index]
 
 
+class Counting:
+    """A collator that counts the places of its batches, and those that hold a token."""
+
+    def __init__(self, collate: Any) -> None:
+        self.collate = collate
+        self.tokens = self.places = 0
+
+    def __call__(self, rows: list[dict[str, Any]]) -> Any:
+        batch = self.collate(rows)
+        self.tokens += int(batch["attention_mask"].sum())
+        self.places += batch["attention_mask"].numel()
+        return batch
+
+
 def read(table: Path) -> list[tuple[str, str]]:
     with table.open(newline="", encoding="utf-8") as file:
         return [(row["text"], row["label"]) for row in csv.DictReader(file)]
@@ -77,15 +91,18 @@ def train(chosen: argparse.Namespace) -> dict[str, Any]:
         disable_tqdm=True,
         dataloader_pin_memory=False,
     )
-    collator = DataCollatorWithPadding(tokenizer, padding=chosen.padding, max_length=chosen.max_length)
+    collator = Counting(DataCollatorWithPadding(tokenizer, padding=chosen.padding, max_length=chosen.max_length))
     trainer = Trainer(model=model, args=settings, train_dataset=tokens["train"], data_collator=collator)
     begun = time.perf_counter()
     trainer.train()
+    filled = collator.tokens / collator.places
     answers = trainer.predict(tokens["val"])
     seconds = time.perf_counter() - begun
     found, labels = answers.predictions.argmax(1), np.asarray(answers.label_ids)
     return {
         "train_seconds": round(seconds, 3),
+        "filled": round(filled, 4),
+        "precision": "bf16" if chosen.bf16 else "fp32",
         "accuracy": {"val": float((found == labels).mean())},
         "macro_f1": {"val": float(f1_score(labels, found, average="macro"))},
         "since_start": round(time.perf_counter() - STARTED, 3),

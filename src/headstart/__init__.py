@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from headstart.core.events import Event
     from headstart.core.run import Run
     from headstart.data.audit import Audit
+    from headstart.data.modalities.audio import AudioSpec
+    from headstart.data.modalities.image import ImageSpec
+    from headstart.data.modalities.text import TextSpec
     from headstart.data.splits import Splits
     from headstart.deploy.predictor import Predictor
     from headstart.experiment import Experiment
@@ -21,9 +24,29 @@ if TYPE_CHECKING:
     from headstart.workflows.predict import Classifier, Predictions
 
 __version__ = "0.1.0"
-__all__ = ["Experiment", "Run", "__version__", "audit", "embed", "evaluate", "fit", "load", "plan", "predict"]
+__all__ = [
+    "AudioSpec",
+    "Experiment",
+    "ImageSpec",
+    "Run",
+    "TextSpec",
+    "__version__",
+    "audit",
+    "embed",
+    "evaluate",
+    "fit",
+    "load",
+    "plan",
+    "predict",
+]
 
-_CLASSES = {"Experiment": "headstart.experiment", "Run": "headstart.core.run"}
+_CLASSES = {
+    "AudioSpec": "headstart.data.modalities.audio",
+    "Experiment": "headstart.experiment",
+    "ImageSpec": "headstart.data.modalities.image",
+    "Run": "headstart.core.run",
+    "TextSpec": "headstart.data.modalities.text",
+}
 
 
 def fit(
@@ -43,6 +66,8 @@ def fit(
         on_event: called with every event; None shows progress and what was found in the terminal.
         settings: everything that the file may hold, by the same names.
 
+    Where no stage beat the baseline that needs no backbone, a warning says so and ``Run.beaten_by`` names it.
+
     Raises:
         HeadstartError: with everything that is wrong, where, and what to do.
     """
@@ -55,7 +80,9 @@ def fit(
     from headstart.terminal import Terminal
 
     with Terminal(metric=experiment.metric if isinstance(experiment.metric, str) else "") as terminal:
-        return results.told(terminal.console, lambda: run(experiment, data=rows, on_event=terminal, resume=resume))
+        done = run(experiment, data=rows, on_event=terminal, resume=resume)
+        results.show(done, terminal.console)
+    return done
 
 
 def load(run: str | Path | Run, *, device: str = "cpu", allow_module: Any = False) -> Classifier | Predictor:
@@ -69,25 +96,25 @@ def load(run: str | Path | Run, *, device: str = "cpu", allow_module: Any = Fals
     return answerer(run, device=device, allow_module=allow_module)
 
 
-def predict(run: str | Path | Run, source: Any, *, top_k: int | None = None) -> Predictions:
-    """Labels and probabilities for a folder, files or arrays."""
+def predict(run: str | Path | Run, source: Any, *, top_k: int | None = None, allow_module: Any = False) -> Predictions:
+    """Labels and probabilities for a folder, files or arrays; ``allow_module`` as in ``load``."""
     from headstart.workflows.predict import predict as predict_with
 
-    return predict_with(run, source, top_k=top_k)
+    return predict_with(run, source, top_k=top_k, allow_module=allow_module)
 
 
-def evaluate(run: str | Path | Run, data: Any = None) -> Evaluation:
-    """What the run's model answers on labelled data, or on the test rows of the run."""
+def evaluate(run: str | Path | Run, data: Any = None, *, allow_module: Any = False) -> Evaluation:
+    """What the run's model answers on labelled data, or on its own test rows; ``allow_module`` as in ``load``."""
     from headstart.workflows.predict import evaluate as evaluate_run
 
-    return evaluate_run(run, data)
+    return evaluate_run(run, data, allow_module=allow_module)
 
 
-def embed(run: str | Path | Run, source: Any) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Features (N, D) of the run's backbone, and the names of the rows."""
+def embed(run: str | Path | Run, source: Any, *, allow_module: Any = False) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Features (N, D) of the run's backbone, and the names of the rows; ``allow_module`` as in ``load``."""
     from headstart.workflows.predict import embed as embed_with
 
-    return embed_with(run, source)
+    return embed_with(run, source, allow_module=allow_module)
 
 
 def audit(data: Any = None, *, config: str | Path | None = None, **settings: Any) -> tuple[Splits, Audit]:

@@ -43,6 +43,7 @@ ALIASES = {
         "label_separator": "labels_separator label_delimiter",
         "max_length": "max_seq_length max_seq_len max_len",
         "seconds": "max_length_seconds clip_seconds",
+        "sampling_rate": "sample_rate sr",
         "blocks": "unfreeze",
         "val": "validation valid",
     }.items()
@@ -53,7 +54,7 @@ ALIASES = {
 SHORT = {
     **dict.fromkeys(("channels", "limit", "modality", "task"), ("data",)),
     **dict.fromkeys(("input_column", "label_column", "label_separator", "split_column"), ("data",)),
-    **dict.fromkeys(("on_unreadable", "max_unreadable", "max_length", "seconds"), ("data",)),
+    **dict.fromkeys(("on_unreadable", "max_unreadable", "max_length", "seconds", "sampling_rate"), ("data",)),
     "pooling": ("head",),
     **dict.fromkeys(("val", "test", "group_by", "folds"), ("data", "split")),
 }

@@ -14,6 +14,9 @@ from headstart import options, shipping
 from headstart.core import process
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from headstart.core.run import Run
     from headstart.experiment import Experiment
 
 EXAMPLES = """
@@ -35,19 +38,8 @@ app = typer.Typer(
 )
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        import headstart
-
-        typer.echo(f"headstart {headstart.__version__}")
-        raise typer.Exit
-
-
-Version = Annotated[bool, typer.Option("--version", help="Show it and exit.", is_eager=True, callback=_show_version)]
-
-
 @app.callback()
-def _options(version: Version = False) -> None:
+def _options(version: options.Version = False) -> None:
     """Options of the program itself."""
 
 
@@ -66,10 +58,13 @@ def fit(
     resume: Annotated[bool, typer.Option("--resume", help="Continue the interrupted run of these settings.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Show every setting and its origin; run nothing.")] = False,
 ) -> None:
-    """Train in measured stages: the run folder holds the model, the report and the evidence."""
+    """Train in measured stages: the run folder holds the model, the report and the evidence.
+
+    Exit code 2 where no stage beat the baseline.
+    """
     flags = {"weights": weights, "name": name, "output_dir": output_dir, "seed": seed, "device": device}
     experiment = _experiment(words, config, backbone=backbone, plan=plan, offline=offline, **flags)
-    from headstart import results, tables
+    from headstart import tables
     from headstart.core.interruption import Interrupted
 
     with options.terminal(experiment) as terminal:
@@ -79,9 +74,10 @@ def fit(
         from headstart.workflows.fit import fit as run_fit
 
         try:
-            results.told(terminal.console, lambda: run_fit(experiment, on_event=terminal, resume=resume))
+            run = run_fit(experiment, on_event=terminal, resume=resume)
         except Interrupted as error:
             raise typer.Exit(error.exit_code) from error
+        _conclude(run, terminal.console)
 
 
 @app.command()
@@ -91,6 +87,7 @@ def predict(
     output: options.Output = None,
     top_k: options.TopK = None,
     device: options.Device = None,
+    allow_module: options.AllowModule = False,
 ) -> None:
     """Label new files: a table, or --output predictions.csv or .jsonl."""
     from headstart import predictions, tables
@@ -100,7 +97,7 @@ def predict(
     with options.terminal() as terminal:
         from headstart.workflows.predict import answerer
 
-        model = answerer(run, device=device or "cpu", on_event=terminal)
+        model = answerer(run, device=device or "cpu", allow_module=allow_module, on_event=terminal)
         whole = output is not None
         top = predictions.labels_a_file(top_k, len(model.classes), whole=whole, several=model.several)
         found = model.predict(source[0] if len(source) == 1 else source, top_k=top, on_event=terminal)
@@ -118,6 +115,7 @@ def evaluate(
     run: options.RunFolder,
     data: Annotated[str | None, typer.Option(help="Labelled data; the run's own test rows unless told.")] = None,
     output: options.Answers = None,
+    allow_module: options.AllowModule = False,
 ) -> None:
     """Measure a run's model, each number with its 95 % interval."""
     from headstart import predictions, results
@@ -127,7 +125,7 @@ def evaluate(
     with options.terminal() as terminal:
         from headstart.workflows.predict import evaluate as evaluate_run
 
-        found = evaluate_run(run, data, on_event=terminal)
+        found = evaluate_run(run, data, allow_module=allow_module, on_event=terminal)
     terminal.console.print(results.evaluation(found.metrics(), data or "test rows of the run"))
     terminal.console.print()
     terminal.console.print(results.classes(found.per_class()))
@@ -196,6 +194,7 @@ def embed(
     output: Annotated[Path, typer.Option("--output", "-o", help="A .npz file: features and names.")] = Path(
         "features.npz"
     ),
+    allow_module: options.AllowModule = False,
 ) -> None:
     """Write the features that the head sees, one row a file."""
     from headstart import predictions
@@ -204,7 +203,8 @@ def embed(
     with options.terminal() as terminal:
         from headstart.workflows.predict import embed as embed_with
 
-        features, names = embed_with(run, source[0] if len(source) == 1 else source, on_event=terminal)
+        given = source[0] if len(source) == 1 else source
+        features, names = embed_with(run, given, allow_module=allow_module, on_event=terminal)
     predictions.write_features(output, features, names)
     terminal.console.print(f"{features.shape[0]} rows of {features.shape[1]} features in {output}", markup=False)
 
@@ -242,12 +242,11 @@ def demo(
     output_dir: Annotated[str, typer.Option(help="Where the run goes.")] = "runs",
 ) -> None:
     """The whole job on drawn pictures and a built-in backbone: no data, no network."""
-    from headstart import tables
     from headstart.workflows import demo as workflow
 
     with options.terminal() as terminal:
         run = workflow.demo(Path(output_dir), on_event=terminal)
-    tables.results(run, terminal.console)
+    _conclude(run, terminal.console)
 
 
 for _verb in (shipping.export, shipping.bench, shipping.push, shipping.serve):
@@ -294,6 +293,15 @@ def run(arguments: list[str], *, traceback: bool = False) -> int:
             again = [word for word in arguments if word != "--resume"]
             typer.echo(f"resume with: {shlex.join(['headstart', *again, '--resume'])}", err=True)
     return code
+
+
+def _conclude(run: Run, console: Console) -> None:
+    """Show what a run found; exit code 2 where no stage beat the baseline."""
+    from headstart import results
+
+    results.show(run, console)
+    if run.beaten_by:
+        raise typer.Exit(2)
 
 
 def _experiment(words: list[str] | None, config: Path | None, *, offline: bool, **flags: Any) -> Experiment:

@@ -31,10 +31,24 @@ TopK = Annotated[
         "with --output all where at most 20.",
     ),
 ]
+AllowModule = Annotated[
+    bool, typer.Option("--allow-module", help="Import the module of your own that the model stands on.")
+]
 Answers = Annotated[
     Path | None, typer.Option("--output", "-o", help="Also write the answer for every row: a .csv or .jsonl file.")
 ]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file instead of the terminal.")]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        import headstart
+
+        typer.echo(f"headstart {headstart.__version__}")
+        raise typer.Exit
+
+
+Version = Annotated[bool, typer.Option("--version", help="Show it and exit.", is_eager=True, callback=_show_version)]
 
 
 def terminal(experiment: Experiment | None = None) -> Terminal:

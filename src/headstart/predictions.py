@@ -68,9 +68,9 @@ def most_labels(rows: Sequence[Prediction], top: int | None) -> int:
 
 
 def summary(rows: Sequence[Prediction], path: Path) -> str:
-    """``12 predictions in new.csv, 4 files could not be read (named in the file)``."""
+    """``12 predictions in new.csv, 4 rows could not be read (named in the file)``."""
     failed = sum(bool(row.problem) and not row.scores for row in rows)
-    left = f", {failed} file{'s' * (failed > 1)} could not be read (named in the file)" if failed else ""
+    left = f", {failed} row{'s' * (failed > 1)} could not be read (named in the file)" if failed else ""
     return f"{len(rows) - failed} predictions in {path}{left}"
 
 
@@ -135,9 +135,10 @@ def _csv(file: TextIO, rows: Sequence[Prediction], top: int) -> None:
         for rank in range(1, top + 1)
         for name in (("label", "score") if rank == 1 else (f"label_{rank}", f"score_{rank}"))
     ]
-    out.writerow(["file", *pairs, "problem"])
+    texts = list(dict.fromkeys(name for row in rows for name in row.said))
+    out.writerow(["file", *texts, *pairs, "problem"])
     for row in rows:
-        cells: list[str] = []
+        cells = [safe_cell(row.said.get(name, "")) for name in texts]
         for rank in range(top):
             label, score = row.scores[rank] if rank < len(row.scores) else ("", None)
             cells += [safe_cell(label), "" if score is None else f"{score:.6f}"]
@@ -146,7 +147,7 @@ def _csv(file: TextIO, rows: Sequence[Prediction], top: int) -> None:
 
 def _jsonl(file: TextIO, rows: Sequence[Prediction], top: int) -> None:
     for row in rows:
-        value: dict[str, Any] = {"file": row.name, "predictions": row.as_pipeline()[:top]}
+        value: dict[str, Any] = {"file": row.name, **row.said, "predictions": row.as_pipeline()[:top]}
         if row.problem:
             value["problem"] = row.problem
         file.write(json.dumps(value, ensure_ascii=False) + "\n")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import typer
 
-from headstart.options import RunFolder, terminal
+from headstart.options import AllowModule, RunFolder, terminal
 
 Data = Annotated[str | None, typer.Option(help="The run's data, where it has moved.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads; all cores unless told.")]
@@ -26,6 +27,7 @@ def export(
     ] = None,
     int8: Annotated[bool, typer.Option(help="Look for a quantised file that is quicker and as good.")] = True,
     threads: Threads = None,
+    allow_module: AllowModule = False,
 ) -> None:
     """Write ONNX files that run without torch, each with its verdict. Exit code 2 where none is accepted."""
     from headstart.verdicts import told
@@ -34,17 +36,18 @@ def export(
         from headstart.workflows import ship
 
         settings = ship.Settings(tolerance=tolerance, precision=precision, int8=int8, threads=threads)
-        told(shown.console, lambda: ship.export(run, data=data, settings=settings, on_event=shown))
+        write = partial(ship.export, run, data=data, settings=settings, allow_module=allow_module, on_event=shown)
+        told(shown.console, write)
 
 
-def bench(run: RunFolder, threads: Threads = None) -> None:
+def bench(run: RunFolder, threads: Threads = None, allow_module: AllowModule = False) -> None:
     """Time an exported run in torch, ONNX Runtime and OpenVINO, in turns, on this machine."""
     from headstart.verdicts import benchmark
 
     with terminal() as shown:
         from headstart.workflows.bench import bench as measure
 
-        found = measure(run, threads=threads, on_event=shown)
+        found = measure(run, threads=threads, allow_module=allow_module, on_event=shown)
     shown.console.print()
     shown.console.print(benchmark(found))
 
@@ -58,6 +61,7 @@ def push(
     licence: Annotated[
         str | None, typer.Option("--license", help="Of the model; that of the backbone's weights unless told.")
     ] = None,
+    allow_module: AllowModule = False,
 ) -> None:
     """Publish the model with its evidence on the Hugging Face Hub: weights, ONNX files, a model card."""
     from headstart.verdicts import published
@@ -65,7 +69,16 @@ def push(
     with terminal() as shown:
         from headstart.workflows.push import push as publish
 
-        found = publish(run, repo, private=private, dry_run=dry_run, update=update, licence=licence, on_event=shown)
+        found = publish(
+            run,
+            repo,
+            private=private,
+            dry_run=dry_run,
+            update=update,
+            licence=licence,
+            allow_module=allow_module,
+            on_event=shown,
+        )
     shown.console.print()
     shown.console.print(published(found.files))
     told = found.address or f"nothing was uploaded; this would be: {found.folder}"

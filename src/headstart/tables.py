@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -11,26 +10,9 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from headstart.core.run import Run
 from headstart.terminal import VERDICTS, clean, duration, number
 
 SEVERITIES = {"error": "bad", "warning": "warn", "info": "quiet", "ok": "good"}
-
-
-def results(run: Run, console: Console) -> None:
-    """What a run found: baselines and stages with intervals and verdicts, the test result, the time, the paths."""
-    result = run.read("result.json", default={})
-    stages, baselines = run.stages(), list(run.read("baseline/result.json", default=[]))
-    metric = next((stage["verdict"]["metric"] for stage in reversed(stages)), "accuracy")  # the first may prepare
-    console.print()
-    console.print(stage_table(baselines, stages, result.get("best"), metric, console))
-    console.print()
-    for title, line in _conclusion(run, result, metric):
-        grid = Table.grid(padding=(0, 1))
-        grid.add_column(width=7, style="quiet")
-        grid.add_column(overflow="fold")
-        grid.add_row(title, line)
-        console.print(grid)
 
 
 def stage_table(
@@ -61,7 +43,7 @@ def stage_table(
     entries = [_baseline_cells(entry) for entry in baselines] + [_stage_cells(stage, best) for stage in stages]
     for (name, what, seconds, verdict), value, limit in zip(entries, measured, limits, strict=True):
         cells: list[RenderableType] = [name, *([what] if trains else []), duration(seconds)]
-        cells += [*([limit] if any(limits) else []), _score(metric, value)]
+        cells += [*([limit] if any(limits) else []), score(metric, value)]
         table.add_row(*cells, *([_whisker(value, scale, 24)] if drawn else []), verdict)
     return table
 
@@ -171,23 +153,26 @@ def _rate(layer: Any) -> Text:
 
 
 def predictions(rows: Sequence[Any], top: int) -> Table:
-    """File, label and probability; more columns for ``top`` > 1, and one for problems where there are any."""
+    """File, label and probability; more columns for ``top`` > 1, and for texts and problems where there are any."""
     table = _table()
-    table.add_column("file", overflow="fold")
+    texts = any(row.texts for row in rows)
+    table.add_column("row" if texts else "file", overflow="fold")
+    if texts:
+        table.add_column("text", overflow="fold")
     for rank in range(top):
         table.add_column("label" if rank == 0 else f"label {rank + 1}", overflow="fold")
         table.add_column("", justify="right", no_wrap=True)
     if any(row.problem for row in rows):
         table.add_column("problem", overflow="fold")
     for row in rows:
-        cells = [Text(clean(row.name))]
+        cells = [Text(clean(row.name)), *([Text(clean(row.shown if row.texts else ""))] if texts else [])]
         if not row.scores and not row.problem:
             cells.append(Text("no label", style="quiet"))
         for rank, (label, probability) in enumerate(row.scores[:top]):
             cells.append(Text(clean(label), style="bold" if rank == 0 else "quiet"))
             cells.append(Text(f"{100 * probability:.1f} %", style="" if rank == 0 else "quiet"))
         if row.problem:
-            cells += [Text()] * (1 + 2 * top - len(cells)) + [Text(clean(row.problem), style="warn")]
+            cells += [Text()] * (1 + texts + 2 * top - len(cells)) + [Text(clean(row.problem), style="warn")]
         table.add_row(*cells)
     return table
 
@@ -235,7 +220,8 @@ def _count(parameters: int) -> str:
     return str(parameters)
 
 
-def _score(metric: str, value: Mapping[str, Any] | None) -> Text:
+def score(metric: str, value: Mapping[str, Any] | None) -> Text:
+    """``94.1 % [91.8, 96.0]``."""
     if value is None:
         return Text("–")
     low, high = (number(metric, value[side]).removesuffix(" %") for side in ("low", "high"))
@@ -259,34 +245,3 @@ def _whisker(value: Mapping[str, Any] | None, scale: tuple[float, float], width:
     low, dot, high = place(value["low"]), place(value["value"]), place(value["high"])
     line = "".join("●" if i == dot else "─" if low <= i <= high else " " for i in range(width))
     return Text.assemble((line[:dot], "quiet"), (line[dot], "accent"), (line[dot + 1 :], "quiet"))
-
-
-def _conclusion(run: Run, result: Mapping[str, Any], metric: str) -> Iterator[tuple[str, Text]]:
-    test = (result.get("metrics") or {}).get("test")
-    if test and metric in test:
-        usual = ("accuracy", "macro_f1", "subset_accuracy", "log_loss")
-        beside = [name for name in usual if name in test and name != metric]
-        others = "".join(f" · {name.replace('_', ' ')} {number(name, test[name]['value'])}" for name in beside)
-        yield (
-            "test",
-            Text.assemble(f"{metric} ", _score(metric, test[metric]), (f", n = {test[metric]['n']}{others}", "quiet")),
-        )
-    if result.get("optimistic"):
-        yield "", Text("there were no rows for a test: selected on these rows, optimistic", style="warn")
-    if result.get("beaten_by"):
-        yield "", Text(f"no stage beat the baseline '{clean(result['beaten_by'])}'", style="warn")
-    phases = result.get("phases") or []
-    if phases:
-        spent: dict[str, float] = {}
-        for phase in phases:  # a resumed run has been through some of them twice
-            spent[phase["name"]] = spent.get(phase["name"], 0.0) + phase["seconds"]
-        total = max(result.get("seconds") or 0.0, sum(spent.values()))
-        longest = sorted((name for name in spent if spent[name] >= 0.005 * total), key=lambda name: -spent[name])[:6]
-        parts = " · ".join(f"{clean(name)} {duration(spent[name])}" for name in longest)
-        yield "time", Text.assemble(duration(total), (f": {parts}", "quiet"))
-    if run.model_folder.is_dir():
-        yield "model", Text(clean(run.model_folder))
-    if (run.path / "report.html").is_file():
-        yield "report", Text(clean(run.path / "report.html"))
-    if run.model_folder.is_dir() and not result.get("beaten_by"):
-        yield "next", Text(f"headstart predict {clean(shlex.quote(str(run.path)))} new/", style="accent")

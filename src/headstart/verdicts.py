@@ -47,6 +47,10 @@ def show(place: Path, console: Console) -> None:
         rows, points = verdict["data"]["rows"], 100 * verdict["tolerance"]
         what = f"{rows} validation rows are too few to tell a loss of {points:g} points from none: {', '.join(few)}"
         console.print(Text(clean(what), style="warn"))
+    single = [each["name"] for each in verdict["variants"] if not each["batches"] and not each["refused"]]
+    if single:
+        what = "together, answers would depend on the other rows; one row is answered after the other"
+        console.print(Text(clean(f"{', '.join(single)}: {what}"), style="quiet"))
     if verdict["accepted"]:
         console.print(Text(f"headstart predict {clean(shlex.quote(str(place)))} new/", style="accent"))
 

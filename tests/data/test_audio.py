@@ -16,7 +16,8 @@ from headstart.core import keyed
 from headstart.core.errors import ConfigError
 from headstart.data import loaders
 from headstart.data.modalities import audio
-from headstart.data.modalities.audio import PAD, PRESETS, AudioPolicy, AudioSpec
+from headstart.data.modalities.audio import PAD, AudioPolicy, AudioSpec
+from headstart.data.sounds.augment import PRESETS
 from headstart.data.splits import Rows
 from headstart.data.store import Store
 
@@ -175,6 +176,39 @@ def test_masks_silence_one_piece_of_limited_width() -> None:
     assert max(widths) > 700
 
 
+def test_a_masked_band_takes_the_tones_in_it_and_leaves_the_others() -> None:
+    spec, hertz = AudioSpec(16_000, 1.0), np.array([250, 500, 900, 1500, 2400, 3600, 5200])
+    tones = 2000 * np.sin(2 * np.pi * hertz[:, None] * np.arange(16_000) / 16_000)
+    canvas = tones.sum(axis=0).astype(np.int16)
+    policy, gone = AudioPolicy(freq_mask=0.4), []
+    for seed in range(60):
+        masked = drawn(policy, canvas, seed, spec)
+        energy = np.abs(np.fft.rfft(masked.astype(float)))[hertz] ** 2 / np.abs(np.fft.rfft(tones[0]))[hertz[0]] ** 2
+        silent = energy < 1e-4
+        assert ((energy[~silent] > 0.99) & (energy[~silent] < 1.01)).all(), "a tone is there, or it is not"
+        places = np.flatnonzero(silent)
+        assert (np.diff(places) == 1).all(), "one band"
+        assert np.array_equal(masked, drawn(policy, canvas, seed, spec))
+        gone.append(silent)
+    assert (np.sum(gone, axis=0) > 0).all(), "every pitch may be masked"
+    assert not np.all(gone, axis=0).any()
+    untouched = drawn(AudioPolicy(crop=True), canvas, 0, spec)
+    assert np.array_equal(untouched, canvas), "off unless asked for"
+
+
+@pytest.mark.parametrize("share", [0.1, 0.4])
+def test_a_masked_band_is_no_wider_than_asked(share: float) -> None:
+    spec = AudioSpec(8_000, 1.0)
+    widths = []
+    for seed in range(60):
+        spectrum = np.abs(np.fft.rfft(drawn(AudioPolicy(freq_mask=share), noise(8_000), seed, spec).astype(float)))
+        silent = np.flatnonzero(spectrum < 100)  # of noise, whose lines are tenthousands high
+        mels = 2595 * np.log10(1 + silent / 700)  # one line a hertz
+        widths.append((mels.max() - mels.min()) / (2595 * np.log10(1 + 4000 / 700)) if len(silent) > 1 else 0.0)
+    assert max(widths) <= share
+    assert max(widths) > 0.8 * share
+
+
 def test_a_function_of_the_users_gets_a_copy() -> None:
     canvas = noise(9_000)
     kept = canvas.copy()
@@ -187,7 +221,9 @@ def test_a_function_of_the_users_gets_a_copy() -> None:
     assert np.array_equal(canvas, kept)
 
 
-@pytest.mark.parametrize("given", ["lihgt", {"gian": 3}, {"gain": -1}, {"noise": 2}, {"shift": "far"}, 3])
+@pytest.mark.parametrize(
+    "given", ["lihgt", {"gian": 3}, {"gain": -1}, {"noise": 2}, {"shift": "far"}, {"freq_mask": 2}, 3]
+)
 def test_unknown_augmentation_is_refused(given: Any) -> None:
     with pytest.raises(ConfigError):
         audio.policy(given)

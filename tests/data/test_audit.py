@@ -80,6 +80,9 @@ LOW = np.array([0] * 30 + [1] * 3 + [2] * 3)
 PLANTED: dict[str, tuple[Callable[[], Splits], str, str, set[int] | None, str]] = {
     "unreadable": (lambda: with_items("train", {5: b"junk"}), "unreadable", "warning", {5}, "train/5.png"),
     "too many unreadable": (lambda: with_items("val", {1: b"", 2: b""}), "unreadable", "error", {1, 2}, "2 empty-file"),
+    "one of few unreadable": (lambda: with_items("val", {1: b""}), "unreadable", "warning", {1}, "1 of 12"),
+    "nothing readable": (
+        lambda: replace(CLEAN, val=Rows([b""], np.array([0]), ("val/0.png",))), "unreadable", "error", {0}, "1 of 1"),
     "a class left empty": (
         lambda: with_items("train", dict.fromkeys(range(0, 36, 3), b"")), "empty-class", "error", None, "ant"),
     "small class": (lambda: with_labels("train", LOW), "small-class", "warning", set(range(30, 36)), "cow (3)"),

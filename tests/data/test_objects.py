@@ -339,6 +339,28 @@ sys.exit(", ".join(heavy & set(sys.modules)) or None)
     assert (done.returncode, done.stderr) == (0, "")
 
 
+SAMPLES = [np.zeros(count, np.float32) for count in (900, 800, 700, 600)]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        (SAMPLES, list("abab")),
+        (np.zeros((4, 900), np.int16), np.array(list("abab"))),
+        list(zip(SAMPLES, "abab", strict=True)),
+        {"train": (SAMPLES, list("abab"))},
+    ],
+    ids=["a list", "an array", "pairs", "splits"],
+)
+def test_samples_alone_need_their_rate_and_are_sounds_with_it(source: Any) -> None:
+    with pytest.raises(DataError, match="sampling_rate=16_000"):
+        collect(source)
+    found = collect(source, sampling_rate=8_000)
+    assert found.modality == "audio"
+    samples, rate = found.rows.items[3]
+    assert (samples.ndim, rate) == (1, 8_000)
+
+
 @pytest.mark.parametrize(("bands", "channels", "said"), [(4, 3, True), (4, 4, False), (3, 3, False)])
 def test_arrays_of_four_bands_taken_as_rgba_are_told(bands: int, channels: int, said: bool) -> None:
     found = collect((np.zeros((6, 32, 32, bands), np.uint8), [0, 1] * 3), channels=channels)

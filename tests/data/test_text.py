@@ -12,6 +12,7 @@ from headstart.core.errors import ConfigError
 from headstart.data.modalities import text
 from headstart.data.modalities.base import DecodeError
 from headstart.data.modalities.text import PAD, TextSpec
+from headstart.data.splits import Rows
 from headstart.data.texts import reading
 
 from .. import words
@@ -49,6 +50,26 @@ def test_tokens_are_those_of_transformers(item: Any, theirs: Any) -> None:
     assert value.dtype == np.int32
     assert value[0].tolist() == wanted["input_ids"]
     assert value[1].tolist() == wanted["token_type_ids"]
+
+
+def test_single_texts_and_pairs_are_not_mixed_up() -> None:
+    one, pair = "the film was good", ("the film was good", "it was bad")
+    for texts, taken, refused, told in ((1, one, pair, "single ones"), (2, pair, one, "pairs of texts")):
+        spec = TextSpec(TOKENIZER, max_length=12, texts=texts)
+        assert np.array_equal(text.decode(taken, spec), text.decode(taken, SPEC))
+        with pytest.raises(DecodeError, match=f"the model reads {told}"):
+            text.decode(refused, spec)
+        assert TextSpec.from_json(spec.to_json()) == spec
+    with pytest.raises(ConfigError, match="texts 3"):
+        TextSpec(TOKENIZER, texts=3)
+
+
+@pytest.mark.parametrize(
+    ("items", "texts"), [(["", "a b"], 1), ([("", ""), ("a", "b"), "c"], 2), ([None], None), ([], None)]
+)
+def test_what_a_row_is_is_told_by_the_first_that_can_be_read(items: list[Any], texts: int | None) -> None:
+    rows = Rows(items=items, labels=np.zeros(len(items), np.int64), names=tuple(map(str, range(len(items)))))
+    assert text.suited(SPEC, rows).texts == texts
 
 
 @pytest.mark.parametrize("item", ITEMS.values(), ids=ITEMS)

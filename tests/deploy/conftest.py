@@ -16,6 +16,8 @@ from headstart.workflows import ship
 from headstart.workflows.judging import Judge
 from headstart.workflows.predict import load
 
+from .. import words
+
 QUICK = ship.Settings(threads=1, seconds=0.05)
 CLASSES = ("dark", "red", "stripes")
 
@@ -63,6 +65,27 @@ def toy_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def exported(toy_run: Run) -> Path:
     """Its export."""
     return ship.export(toy_run, settings=QUICK)
+
+
+@pytest.fixture(scope="session")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random BERT in a folder."""
+    return words.network(tmp_path_factory.mktemp("reader"))
+
+
+@pytest.fixture(scope="session")
+def text_run(reader: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A probe of it on reviews, with its export."""
+    place = tmp_path_factory.mktemp("texts")
+    texts, labels = words.reviews(150, seed=2)
+    lines = [f"{one}\t{label}" for one, label in zip(texts, labels, strict=True)]
+    (place / "reviews.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    own = {"device": "cpu", "precision": "fp32", "force": True, "baseline": False, "on_event": lambda event: None}
+    fitted = headstart.fit(
+        str(place / "reviews.tsv"), backbone=str(reader), plan="probe", output_dir=str(place / "runs"), **own
+    )
+    ship.export(fitted, settings=QUICK)
+    return fitted
 
 
 @pytest.fixture

@@ -282,6 +282,7 @@ def test_golden_rows_notice_what_a_new_seal_would_hide(
         {"runtime": "my.module"},
         {"precision": "fp8"},
         {"gap": "x"},
+        {"batch_gap": None},
     ],
     ids=str,
 )

@@ -17,20 +17,12 @@ from headstart.data.modalities import text
 from headstart.deploy import contract, folder, graph
 from headstart.deploy.predictor import Predictor
 from headstart.models import backbone as backbones
-from headstart.workflows import ship
 
 from .. import words
 from . import torchless
-from .conftest import QUICK
 from .parity import differences, dimensions, lively
 
 LONGEST = 64
-
-
-@pytest.fixture(scope="module")
-def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny random BERT in a folder."""
-    return words.network(tmp_path_factory.mktemp("reader"))
 
 
 def items(count: int) -> list[str | tuple[str, str]]:
@@ -78,23 +70,8 @@ def test_a_thousand_texts_are_answered_as_by_torch(family: str, tmp_path: Path) 
     assert largest <= 1e-4
 
 
-@pytest.fixture(scope="module")
-def run(reader: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A probe on reviews, with its export."""
-    place = tmp_path_factory.mktemp("texts")
-    texts, labels = words.reviews(150, seed=2)
-    lines = [f"{one}\t{label}" for one, label in zip(texts, labels, strict=True)]
-    (place / "reviews.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    own = {"device": "cpu", "precision": "fp32", "force": True, "baseline": False, "on_event": lambda event: None}
-    fitted = headstart.fit(
-        str(place / "reviews.tsv"), backbone=str(reader), plan="probe", output_dir=str(place / "runs"), **own
-    )
-    ship.export(fitted, settings=QUICK)
-    return fitted
-
-
-def test_eight_bits_were_tried_and_every_variant_was_judged(run: Run) -> None:
-    verdict = folder.read_verdict(run.path / "export")
+def test_eight_bits_were_tried_and_every_variant_was_judged(text_run: Run) -> None:
+    verdict = folder.read_verdict(text_run.path / "export")
     tried = [each for each in (*verdict["variants"], *verdict["gone"]) if each["file"] == folder.INT8]
     assert any("measured as they come" in each["how"] for each in tried)
     plain = next(each for each in verdict["variants"] if each["name"] == "onnxruntime fp32")
@@ -112,39 +89,47 @@ print(type(model).__name__, "torch" in sys.modules)
 """
 
 
-def test_strings_and_tables_without_torch(run: Run, tmp_path: Path) -> None:
+def test_strings_and_tables_without_torch(text_run: Run, tmp_path: Path) -> None:
     texts = ["the film was superb and lovely", "it was awful and dull, the soup too", "usual"]
     (tmp_path / "new.csv").write_text("text,other\n" + "".join(f'"{one}",1\n' for one in texts), encoding="utf-8")
     given = [texts, str(tmp_path / "new.csv"), texts[0]]
-    done = torchless.python(PREDICT, str(run.path / "export"), json.dumps(given))
+    done = torchless.python(PREDICT, str(text_run.path / "export"), json.dumps(given))
     assert done.returncode == 0, done.stderr
     told, kind = done.stdout.splitlines()
     assert kind == "Predictor False"
-    model = headstart.load(run)
+    model = headstart.load(text_run)
     for source, answers in zip(given, json.loads(told), strict=True):
         wanted = model.predict(source)
         assert [row[0]["label"] for row in answers] == [row.label for row in wanted]
     done = torchless.command(
-        "predict", str(run.path / "export"), str(tmp_path / "new.csv"), "--output", str(tmp_path / "found.csv")
+        "predict", str(text_run.path / "export"), str(tmp_path / "new.csv"), "--output", str(tmp_path / "found.csv")
     )
     assert done.returncode == 0, done.stderr
     with open(tmp_path / "found.csv", newline="") as file:
         assert [row["label"] for row in csv.DictReader(file)] == [row.label for row in model.predict(texts)]
 
 
-def test_the_plain_file_gives_the_probabilities_of_torch(run: Run) -> None:
+def test_an_export_refuses_pairs_where_it_learned_texts(text_run: Run) -> None:
+    done = torchless.command("predict", str(text_run.path / "export"), "the film was superb")
+    assert done.returncode == 0, done.stderr
+    single, pair = Predictor(text_run.path / "export", threads=1).predict(["usual", ("usual", "common")])
+    assert single.scores
+    assert (pair.scores, "[a-pair]" in pair.problem) == ((), True)
+
+
+def test_the_plain_file_gives_the_probabilities_of_torch(text_run: Run) -> None:
     texts, _ = words.reviews(40, seed=8)
-    predictor = Predictor(run.path / "export", variant="onnxruntime fp32", threads=1)
-    found, wanted = predictor.predict([*texts, ""]), headstart.load(run).predict([*texts, ""])
+    predictor = Predictor(text_run.path / "export", variant="onnxruntime fp32", threads=1)
+    found, wanted = predictor.predict([*texts, ""]), headstart.load(text_run).predict([*texts, ""])
     assert [each.label for each in found] == [each.label for each in wanted]
     assert found[-1].problem == wanted[-1].problem != ""
     scores = np.array([[dict(row.scores)[name] for name in words.CLASSES] for row in found[:-1]])
     assert np.allclose(scores, [[dict(row.scores)[name] for name in words.CLASSES] for row in wanted[:-1]], atol=1e-5)
 
 
-def test_texts_of_like_length_share_a_batch(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_texts_of_like_length_share_a_batch(text_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = ["good film" if row % 2 else "the soup was very bad " * 8 for row in range(64)]
-    predictor = Predictor(run.path / "export", variant="onnxruntime fp32", threads=1)
+    predictor = Predictor(text_run.path / "export", variant="onnxruntime fp32", threads=1)
     widths: list[int] = []
     session = predictor._session
 

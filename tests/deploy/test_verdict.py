@@ -39,7 +39,16 @@ def speed(one: float = 1.0, many: float = 8.0) -> Speed:
 
 def judged(found: Evaluation, **own: Any) -> verdict.Judged:
     names = {"name": "x", "file": "model.int8.onnx", "runtime": "onnxruntime", "precision": "fp32", "how": "h"}
-    given = {"size": 1, "gap": 0.0, "exact": False, "speed": speed(), "plain": speed(), **names, **own}
+    given = {
+        "size": 1,
+        "gap": 0.0,
+        "batch_gap": 0.0,
+        "exact": False,
+        "speed": speed(),
+        "plain": speed(),
+        **names,
+        **own,
+    }
     return verdict.judge(answers(), found, **given)
 
 
@@ -77,6 +86,7 @@ def test_few_rows_are_said() -> None:
         how="",
         size=1,
         gap=0.0,
+        batch_gap=0.0,
         exact=False,
     )
     assert not fine.too_few
@@ -97,13 +107,23 @@ def test_an_exact_file_has_to_have_the_logits_of_torch() -> None:
     assert judged(nudged).accepted, "in eight bits logits may differ where decisions do not"
 
 
+def test_a_network_that_shows_padding_is_held_to_torch_in_the_batches_that_torch_had() -> None:
+    alone = replace(answers(), logits=answers().logits + np.float32(0.01))
+    found = judged(alone, exact=True, together=answers(), batch_gap=0.002)
+    assert found.accepted
+    assert not found.batches
+    assert found.as_json()["batches"] is False
+    assert judged(alone, exact=True, together=alone, batch_gap=0.002).fault == "parity"
+
+
 def test_a_decision_that_changed_between_two_nearly_equal_logits_is_told() -> None:
     logits = np.array(answers().logits)
     logits[7] = [1.0, 1.0 + 1e-6, 0.0]
     reference, found = replace(answers(), logits=logits), replace(answers(), logits=logits[:, [0, 1, 2]])
     other = np.array(found.logits)
     other[7] = [1.0 + 1e-6, 1.0, 0.0]
-    names = {"name": "x", "file": "f", "runtime": "r", "precision": "fp32", "how": "", "size": 1, "gap": 0.0}
+    names = {"name": "x", "file": "f", "runtime": "r", "precision": "fp32", "how": "", "size": 1}
+    names |= {"gap": 0.0, "batch_gap": 0.0}
     both = verdict.judge(reference, replace(found, logits=other), speed(), speed(), exact=True, **names)
     assert "1 of 400 decisions" in both.refused
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from headstart import tables, terminal
+from headstart import results, terminal
 from headstart.data.modalities.image import ImageSpec
 from headstart.engine import limits
 from headstart.engine.frontier import Passed
@@ -171,7 +171,7 @@ def test_a_run_tells_the_limit_of_every_stage(
         )
         assert stages[1]["limit"]["terms"]["updates"] == pytest.approx(2 * rows * row)
     out = io.StringIO()
-    tables.results(run, Console(file=out, width=120, theme=terminal.THEME))
+    results.show(run, Console(file=out, width=120, theme=terminal.THEME))
     assert "of limit" in out.getvalue()
     page = (run.path / "report.html").read_text()
     assert "Of the limit" in page

@@ -89,7 +89,7 @@ def test_a_single_row_that_does_not_fit_is_said():
     with pytest.raises(TrainingError, match="single row") as caught:
         memory.halving(attempt, 8, where="evaluation")
     assert "evaluation" in str(caught.value)
-    assert "smaller image size" in str(caught.value)
+    assert "smaller inputs (image_size, max_length, seconds)" in str(caught.value)
 
 
 def test_the_failed_attempts_tensors_are_free_before_the_next():

@@ -18,7 +18,7 @@ from headstart.data.store import Store
 from headstart.engine import normalisation
 from headstart.engine.normalisation import IMAGENET, Normalisation, candidates, compare
 from headstart.engine.streams import Examples
-from headstart.models import backbone
+from headstart.models import backbone, inference
 from headstart.models.model import Model
 
 UNIT, BYTES = ((0.0,) * 3, (1.0,) * 3), ((0.0,) * 3, (1 / 255,) * 3)
@@ -153,10 +153,15 @@ def test_the_check_leaves_the_backbone_as_it_is(model: Callable[..., Model], exa
 
 @pytest.mark.real
 @pytest.mark.parametrize(
-    ("folder", "wrong"), [("pacs/photo", UNIT), ("pacs/photo", BYTES), ("hymenoptera/train", UNIT)]
+    ("folder", "wrong", "dtype"),
+    [
+        ("pacs/photo", UNIT, torch.float32),
+        ("pacs/photo", BYTES, torch.bfloat16),
+        ("hymenoptera/train", UNIT, torch.bfloat16),
+    ],
 )
 def test_a_wrong_normalisation_of_real_weights_is_found(
-    shared_data: Path, folder: str, wrong: tuple[tuple[float, ...], tuple[float, ...]]
+    shared_data: Path, folder: str, wrong: tuple[tuple[float, ...], tuple[float, ...]], dtype: torch.dtype
 ) -> None:
     net = backbone.load(
         "torchvision/mobilenet_v2", weights=str(shared_data / "weights" / "mobilenet_v2_imagenet.safetensors")
@@ -166,10 +171,12 @@ def test_a_wrong_normalisation_of_real_weights_is_found(
     files = [files[i] for i in np.random.default_rng(0).permutation(len(files))[:300]]
     rows = Rows([name for name, _ in files], np.array([label for _, label in files]), tuple(name for name, _ in files))
     examples = Examples("train", rows, Store.build(rows, net.spec), net.spec)
-    assert normalisation.check(net, examples) is None
-    for buffer, value in zip((net.intake.mean, net.intake.std), wrong, strict=True):
+    sample = next(iter(examples.batches(np.arange(8), batch_size=8))).inputs
+    fast, _ = inference.optimised(net, torch.from_numpy(sample), dtype=dtype)
+    assert normalisation.check(fast, examples) is None
+    for buffer, value in zip((fast.intake.mean, fast.intake.std), wrong, strict=True):
         buffer.copy_(torch.tensor(value).view(1, -1, 1, 1))
-    found = normalisation.check(net, examples)
+    found = normalisation.check(fast, examples)
     assert found is not None
     assert found.better.name == "ImageNet's mean and std"
     assert found.accuracies[1] - found.accuracies[0] > 0.05

@@ -53,6 +53,13 @@ def test_candidates_run_in_turns_after_a_warm_up():
     assert taken == [str(candidate) for candidate in CANDIDATES] * 4
 
 
+def test_a_round_that_decides_is_the_last():
+    for bf16, rounds in ((0.6, 1), (0.7, 3)):
+        step, clock, taken = machine(table(1.0, 1.0, bf16, 1.0))
+        assert str(choose(step, clock=clock, rounds=3)[0]) == "bf16"
+        assert taken.count("bf16") == 1 + rounds
+
+
 def test_a_candidate_that_fails_or_breaks_the_loss_is_out():
     fast = table(1.0, 0.9, 0.1, 0.1)
     step, clock, taken = machine(fast, fails=("bf16",), losses={"bf16, channels last": math.nan})

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -281,11 +282,33 @@ def test_own_modules_are_imported_only_with_consent(tmp_path: Path, monkeypatch:
     model = Model(backbone, heads.build("linear", backbone.feature_dim, 2), "ab").eval()
     folder = model.save(tmp_path / "model")
     monkeypatch.delitem(sys.modules, "their_nets")
-    with pytest.raises(ArtefactError, match="allow_module=True"):
+    with pytest.raises(ArtefactError, match="--allow-module to the line, or allow_module=True"):
         Model.load(folder)
     assert "their_nets" not in sys.modules
     inputs = batch(backbone)
     assert torch.equal(Model.load(folder, allow_module=True)(inputs), model(inputs))
+
+
+def test_the_line_says_how_consent_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import headstart
+    from headstart import cli
+
+    (tmp_path / "own_nets.py").write_text("from torch import nn\n\n\ndef small():\n    return nn.Conv2d(3, 4, 8)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    backbone = backbones.load("own_nets.small", image_size=16)
+    folder = Model(backbone, heads.build("linear", 4, 2), "ab").eval().save(tmp_path / "model")
+    Image.new("RGB", (20, 20)).save(tmp_path / "new.png")
+    asked = ["predict", str(folder), str(tmp_path / "new.png")]
+    assert cli.run(asked) == 1
+    assert "--allow-module" in capsys.readouterr().err
+    assert cli.run([*asked, "--allow-module"]) == 0
+    features = ["embed", *asked[1:], "--output", str(tmp_path / "f.npz")]
+    assert cli.run(features) == 1
+    assert cli.run([*features, "--allow-module"]) == 0
+    (row,) = headstart.predict(folder, tmp_path / "new.png", allow_module=True)
+    assert row.scores
 
 
 class Given(nn.Module):

@@ -223,6 +223,7 @@ def test_layers_can_be_weighted(folder: Callable[[str], Path]) -> None:
     backbone = load(folder("wav2vec2"), "wav2vec2", pooling="layers")
     inputs = batch(backbone)
     assert backbone.module.layer_weights.requires_grad
+    assert backbone.module.layer_weights.tolist() == [0.25] * 4, "as the memory was before"
     plain = load(folder("wav2vec2"), "wav2vec2")
     with torch.no_grad():
         assert not torch.allclose(backbone.features(inputs), plain.features(inputs), atol=1e-3)

@@ -46,7 +46,7 @@ HOSTILE = (
 class Tree(HTMLParser):
     """The page as a list of tags with their attributes, texts apart; raises where tags are not nested."""
 
-    SPOKEN = ("aria-label", "alt", "content")  # attributes that carry texts
+    SPOKEN = ("aria-label", "alt", "content", "title")  # attributes that carry texts
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -268,6 +268,16 @@ def test_many_classes_stay_readable(make: Make) -> None:
     assert "The 60 of 400 classes that take part in most mistakes" in tree.text
     assert "The 300 weakest of 400 classes" in tree.text
     assert len(page) < 1_500_000
+
+
+def test_long_names_of_classes_leave_room_for_the_matrix(make: Make) -> None:
+    classes = [f"a very long name that many classes share, number {i}" for i in range(4)]
+    page, _ = write(make(classes=classes))
+    matrix = page[page.index('class="confusion"') : page.index("</table>", page.index('class="confusion"'))]
+    shown = re.findall(r'<th scope="(?:col|row)" title="([^"]*)">(?:<span>)?<bdi>([^<]*)</bdi>', matrix)
+    assert [title for title, _ in shown] == classes * 2
+    assert len({name for _, name in shown}) == 4, "they can still be told apart"
+    assert all(len(name) <= 24 and "…" in name for _, name in shown)
 
 
 def test_texts_are_not_called_pictures(make: Make) -> None:

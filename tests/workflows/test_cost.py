@@ -18,6 +18,7 @@ from headstart.core.events import Decision, Notice, Phase
 from headstart.engine import normalisation
 from headstart.engine.normalisation import Mismatch, candidates
 from headstart.measure.intervals import Difference
+from headstart.models import inference
 
 NEEDLESS = {
     *("torch._dynamo", "torch._inductor", "sympy", "torchvision", "timm", "transformers", "accelerate"),
@@ -86,10 +87,17 @@ def test_the_normalisation_is_checked_once_for_the_same_rows_and_network(
     assert asked == [30] * 4, "other labels, other rows or other weights are another question"
 
 
-def test_the_check_and_the_features_share_one_copy_of_the_network(
-    fit: Any, pictures: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_feature_pass_is_told_once(
+    fit: Any, pictures: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
+    """The check, and features to judge by, are in fp32 always: of a run in fp32 one copy of the network serves all."""
     monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path / "cache"))
-    fit({"train": pictures(30), "val": pictures(12, 1)}, normalisation_check=True)
-    assert len([each for each in fit.said(Decision) if each.topic == "feature pass"]) == 1
+    made = []
+    optimised = inference.optimised
+    monkeypatch.setattr(inference, "optimised", lambda *a, **k: made.append(k["dtype"]) or optimised(*a, **k))
+    fit({"train": pictures(30), "val": pictures(12, 1)}, normalisation_check=True, precision=precision)
+    assert len(made) == 1 + (precision == "bf16")
+    (told,) = [each for each in fit.said(Decision) if each.topic == "feature pass"]
+    assert told.choice == {"fp32": "float32", "bf16": "bfloat16"}[precision]
     assert "normalisation" in [each.name for each in fit.said(Phase)]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from headstart.core import manifest
-from headstart.core.errors import ArtefactError, ConfigError, NothingAccepted, TrainingError
+from headstart.core.errors import ArtefactError, ConfigError, TrainingError
 from headstart.core.events import EpochDone, Notice, Progress, StageDone, StageStarted
 from headstart.core.run import Run
 from headstart.data.splits import Rows, Splits
@@ -207,16 +207,23 @@ def test_the_end_of_a_run_is_made_up_for(fit, pictures):
     assert (run.path / "report.html").is_file()
 
 
-def test_shuffled_labels_are_not_accepted(fit, pictures):
+def test_where_the_baseline_wins_the_run_is_given_with_a_warning(fit, pictures):
     inputs, labels = pictures(90, hard=0.0)
-    with pytest.raises(NothingAccepted) as caught:
-        fit((inputs, np.random.default_rng(5).permutation(labels)), baseline=True)
-    assert caught.value.exit_code == 2
-    run = Run.open(caught.value.problems[0].where)
-    assert (run.path / "report.html").is_file()
-    assert run.read("result.json")["beaten_by"]
-    with pytest.raises(NothingAccepted):  # the same command says so again
-        fit((inputs, np.random.default_rng(5).permutation(labels)), baseline=True)
+    rows = inputs, np.random.default_rng(5).permutation(labels)
+    run = fit(rows, baseline=True)
+    assert run.beaten_by == run.read("result.json")["beaten_by"]
+    assert run.beaten_by
+    (warning,) = [event for event in fit.said(Notice) if event.kind == "beaten"]
+    assert (warning.level, run.beaten_by in warning.message) == ("warning", True)
+    assert "no stage beat the baseline" in (run.path / "report.html").read_text(encoding="utf-8")
+    assert fit(rows, baseline=True).path == run.path
+    assert "beaten" in fit.kinds(), "the same call says so again"
+
+
+def test_where_a_stage_beats_the_baseline_nothing_is_said(fit, pictures):
+    run = fit(pictures(), baseline=True)
+    assert run.beaten_by is None
+    assert "beaten" not in fit.kinds()
 
 
 @pytest.mark.parametrize("on_fail", ["revert", "stop"])

@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 
 from headstart import results
-from headstart.core.errors import ConfigError, DataError, NothingAccepted
-from headstart.core.events import StageDone
+from headstart.core.errors import ConfigError, DataError
+from headstart.core.events import Notice, StageDone
 from headstart.core.run import Run
 from headstart.measure.evaluation import Evaluation
 from headstart.workflows import folds
@@ -44,7 +44,8 @@ def test_the_summary_is_what_the_folds_say(run):
     mean = summary["mean"]["accuracy"]
     assert mean["value"] == pytest.approx(np.mean(scores))
     half = 4.303 * np.std(scores, ddof=1) / np.sqrt(3)
-    assert (mean["low"], mean["high"]) == pytest.approx((np.mean(scores) - half, np.mean(scores) + half))
+    assert mean["low"] == pytest.approx(max(0.0, np.mean(scores) - half))
+    assert mean["high"] == pytest.approx(min(1.0, np.mean(scores) + half))
     pooled = summary["pooled"]["accuracy"]
     assert pooled["n"] == 36
     assert pooled["value"] == pytest.approx(
@@ -63,6 +64,16 @@ def test_answers_stand_at_their_own_rows(run, pictures):
     rows = [int(name.split()[-1]) for name in fold.read("rows.json")["test"]]
     again = headstart.evaluate(fold, (inputs[rows], labels[rows]))
     assert np.allclose(again.logits, pooled.logits[rows], atol=1e-4)
+
+
+def test_the_interval_of_the_mean_ends_where_the_metric_does():
+    near_one = folds._over_folds("accuracy", [1.0, 0.9, 1.0])
+    assert (near_one["high"], near_one["low"]) == (1.0, pytest.approx(0.9667 - 4.303 * 0.0577 / np.sqrt(3), abs=1e-3))
+    assert folds._over_folds("macro_f1", [0.0, 0.1, 0.0])["low"] == 0.0
+    loss = folds._over_folds("log_loss", [0.1, 2.0, 0.2])
+    assert loss["low"] == 0.0
+    assert loss["high"] > 2
+    assert folds._over_folds("profit", [-1.0, 3.0])["low"] < -1, "of an own metric nothing is known"
 
 
 def test_students_quantiles():
@@ -138,9 +149,12 @@ def test_an_unreadable_row_is_in_no_fold(fit, pictures, tmp_path):
 def test_no_fold_beats_the_baseline(fit, pictures):
     inputs, labels = pictures(30, hard=0.0)
     labels = np.random.default_rng(1).permutation(labels)
-    with pytest.raises(NothingAccepted) as caught:
-        fit((inputs, labels), [{"thaw": {"epochs": 1, "lr": 1e-9, "head_multiple": 1.0}}], folds=2, baseline=True)
-    assert len(Run(caught.value.problems[0].where).read("folds.json")["folds"]) == 2
+    run = fit((inputs, labels), [{"thaw": {"epochs": 1, "lr": 1e-9, "head_multiple": 1.0}}], folds=2, baseline=True)
+    folds = run.read("folds.json")["folds"]
+    assert run.beaten_by == folds[0]["beaten_by"]
+    assert [event.message.partition(" ")[0] for event in fit.said(Notice) if event.kind == "beaten"][-1] == "in"
+    run.write("folds.json", {"folds": [folds[0], {**folds[1], "beaten_by": None}]})
+    assert run.beaten_by is None, "one fold is enough"
 
 
 def test_what_cannot_be_folded_is_refused(fit, pictures):

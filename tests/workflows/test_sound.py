@@ -14,10 +14,11 @@ import torch
 
 import headstart
 from headstart.core.errors import ConfigError
-from headstart.core.events import Decision, Event
+from headstart.core.events import Decision, Event, Progress
 from headstart.core.run import Run
 from headstart.data import sources
 from headstart.data.settings import DataSettings, SplitSettings
+from headstart.workflows import preflight
 
 from .. import sounds
 from ..models import sounds_zoo
@@ -84,6 +85,14 @@ def test_what_the_audit_says(run: Run) -> None:
     assert kinds["unreadable"] == ["hum/voice9_900.wav"]
     assert kinds["silent"] == ["hiss/voice9_901.wav"]
     assert kinds["near-duplicates"] in (["chirp/voice1_001.wav"], ["chirp/voice9_902.flac"])
+
+
+def test_recordings_are_not_called_pictures(run: Run, events: list[Event]) -> None:
+    assert {event.unit for event in events if isinstance(event, Progress) and event.task == "decode"} == {"recordings"}
+    told = [str(getattr(event, "message", "") or getattr(event, "reason", "")) for event in events]
+    assert not [text for text in told if "picture" in text or "image" in text]
+    with pytest.raises(ConfigError, match="blends pictures, and these rows are recordings"):
+        preflight._blends("audio")
 
 
 def test_the_baseline_of_sounds_is_the_bar(run: Run) -> None:
@@ -165,6 +174,26 @@ def test_a_network_of_the_users_own(tmp_path: Path, recordings: Path) -> None:
     answers = headstart.load(run, allow_module=sounds.Ear()).predict(files)
     right = [answer.label == file.parent.name for answer, file in zip(answers, files, strict=True)]
     assert np.mean(right) >= 0.9
+
+
+def test_arrays_with_one_rate(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    clips = [sounds.recording(kind, rng, 0.5) for _ in range(12) for kind in sounds.KINDS]
+    run = fitted(tmp_path, (clips, list(sounds.KINDS) * 12), sounds.ear(), "probe", sampling_rate=sounds.RATE)
+    assert run.read("data.json")["modality"] == "audio"
+    (answer,) = headstart.load(run, allow_module=sounds.Ear()).predict([(clips[1], sounds.RATE)])
+    assert answer.label == sounds.KINDS[1]
+
+
+def test_settings_of_other_rows_are_refused(recordings: Path) -> None:
+    others = {"image_size": 64, "max_length": 40, "channels": 1}
+    with pytest.raises(ConfigError) as caught:
+        headstart.plan(recordings, backbone=sounds.ear(), seconds=1, pooling="mean", **others)
+    told = {problem.where: problem.what for problem in caught.value.problems}
+    assert set(told) == {"image_size", "data.max_length", "data.channels"}
+    assert told["data.max_length"] == "is a setting of texts, and these rows are recordings"
+    with pytest.raises(ConfigError, match="files tell their own"):
+        headstart.plan(recordings, backbone=sounds.ear(), sampling_rate=8_000)
 
 
 def test_augmentation_of_pictures_is_refused_for_sounds(tmp_path: Path, recordings: Path, wav2vec2: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 
 import headstart
-from headstart.core.errors import NothingAccepted
+from headstart.core.errors import DataError
 from headstart.core.run import Run
 
 from .. import words
@@ -77,6 +76,9 @@ def test_one_model_for_texts_lists_tables_and_folders(run: Run, tmp_path: Path) 
     for source in (tmp_path / "new.csv", tmp_path / "new"):
         assert [row.label for row in model.predict(source)] == wanted
         assert [row.score for row in model.predict(source)] == pytest.approx(scores, abs=1e-6)
+        assert [row.texts for row in model.predict(source)] == [(text,) if source.suffix else () for text in texts]
+    assert list(answers.frame()["text"]) == texts
+    assert "the film was superb" in answers._repr_html_()
     nothing, something = model.predict(["", texts[0]])
     assert nothing.scores == ()
     assert "empty" in nothing.problem
@@ -96,8 +98,7 @@ def test_the_report_shows_texts_escaped(table: Path, reader: Path, tmp_path: Pat
     lines = table.read_text().splitlines()[:120]
     lines = [f"<b onclick=x>{line}" for line in lines]
     (tmp_path / "odd.tsv").write_text("\n".join(lines))
-    with contextlib.suppress(NothingAccepted):
-        fitted(tmp_path, tmp_path / "odd.tsv", reader, "probe", baseline=True)
+    fitted(tmp_path, tmp_path / "odd.tsv", reader, "probe", baseline=True)
     page = (tmp_path / "odd" / "report.html").read_text(encoding="utf-8")
     assert "tf-idf" in page
     assert "&lt;b onclick=x&gt;" in page
@@ -137,5 +138,11 @@ def test_pairs_pass_the_bar_that_no_words_can(reader: Path, tmp_path: Path) -> N
     assert result["metrics"]["test"]["accuracy"]["value"] >= 0.9
     tf_idf = next(each for each in found.read("baseline/result.json") if each["name"] == "tf-idf")
     assert tf_idf["metrics"]["accuracy"]["value"] <= 0.65
-    (answer,) = headstart.load(found).predict([("it was good then", "it was awful then")])
+    model = headstart.load(found)
+    answer, alone = model.predict([("it was good then", "it was awful then"), "it was good then"])
     assert answer.label == "down"
+    assert (alone.scores, "reads pairs of texts" in alone.problem) == ((), True)
+    with pytest.raises(DataError, match="not-a-pair") as caught:
+        headstart.evaluate(found, [(f"it was good then {row}", "down") for row in range(9)])
+    assert len(caught.value.problems) == 6, "of a thousand rows a thousand lines would tell no more"
+    assert "and 4 more rows" in str(caught.value)

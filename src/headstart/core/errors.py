@@ -73,6 +73,6 @@ class Unreachable(HeadstartError):
 
 
 class NothingAccepted(HeadstartError):
-    """Nothing acceptable came out: no stage beat the baseline, or no export passed."""
+    """Nothing acceptable came out: no export passed."""
 
     exit_code = 2

@@ -35,7 +35,7 @@ class Progress(Event):
     task: str
     done: int
     total: int
-    unit: str = "images"
+    unit: str = "rows"
     note: str = ""
 
 

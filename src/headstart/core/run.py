@@ -127,6 +127,14 @@ class Run:
         kept = [stage for stage in self.stages() if stage["verdict"]["decision"] == "keep"]
         return kept[-1] if kept else None
 
+    @property
+    def beaten_by(self) -> str | None:
+        """The baseline that no stage beat on validation rows; None where one did. Of folds: where it was so in all."""
+        folds = [fold["beaten_by"] for fold in self.read("folds.json", default={"folds": []})["folds"]]
+        if folds:
+            return str(folds[0]) if all(folds) else None
+        return self.read("result.json", default={}).get("beaten_by") or None
+
     def frame(self) -> pd.DataFrame:
         """A DataFrame of the stages: what trained, how long, every validation metric with its interval, the verdict.
 

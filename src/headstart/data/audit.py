@@ -5,6 +5,7 @@ Everything is told from what the stores saw while they decoded each row once. Sh
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -60,7 +61,7 @@ def audit(
 
     Args:
         stores: one for each present split, in the order of its rows (``Store.take`` makes them from one store).
-        max_unreadable: the share of unreadable rows of a split above which training should not start.
+        max_unreadable: the share of unreadable rows of a split (rounded up to rows) above which none should start.
         on_unreadable: "skip" leaves unreadable rows out with a warning, "stop" makes any of them an error.
         twins: the duplicates among the rows of all splits, one split after the other, where they are known already
             (``duplicates(store).take(rows)``); None looks for them.
@@ -86,13 +87,13 @@ def _unreadable(views: list[View], max_share: float, on_unreadable: str) -> list
         if not errors:
             continue
         rows = sorted(errors)
-        share = len(rows) / len(view.store)
-        stops = on_unreadable == "stop" or share > max_share
+        allowed = math.ceil(max_share * len(view.store) - 1e-9)  # rounded up: one row of few is left out
+        stops = on_unreadable == "stop" or len(rows) > allowed or len(rows) == len(view.store)
         codes = ", ".join(f"{count} {code}" for code, count in Counter(errors[r].code for r in rows).most_common())
         named = listed([f"{view.rows.names[row]} {errors[row].message} [{errors[row].code}]" for row in rows])
         message = f"{len(rows)} of {len(view.store)} cannot be read ({codes}): {named}"
         remedy = "repair or remove them" if stops else "they are left out; repair or remove them"
-        if stops and on_unreadable != "stop":
+        if stops and on_unreadable != "stop" and len(rows) < len(view.store):
             remedy += f", or allow a larger share than {max_share:.0%} (data.max_unreadable)"
         names = tuple(view.rows.names[row] for row in rows)
         severity: Severity = "error" if stops else "warning"

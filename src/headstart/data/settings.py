@@ -57,6 +57,7 @@ class DataSettings:
     channels: Annotated[int, Field(ge=1)] = 3  # of pictures
     max_length: Annotated[int, Field(ge=4)] | None = None  # tokens of a text; None: what is usual and the network takes
     seconds: Annotated[float, Field(ge=0.1, le=60)] | None = None  # of a sound's window; None: chosen from the lengths
+    sampling_rate: Annotated[int, Field(ge=1_000, le=768_000)] | None = None  # of samples given as arrays alone
     on_unreadable: Literal["skip", "stop"] = "skip"
     max_unreadable: Annotated[float, Field(ge=0, le=1)] = 0.05  # a larger share of unreadable or missing files stops
 

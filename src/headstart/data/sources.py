@@ -11,6 +11,7 @@ import os
 import re
 from typing import TYPE_CHECKING, Any
 
+from headstart.core import registry
 from headstart.core.errors import ConfigError, DataError, Problem
 from headstart.core.registry import suggest
 from headstart.data.reading import guess, hub, objects, unlabelled
@@ -36,6 +37,7 @@ __all__ = [
     "read",
     "read_labelled",
     "read_unlabelled",
+    "texts_of",
     "together",
 ]
 
@@ -107,6 +109,12 @@ def find_unlabelled(
 
         settings = DataSettings()
     return unlabelled.find_unlabelled(source, modality, settings)
+
+
+def texts_of(rows: Rows, modality: str) -> tuple[tuple[str, ...], ...]:
+    """The text or the pair of texts that each row is; nothing of rows that have files."""
+    read = registry.find("headstart.data.modalities", modality).texts
+    return tuple(read(item) for item in rows.items)
 
 
 def _modality(settings: DataSettings) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from headstart.core.markdown import plain
-from headstart.deploy.verdict import Judged
+from headstart.deploy.verdict import BATCHES, Judged
 
 SHOWN = 20  # classes that are named
 
@@ -22,11 +22,12 @@ def readme(judged: Sequence[Judged], order: Sequence[str], classes: Sequence[str
         "headstart predict path/to/this/folder new/     # the base install is enough: no torch",
         "```",
         "",
-        f"| variant | MB | {metric} (n = {judged[0].score.n}) | same decision | ms alone | rows/s in batches | |",
+        f"| variant | MB | {metric} (n = {judged[0].score.n}) | same decision | ms alone | rows/s of {BATCHES[1]} | |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for each in judged:
         told = each.refused or ("taken first" if each.name == order[0] else "accepted")
+        told += "" if each.batches else "; rows one by one"
         lines.append(
             f"| {each.name} | {each.bytes / 1e6:.1f} | {each.score.value:.4f} | {each.agreement.value:.4f} "
             f"| {each.speed.one.p50_ms:.2f} | {each.speed.rows_a_second:.0f} | {told} |"

@@ -20,12 +20,12 @@ from headstart.core.machine import usable_cores
 from headstart.data import loaders, sources
 from headstart.data.splits import Rows
 from headstart.data.store import Store
-from headstart.deploy import contract, folder
+from headstart.deploy import contract, folder, mates
 from headstart.deploy.folder import Golden
+from headstart.deploy.runtimes.base import Session
 from headstart.measure.prediction import Predictions
 
 RUNTIMES = "headstart.deploy.runtimes"
-BATCH = 16
 CHUNK = 512  # rows decoded at a time: memory does not grow with the number of rows
 # Other processors round differently; where int8 products saturate (U8S8 without VNNI), answers differ by far more.
 SLACK = 3.0
@@ -40,6 +40,12 @@ class Variant:
     runtime: str
     precision: str
     gap: float  # from torch's logits on the golden rows, relative to the largest
+    batch_gap: float = 0.0  # by how much a probability in a batch differs from the same row's alone
+
+    @property
+    def batches(self) -> bool:
+        """Whether rows may be answered together."""
+        return self.batch_gap <= mates.SAME
 
 
 class Predictor:
@@ -73,9 +79,10 @@ class Predictor:
         self.threads = threads or max(1, round(usable_cores()))
         self.threshold = _threshold(verdict, self.name)
         self._modality = registry.find(contract.MODALITIES, self.contract.modality)
-        self._session = open_session(self.folder, self.variant, self.threads)
+        session = open_session(self.folder, self.variant, self.threads)
+        self._session = session if self.variant.batches else mates.row_by_row(session, mates.padding(self.modality))
         self._turn = threading.Lock()
-        self._check_golden()
+        self._check_golden(session)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -104,8 +111,15 @@ class Predictor:
         for note in notes:
             say(Notice("info", "data", note))
         parts = self._parts(rows, say)
-        given_from, named = self.contract.given_from, (rows.names, self.classes)
-        return Predictions.gather(*named, parts, top_k=top_k, threshold=self.threshold, given_from=given_from)
+        return Predictions.gather(
+            rows.names,
+            self.classes,
+            parts,
+            top_k=top_k,
+            threshold=self.threshold,
+            given_from=self.contract.given_from,
+            texts=sources.texts_of(rows, self.modality),
+        )
 
     def prepare(self, item: Any) -> np.ndarray:
         """One item (a path, bytes, a text, an array) to what the model is given, without the axis of rows.
@@ -116,7 +130,10 @@ class Predictor:
         return self._modality.prepare(item, self.contract.spec)
 
     def answer(self, values: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Logits and probabilities (B, K) of prepared items, as one batch; calls from several threads take turns."""
+        """Logits and probabilities (B, K) of prepared items, each as if it had come alone.
+
+        They are computed as one batch where that changes no answer. Calls from several threads take turns.
+        """
         return self.run(self._modality.collate(values))
 
     def run(self, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -134,16 +151,17 @@ class Predictor:
                 order = order[np.argsort(store.lengths[order], kind="stable")]
             found = [
                 self._session(batch.inputs)[1]
-                for batch in loaders.batches(store, part.labels, spec, batch_size=BATCH, order=order)
+                for batch in loaders.batches(store, part.labels, spec, batch_size=mates.ROWS, order=order)
             ]
             say(Progress("predict", start + len(part), len(rows), "rows"))
             shares = np.concatenate(found) if found else np.zeros((0, len(self.classes)), np.float32)
             yield order + start, shares, problems
 
-    def _check_golden(self) -> None:
+    def _check_golden(self, session: Session) -> None:
+        """In one batch, as torch answered them, whether or not rows are answered together later."""
         golden = Golden.read(self.folder / folder.GOLDEN)
         try:
-            gap = golden.gap(self._session(golden.inputs)[0])
+            gap = golden.gap(session(golden.inputs)[0])
         except Exception as error:  # whatever a runtime raises where inputs or outputs do not fit
             raise ArtefactError(f"its golden rows do not fit the model ({error})", where=str(self.folder)) from error
         if not gap <= max(folder.PARITY, SLACK * self.variant.gap):
@@ -158,17 +176,17 @@ class Predictor:
         return f"Predictor({str(self.folder)!r}, {self.name!r}, {len(self.classes)} classes)"
 
 
-def open_session(place: Path, variant: Variant, threads: int) -> Any:
+def open_session(place: Path, variant: Variant, threads: int) -> Session:
     """The file of a variant, opened by its runtime (see ``runtimes.base.Session``)."""
     runtime = registry.find(RUNTIMES, variant.runtime)
-    return runtime.load(place / variant.file, threads=threads, precision=variant.precision)
+    loaded: Session = runtime.load(place / variant.file, threads=threads, precision=variant.precision)
+    return loaded
 
 
 def _choose(verdict: dict[str, Any], wanted: str | None, place: Path, on_event: Emit | None) -> tuple[str, Variant]:
     """Name and variant: the one that is wanted, else the first in the verdict's order that can run here."""
-    where = str(place / folder.VERDICT)
+    where, known = str(place / folder.VERDICT), variants(verdict, place)
     try:
-        known = {str(entry["name"]): _variant(entry) for entry in verdict["variants"]}
         order = [str(name) for name in verdict["accepted"]] if wanted is None else [wanted]
         for name in order:
             if name not in known:
@@ -184,8 +202,22 @@ def _choose(verdict: dict[str, Any], wanted: str | None, place: Path, on_event: 
     raise ArtefactError("no variant of this export was accepted", where=where, remedy=remedy)
 
 
+def variants(verdict: dict[str, Any], place: Path) -> dict[str, Variant]:
+    """Every variant of the verdict of an export in ``place``, by name.
+
+    Raises:
+        ArtefactError: it does not hold what it should.
+    """
+    try:
+        return {str(entry["name"]): _variant(entry) for entry in verdict["variants"]}
+    except (KeyError, TypeError, ValueError) as error:
+        where, remedy = str(place / folder.VERDICT), "export the run again"
+        raise ArtefactError(f"not a verdict ({error})", where=where, remedy=remedy) from error
+
+
 def _variant(entry: dict[str, Any]) -> Variant:
-    found = Variant(str(entry["file"]), str(entry["runtime"]), str(entry["precision"]), float(entry["gap"]))
+    file, runtime, precision = (str(entry[key]) for key in ("file", "runtime", "precision"))
+    found = Variant(file, runtime, precision, float(entry["gap"]), float(entry["batch_gap"]))
     if found.file not in folder.MODELS or found.runtime not in registry.names(RUNTIMES):
         raise ValueError(f"unknown file or runtime: {found.file[:80]!r}, {found.runtime[:80]!r}")
     if found.precision not in registry.find(RUNTIMES, found.runtime).PRECISIONS:

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 
 from headstart.deploy.folder import PARITY
+from headstart.deploy.mates import ROWS, SAME
 from headstart.deploy.timing import Timed
 from headstart.measure.evaluation import Evaluation
 from headstart.measure.intervals import Difference, Measured, wilson
 
 TOLERANCE = 0.005  # of the metric: half a point
 SLOWER = 1.05  # times the time of the plain file: within it, a clock cannot tell
-BATCHES = (1, 16)
+BATCHES = (1, ROWS)
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Threshold:
 
 @dataclass(frozen=True)
 class Speed:
-    """Times of a call with one row and with sixteen."""
+    """Times of one row and of sixteen, answered as they will be: together, or one after the other."""
 
     one: Timed
     many: Timed
@@ -59,6 +60,7 @@ class Judged:
     how: str  # what was done to the weights, in words
     bytes: int
     gap: float
+    batch_gap: float  # by how much a probability in a batch differs from the same row's alone
     score: Measured
     difference: Difference  # of the metric, from torch in fp32 on the same rows
     agreement: Measured  # share of rows with the same decision
@@ -74,9 +76,14 @@ class Judged:
     def accepted(self) -> bool:
         return not self.fault
 
+    @property
+    def batches(self) -> bool:
+        """Whether rows may be answered together."""
+        return self.batch_gap <= SAME
+
     def as_json(self) -> dict[str, Any]:
         speed = {**asdict(self.speed), "rows_a_second": self.speed.rows_a_second}
-        return {**asdict(self), "accepted": self.accepted, "speed": speed}
+        return {**asdict(self), "accepted": self.accepted, "batches": self.batches, "speed": speed}
 
 
 def judge(
@@ -92,7 +99,9 @@ def judge(
     how: str,
     size: int,
     gap: float,
+    batch_gap: float,
     exact: bool,
+    together: Evaluation | None = None,
     metric: str = "accuracy",
     tolerance: float = TOLERANCE,
     wanted_precision: float | None = None,
@@ -100,13 +109,15 @@ def judge(
     """Compare ``found`` with torch's answers on the same rows, and its speed with that of the plain file.
 
     Args:
+        found: what it answers as it will be used, row by row where ``batch_gap`` says so.
         exact: the variant computes in fp32 from the weights as they are, so that its logits have to be torch's.
+        together: what it answers in batches, where that is not ``found``: torch was asked in batches.
     """
     difference = found.compare(reference, metric)
     same = found.predicted == reference.predicted
     same = same.all(axis=1) if found.several else same
     fault, refused = "", ""
-    if exact and (text := _strange(reference, found, gap)):
+    if exact and (text := _strange(reference, together or found, gap)):
         fault, refused = "parity", text
     elif -difference.value > tolerance + 1e-12:
         lost = f"{-100 * difference.value:.2f} points, more than {100 * tolerance:g}"
@@ -122,6 +133,7 @@ def judge(
         how=how,
         bytes=size,
         gap=gap,
+        batch_gap=batch_gap,
         score=found.metric(metric),
         difference=difference,
         agreement=agreement,

@@ -100,11 +100,18 @@ def evaluate(
     frontier = cache.frontier if cache else 0
     model.eval()
 
+    def answers(size: int) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+        if cache is None:
+            batches = examples.batches(order, batch_size=size)
+            yield from ((batch.rows, logits) for batch, logits in _computed(batches, model, runtime, side_by_side=True))
+            return
+        for rows in chunks(order, size):
+            with torch.no_grad(), runtime.autocast():
+                yield rows, logits_from(model, cache.take(0, rows, runtime.device), len(rows), frontier)
+
     def attempt(size: int) -> None:
         done = 0
-        for inputs, rows in _inputs(examples, order, runtime, size, cache):
-            with torch.no_grad(), runtime.autocast():
-                logits = logits_from(model, inputs, len(rows), frontier)
+        for rows, logits in answers(size):
             local[done : done + len(rows)] = logits.float().cpu()
             done += len(rows)
             say(Progress("evaluate", done, len(order), "rows", examples.split))
@@ -117,16 +124,5 @@ def evaluate(
     )
     logits = runtime.gather(order, local, len(examples))
     rows = np.arange(len(examples))
-    answers = (logits.numpy(), examples.rows.labels, tuple(model.classes))
-    return Evaluation(examples.split, rows, *answers, threshold=model.threshold)
-
-
-def _inputs(
-    examples: Examples, order: np.ndarray, runtime: Runtime, batch_size: int, cache: FrontierCache | None
-) -> Iterator[tuple[Any, np.ndarray]]:
-    if cache is not None:
-        for rows in chunks(order, batch_size):
-            yield cache.take(0, rows, runtime.device), rows
-        return
-    for batch in examples.batches(order, batch_size=batch_size):
-        yield on_device(batch.inputs, runtime.device), batch.rows
+    found = (logits.numpy(), examples.rows.labels, tuple(model.classes))
+    return Evaluation(examples.split, rows, *found, threshold=model.threshold)

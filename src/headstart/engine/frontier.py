@@ -63,7 +63,8 @@ class Frontiers:
     budget: int  # bytes
     kept: FeatureStore | None = None
     passed: list[Passed] = field(default_factory=list)  # what was computed, and not found
-    _fast: dict[str, Backbone] = field(default_factory=dict)  # by precision
+    _fast: dict[str, tuple[Backbone, Decision]] = field(default_factory=dict)  # by precision
+    _told: bool = False
 
     @cached_property
     def origin(self) -> str:
@@ -86,6 +87,7 @@ class Frontiers:
     def renew(self) -> None:
         """The backbone has other weights now: whatever was derived from those before is forgotten."""
         self._fast.clear()
+        self._told = False
         self.__dict__.pop("origin", None)
 
     def pooled(self, examples: Examples, view: int = 0, augment: Any = None) -> torch.Tensor:
@@ -101,7 +103,11 @@ class Frontiers:
             self.emit(Notice("info", "features-kept", f"features of {examples.split} are kept from an earlier run"))
             return found
         into = FrontierCache(POOLED, len(examples))
-        self._fill(into, 0, examples, self.faster(examples), chosen, (self.seed, view), "features", side_by_side=True)
+        fast = self.faster(examples)
+        if not self._told:  # a check's copy is no pass, and that the rows to judge by are always exact is no choice
+            self._told = True
+            self.emit(self._fast[self.runtime.precision][1])
+        self._fill(into, 0, examples, fast, chosen, (self.seed, view), "features", side_by_side=True)
         found = into.features(0)
         broken = [examples.rows.names[row] for row in (~found.isfinite().all(dim=1)).nonzero().flatten().tolist()]
         if broken:
@@ -121,9 +127,9 @@ class Frontiers:
             batch = next(iter(examples.batches(few, batch_size=SAMPLE)))
             sample = streams.on_device(batch.inputs, self.runtime.device)
             dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-            self._fast[precision], how = inference.optimised(self.model.backbone, sample, dtype=dtype)
-            self.emit(Decision("feature pass", str(how.dtype).removeprefix("torch."), how.reason))
-        return self._fast[precision]
+            fast, how = inference.optimised(self.model.backbone, sample, dtype=dtype)
+            self._fast[precision] = fast, Decision("feature pass", str(how.dtype).removeprefix("torch."), how.reason)
+        return self._fast[precision][0]
 
     def of_stage(self, index: int, stage: Training, train: Examples, val: Examples) -> Frontier:
         """The frontier below the thawed blocks, for training and validation rows, where it can be cached."""

@@ -80,7 +80,7 @@ def halving(
                 raise TrainingError(
                     f"memory is exhausted by a single row ({why})",
                     where=where,
-                    remedy="thaw fewer blocks, choose a smaller image size or backbone, or free memory",
+                    remedy="thaw fewer blocks, smaller inputs (image_size, max_length, seconds) or another backbone",
                 ) from error
         # Outside the except clause: the traceback, whose frames hold the failed attempt's tensors, is gone.
         micro //= 2

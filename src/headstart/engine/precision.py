@@ -20,6 +20,7 @@ from headstart.core.events import Decision
 
 WORTH = 1.1
 ROUNDS = 3
+DECISIVE = 1.5  # times faster than all others: more rounds would not change the choice
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,9 @@ def choose(
     """Time ``step`` (one training step, or forward; returns its loss) and choose; the candidates come simplest first.
 
     Each runs once to warm up and then ``rounds`` times, in turns, so that a busy machine slows all alike; the fastest
-    of its runs counts. A candidate that fails, or whose loss is not finite, is out. ``step`` has to wait for its device
-    (reading the loss as a float does) and to leave nothing changed (see ``finder.remember``).
+    of its runs counts. A round after which one is ``DECISIVE`` times faster than all others is the last. A candidate
+    that fails, or whose loss is not finite, is out. ``step`` has to wait for its device (reading the loss as a float
+    does) and to leave nothing changed (see ``finder.remember``).
 
     Args:
         wanted: "auto", or "fp32" or "bf16": only candidates of that name are timed then.
@@ -95,8 +97,15 @@ def choose(
             begun = clock()
             step(candidate)
             seconds[candidate] = min(seconds[candidate], clock() - begun)
+        if _is_settled(list(seconds.values())):
+            break
     choice = _simplest_worth(seconds)
     return choice, Decision("precision", str(choice), _reason(choice, seconds, wanted), _facts(choice, seconds, failed))
+
+
+def _is_settled(seconds: list[float]) -> bool:
+    fastest, *others = sorted(seconds)
+    return all(DECISIVE * fastest <= other for other in others)
 
 
 def _simplest_worth(seconds: dict[Precision, float]) -> Precision:

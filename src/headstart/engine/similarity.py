@@ -63,7 +63,7 @@ def measure(backbone: Backbone, examples: Examples, *, rows: int = ROWS, seed: i
     if backbone.origin.weights == "random":
         return Similarity(None, "unknown", "the backbone has random weights and knows nothing")
     if backbone.modality != "image":
-        return Similarity(None, "unknown", f"likeness is measured of pictures only, not of {backbone.modality}")
+        return Similarity(None, "unknown", "likeness is measured of pictures only")
     if count < FEWEST_ROWS:
         return Similarity(None, "unknown", f"{count} pictures are too few to say")
     order = np.sort(np.random.default_rng(seed).permutation(len(examples))[:count])

@@ -189,6 +189,13 @@ def higher_is_better(metric: str | OwnMetric) -> bool:
     return metric != "ece" and (metric in OF_ALL or {**MULTILABEL, **METRICS}[check(metric)].higher_is_better)
 
 
+def limits(name: str) -> tuple[float, float]:
+    """The least and the most that a metric can be; an own one can be anything."""
+    if name not in NAMES:
+        return -math.inf, math.inf
+    return 0.0, math.inf if name in METRICS and METRICS[name].deff is None else 1.0
+
+
 def name_of(metric: str | OwnMetric) -> str:
     """What a metric is called in tables and files."""
     return metric if isinstance(metric, str) else str(getattr(metric, "__name__", type(metric).__name__))

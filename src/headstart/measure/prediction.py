@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,16 +16,32 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+SHOWN = 60  # characters of a text, in one line
+
+
 @dataclass(frozen=True)
 class Prediction:
     """The answer for one row: labels with probabilities, most likely first.
 
-    ``problem`` says why there is none, or, beside scores, why the model would rather not say ("don't know").
+    ``problem`` says why there is none, or, beside scores, why the model would rather not say ("don't know"). ``texts``
+    is the row itself where it is a text, or a pair of texts, that came without a file of its own.
     """
 
     name: str
     scores: tuple[tuple[str, float], ...] = ()
     problem: str = ""
+    texts: tuple[str, ...] = ()
+
+    @property
+    def shown(self) -> str:
+        """One line for people: the beginning of the text, else the name."""
+        whole = " ".join(" | ".join(self.texts).split())
+        return (whole if len(whole) <= SHOWN else f"{whole[: SHOWN - 1]}…") or self.name
+
+    @property
+    def said(self) -> dict[str, str]:
+        """The texts by what tables call them: ``text``, and of a pair ``text_pair``."""
+        return dict(zip(("text", "text_pair"), self.texts, strict=False))
 
     @property
     def label(self) -> str:
@@ -66,6 +82,7 @@ class Predictions(Sequence[Prediction]):
         top_k: int | None = None,
         threshold: float = 0.0,
         given_from: float | None = None,
+        texts: Sequence[tuple[str, ...]] = (),
     ) -> Predictions:
         """From parts of (row indices (B,), probabilities (B, K), problems by row) to N predictions.
 
@@ -74,8 +91,10 @@ class Predictions(Sequence[Prediction]):
             threshold: a most likely label below this probability is marked "don't know".
             given_from: where a row may have several labels, the probability from which each is given; ``top_k`` asks
                 for so many instead.
+            texts: of N rows, or nothing.
         """
-        found = [Prediction(name) for name in names]
+        known = texts or [()] * len(names)
+        found = [Prediction(name, texts=said) for name, said in zip(names, known, strict=True)]
         for indices, probabilities, problems in parts:
             for row, shares in zip(indices, probabilities, strict=True):
                 order = np.argsort(-shares, kind="stable")[:top_k]
@@ -83,9 +102,10 @@ class Predictions(Sequence[Prediction]):
                     order = order[shares[order] >= given_from]
                 scores = tuple((classes[i], float(shares[i])) for i in order)
                 unsure = f"don't know: {shares.max():.3f} is below {threshold:.3f}"
-                found[row] = Prediction(names[row], scores, unsure if shares.max() < threshold else "")
+                problem = unsure if shares.max() < threshold else ""
+                found[row] = replace(found[row], scores=scores, problem=problem)
             for row, problem in problems.items():
-                found[row] = Prediction(names[row], problem=problem)
+                found[row] = replace(found[row], problem=problem)
         return cls(found, several=given_from is not None)
 
     def __len__(self) -> int:
@@ -95,7 +115,7 @@ class Predictions(Sequence[Prediction]):
         return self._items[index]
 
     def frame(self) -> pd.DataFrame:
-        """A DataFrame: name, label, score, problem, and a column of probabilities for every label shown.
+        """A DataFrame: name, label, score, problem, texts, and a column of probabilities for every label shown.
 
         Where a row may have several labels, ``labels`` lists those that are given in place of label and score.
         """
@@ -104,12 +124,12 @@ class Predictions(Sequence[Prediction]):
         rows = []
         for item in self:
             told = {"labels": item.labels} if self.several else {"label": item.label, "score": item.score}
-            rows.append({"name": item.name, **told, "problem": item.problem, **dict(item.scores)})
+            rows.append({"name": item.name, **item.said, **told, "problem": item.problem, **dict(item.scores)})
         return pd.DataFrame(rows)
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f"<tr><td>{html.escape(item.name)}</td><td>{html.escape(self._told(item) or item.problem)}</td>"
+            f"<tr><td>{html.escape(item.shown)}</td><td>{html.escape(self._told(item) or item.problem)}</td>"
             f"<td>{item.score:.3f}</td></tr>"
             for item in self._items[:50]
         )

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 from headstart.core import registry
 from headstart.core.errors import BackboneError
 from headstart.models import blocks as chains
-from headstart.models import identity, resume
+from headstart.models import identity, resume, trial
 
 INTAKES = "headstart.models.intakes"
 
@@ -70,7 +70,7 @@ class Backbone(nn.Module):
         architecture: JSON values from which ``backbones/<library>.rebuild`` makes the same module, untrained.
         source_head: the classifier that was taken off, where its weights are known and it was linear.
         blocks: names inside ``module`` in depth order; discovered when not given.
-        feature_dim: D; found with one blank row when not given.
+        feature_dim: D, which is measured with one blank row; another number that is given is an error.
         call: keywords for every call of ``module``.
         classifier: name inside ``module`` where the classifier was ("" where it is not native): a linear head can be
             saved under that name, so that the library itself opens the file.
@@ -118,7 +118,10 @@ class Backbone(nn.Module):
         self.blanks: dict[Any, Any] = {}
         self.compute = torch.float32  # type and layout of a copy that ``inference.optimised`` made
         self.channels_last = False
-        self.feature_dim = feature_dim or self._measure_features()
+        self.feature_dim = trial.features(self, torch.from_numpy(spec.blank(1))).shape[1]
+        if feature_dim not in (None, self.feature_dim):
+            what = f"'{origin.uri}' says feature_dim = {feature_dim}, but gives {self.feature_dim} features a row"
+            raise BackboneError(what, where="feature_dim", remedy="leave it out: it is measured")
 
     def block(self, index: int) -> nn.Module:
         return self.module.get_submodule(self.blocks[index])
@@ -149,6 +152,8 @@ class Backbone(nn.Module):
 
     def refit(self, spec: Any) -> None:
         """Take another spec of the same modality, such as one with windows for the user's recordings."""
+        if spec == self.spec:
+            return
         options = {
             name: getattr(self.intake, name) for name in ("pooling", "types", "masked") if hasattr(self.intake, name)
         }
@@ -193,15 +198,14 @@ class Backbone(nn.Module):
         Tries the next plausible chain where one fails; falls back to the network as one block, and says why.
 
         Raises:
-            BackboneError: the network draws at random even in eval mode.
+            BackboneError: the network fails on them, or draws at random even in eval mode.
         """
-        with resume.evaluating(self), torch.no_grad():
-            if not resume.same(self.features(inputs), self.features(inputs)):
-                raise BackboneError(
-                    f"'{self.origin.uri}' answers differently each time, although it is in eval mode",
-                    where="backbone",
-                    remedy="switch off what it draws (masking, dropout called as a function) when not training",
-                )
+        if not resume.same(trial.features(self, inputs), trial.features(self, inputs)):
+            raise BackboneError(
+                f"'{self.origin.uri}' answers differently each time, although it is in eval mode",
+                where="backbone",
+                remedy="switch off what it draws (masking, dropout called as a function) when not training",
+            )
         reasons: list[str] = []
         for chain in dict.fromkeys([self.blocks, *chains.candidates(self.module)[:4]]):
             if chain == chains.WHOLE:
@@ -241,11 +245,6 @@ class Backbone(nn.Module):
                     self.measured = resume.outside(self, inputs)
                     return ""
             return reason
-
-    def _measure_features(self) -> int:
-        blank = torch.from_numpy(self.spec.blank(1))
-        with resume.evaluating(self), torch.no_grad():
-            return self.features(blank).shape[1]
 
 
 def load(

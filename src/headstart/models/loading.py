@@ -65,6 +65,10 @@ TO_FETCH = STANDARDS[2]  # where none is here: 20 MB, a good start for its size
 
 def load(name: str | nn.Module, wanted: Wanted) -> Backbone:
     """See ``backbone.load``."""
+    if not isinstance(name, (nn.Module, str, Path)):
+        what = f"it is {f'the class {name.__name__}' if isinstance(name, type) else f'a {type(name).__name__}'}"
+        remedy = "give a name, or a torch module: backbone=Net(), not backbone=Net"
+        raise BackboneError(what, where="backbone", remedy=remedy)
     if wanted.channels < 1 or (wanted.image_size is not None and wanted.image_size < 8):
         what = f"no network takes {wanted.channels} channels of {wanted.image_size} pixels"
         raise BackboneError(what, where="backbone")

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 import headstart
 from headstart.core import arrays, manifest, registry
-from headstart.core.errors import ArtefactError, HeadstartError, TrainingError
+from headstart.core.errors import ArtefactError, BackboneError, HeadstartError, TrainingError
 from headstart.core.storage import placed
 from headstart.models import heads, resume, weights
 from headstart.models.backbone import Backbone, Origin
@@ -268,10 +268,13 @@ def _spec(stored: Any, folder: Path) -> Any:
 def _rebuild(facts: dict[str, Any], spec: Any, allow_module: bool | nn.Module, folder: Path) -> Backbone:
     architecture = facts["architecture"]
     library = importlib.import_module(f"headstart.models.backbones.{architecture['library']}")
-    consent = (allow_module,) if architecture["library"] == "own" else ()
+    own = architecture["library"] == "own"
+    consent = (allow_module,) if own else ()
     try:
         rebuilt = library.rebuild(architecture, spec, Origin(**facts["origin"]), *consent)
-    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, AssertionError) as error:
+    except (BackboneError, KeyError, TypeError, ValueError, RuntimeError, AttributeError, AssertionError) as error:
+        if own and isinstance(error, BackboneError):  # the user's code, and not the folder
+            raise
         where = str(folder / "headstart.json")
         raise ArtefactError(f"the network cannot be rebuilt ({type(error).__name__}: {error})", where=where) from error
     known = dict(rebuilt.module.named_modules())

@@ -24,17 +24,22 @@ from headstart.report.formats import interval, number, score
 NUMBERED = 12  # classes up to which the matrix carries numbers
 DRAWN = 150  # classes up to which the whole matrix is drawn
 SELECTED = 60  # classes that are drawn where there are more
+LONGEST_NAME = 24  # characters of a class beside the matrix
 LISTED = 300  # classes in the table
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """A confusion matrix: numbered cells (text, class) for few classes, a drawing for many."""
+    """A confusion matrix: numbered cells (text, class) for few classes, a drawing for many.
+
+    ``shown`` are the names of the classes, shortened in their middle where they would push the cells off the page.
+    """
 
     classes: tuple[str, ...]
     cells: tuple[tuple[tuple[str, str], ...], ...] = ()
     drawing: Markup | None = None
     note: str = ""
+    shown: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,7 @@ def matrix(evaluation: Evaluation) -> Matrix:
             tuple((str(value) if value else "", _shade(value / rows[i], i == j)) for j, value in enumerate(line))
             for i, line in enumerate(table.tolist())
         )
-        return Matrix(classes, cells)
+        return Matrix(classes, cells, shown=tuple(_shortened(name) for name in classes))
     note = ""
     if k > DRAWN:
         wrong = table.sum(axis=0) + table.sum(axis=1) - 2 * np.diag(table)
@@ -117,6 +122,11 @@ def matrix(evaluation: Evaluation) -> Matrix:
         table, classes = table[np.ix_(chosen, chosen)], tuple(classes[i] for i in chosen)
         note = f"The {SELECTED} of {k} classes that take part in most mistakes."
     return Matrix(classes, drawing=charts.heatmap(table, classes), note=note)
+
+
+def _shortened(name: str) -> str:
+    """Beginning and end of a long name: those of one family often differ in either."""
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME // 2]}…{name[1 - LONGEST_NAME // 2 :]}"
 
 
 def _shade(share: float, hit: bool) -> str:

@@ -31,7 +31,7 @@ def audit(
         kind = registry.find("headstart.data.modalities", collection.modality)
         spec = kind.plain(collection.rows, experiment.data.channels)
     else:
-        spec = materials.backbone(experiment, emit, collection.modality).spec
+        spec = materials.backbone(experiment, emit, collection).spec
     splits, _, found = materials.inspect(collection, experiment, spec, emit)
     for note in splits.notes:
         emit(Notice("info", "data", note))

@@ -24,9 +24,9 @@ from headstart.core.errors import ArtefactError
 from headstart.core.events import Event, Notice
 from headstart.core.machine import processor, usable_cores
 from headstart.core.run import Run
-from headstart.deploy import folder, timing
+from headstart.deploy import contract, folder, mates, timing
 from headstart.deploy.folder import Golden
-from headstart.deploy.predictor import RUNTIMES, Variant, open_session
+from headstart.deploy.predictor import RUNTIMES, Variant, open_session, variants
 from headstart.deploy.timing import Timed
 from headstart.deploy.verdict import BATCHES
 from headstart.workflows.judging import runtimes
@@ -55,13 +55,19 @@ class Line:
 
 
 def bench(
-    path: str | Path | Run, *, threads: int | None = None, seconds: float = SECONDS, on_event: Emit | None = None
+    path: str | Path | Run,
+    *,
+    threads: int | None = None,
+    seconds: float = SECONDS,
+    allow_module: Any = False,
+    on_event: Emit | None = None,
 ) -> dict[str, Any]:
     """Time the run's model with batches of 1 and 16 rows, and write ``bench.json`` into the run; what it holds.
 
     Args:
         threads: for torch and the runtimes alike; by default the cores this process may use.
         seconds: for each size of batch.
+        allow_module: as for ``headstart.load``: a model on the user's own code.
 
     Raises:
         ArtefactError: the run was not exported.
@@ -72,11 +78,10 @@ def bench(
     if not folder.is_export(place):
         remedy = f"headstart export {run.path} comes first"
         raise ArtefactError("this run was not exported", where=str(run.path), remedy=remedy)
-    folder.read_verdict(place)
     count = threads or max(1, round(usable_cores()))
     golden = Golden.read(place / folder.GOLDEN)
     with _threads(count):
-        model = load(run).model
+        model = load(run, allow_module=allow_module).model
         flops = _flops(model, golden.inputs[:1])
         calls = {**_torch(model, golden.inputs, emit), **_exported(place, count)}
         peaks = _peaks()
@@ -155,15 +160,21 @@ def _torch(model: Model, inputs: np.ndarray, emit: Emit) -> dict[str, Call]:
 
 
 def _exported(place: Path, threads: int) -> dict[str, Call]:
-    """Every file of the export in every runtime and precision."""
+    """Every file of the export in every runtime and precision, answering as a predictor would: a variant that the
+    verdict does not know, because its runtime came later, as the worst of its file."""
+    known = variants(folder.read_verdict(place), place)
+    pad = mates.padding(contract.read(place / folder.FLOAT).modality)
     files = {folder.FLOAT: "", folder.INT8: "int8", folder.HALF: "fp16"}
     found: dict[str, Call] = {}
     for runtime in runtimes():
         for precision in registry.find(RUNTIMES, runtime).PRECISIONS:
             for file, kind in files.items():
                 if (place / file).is_file() and (precision == "fp32" or not kind):
+                    name = f"{runtime} {kind or precision}"
+                    alike = [known[name]] if name in known else [each for each in known.values() if each.file == file]
                     session = open_session(place, Variant(file, runtime, precision, 0.0), threads)
-                    found[f"{runtime} {kind or precision}"] = session
+                    together = all(each.batches for each in alike)
+                    found[name] = session if together else mates.row_by_row(session, pad)
     return found
 
 

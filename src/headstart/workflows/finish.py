@@ -89,7 +89,17 @@ def conclude(run: Run, course: Course, decoded: Decoded, started: float, emit: E
     )
     if test is None:
         emit(Notice("warning", "optimistic", "no test rows: the score is that of the rows the model was selected on"))
+    warn_of_baseline(run, emit)
     report(run)
+
+
+def warn_of_baseline(run: Run, emit: Emit) -> None:
+    """Say it where what needs no backbone is as good as the best stage, or the best of every fold."""
+    if run.beaten_by:
+        which = "in no fold did a stage" if run.read("folds.json") else "no stage"
+        what = f"{which} beat the baseline '{run.beaten_by}', which needs no backbone"
+        remedy = "look at the report: wrong labels, a backbone without pretrained weights, or too little training?"
+        emit(Notice("warning", "beaten", what, remedy))
 
 
 def report(run: Run) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headstart.core import interruption, storage
-from headstart.core.errors import ConfigError, HeadstartError, NothingAccepted
+from headstart.core.errors import ConfigError, HeadstartError
 from headstart.core.events import Decision, Event, Notice
 from headstart.core.run import Run
 from headstart.stages import auto, budget, plans
@@ -46,6 +46,8 @@ def fit(
 ) -> Run:
     """Train in measured stages and leave a run folder with the model, the evidence and the report.
 
+    Where no stage beat the baseline that needs no backbone, a warning says so and ``Run.beaten_by`` names it.
+
     Args:
         data: the data itself (a DataFrame, arrays, a dataset…) instead of ``experiment.data.source``.
         on_event: called with every event, to show progress.
@@ -53,7 +55,6 @@ def fit(
 
     Raises:
         HeadstartError: with everything that is wrong, where, and what to do.
-        NothingAccepted: no stage beat the baseline that needs no backbone; the run folder is complete all the same.
         Interrupted: SIGINT or SIGTERM came; a checkpoint is written, and the same call goes on from there.
     """
     storage.insist_writable(Path(experiment.output_dir), "--output-dir")
@@ -79,7 +80,7 @@ def fit_rows(
     started = time.monotonic()
     said: list[Event] = []
     with phase(said.append, "backbone"):  # first: a run is known by its network too
-        backbone = materials.backbone(experiment, said.append, collection.modality)
+        backbone = materials.backbone(experiment, said.append, collection)
     run, continued = open_run(experiment, collection, backbone, resume, runtime)
     emit = recorder(run, on_event)
     try:
@@ -107,7 +108,7 @@ def _go(
         emit(Notice("info", "complete", f"this experiment is complete in {run.path}; nothing is left to do"))
         if runtime.is_main and not (run.path / "report.html").is_file():
             finish.report(run)
-        _insist(run)
+        finish.warn_of_baseline(run, emit)
         return run
     if continued:
         earlier = seconds_before(run)
@@ -143,7 +144,6 @@ def _go(
             break
     finish.conclude(run, course, decoded, started, emit)
     runtime.wait()
-    _insist(run)
     return run
 
 
@@ -224,13 +224,3 @@ def _gauge(run: Run, runtime: Runtime, model: Model, decoded: Decoded, frontiers
         decode_limit=decoding(train, rows),
         decode_seconds=spent[-1] if spent else 0.0,
     )
-
-
-def _insist(run: Run) -> None:
-    result = run.read("result.json")
-    if result is not None and result.get("beaten_by"):
-        raise NothingAccepted(
-            f"no stage beat the baseline '{result['beaten_by']}', which needs no backbone",
-            where=str(run.path),
-            remedy="look at the report: wrong labels, a backbone without pretrained weights, or too little training?",
-        )

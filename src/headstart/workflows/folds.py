@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headstart.core.errors import ConfigError, NothingAccepted
+from headstart.core.errors import ConfigError
 from headstart.core.events import Event, Notice
 from headstart.core.run import Run
 from headstart.data import sources
@@ -23,9 +23,10 @@ from headstart.data.checks import duplicates
 from headstart.data.reading import splitting
 from headstart.data.reading.collection import SPLITS, Collection
 from headstart.data.store import Store
+from headstart.measure import metrics
 from headstart.measure.evaluation import Evaluation
 from headstart.measure.intervals import Z95
-from headstart.workflows import materials
+from headstart.workflows import finish, materials
 from headstart.workflows.places import open_run, recorder, remember_contents
 
 if TYPE_CHECKING:
@@ -49,19 +50,19 @@ def cross_validate(
     Raises:
         ConfigError: the data has splits of its own.
         DataError: there are fewer independent rows than folds.
-        NothingAccepted: in no fold did a stage beat the baseline; all files are there all the same.
     """
     started = time.monotonic()
     if collection.given.any():
         what = f"folds divide all rows anew, but {collection.source} comes with splits of its own"
         raise ConfigError(what, where="data.split.folds", remedy="give all rows in one place, or leave folds out")
     said: list[Event] = []
-    backbone = materials.backbone(experiment, said.append, collection.modality)
+    backbone = materials.backbone(experiment, said.append, collection)
     run, continued = open_run(experiment, collection, backbone, resume, runtime)
     emit = recorder(run, on_event)
     if continued and run.read("folds.json") is not None:
         emit(Notice("info", "complete", f"this experiment is complete in {run.path}; nothing is left to do"))
-        return _insist(run)
+        finish.warn_of_baseline(run, emit)
+        return run
     for event in said:
         emit(event)
     store = materials.decode_rows(collection, experiment, backbone.spec, emit)
@@ -74,15 +75,13 @@ def cross_validate(
     runs = []
     for number, (_, held) in enumerate(parts, start=1):
         one = _alone(experiment, run, number, count)
-        try:
-            runs.append(fit_rows(one, holding_out(collection, held), runtime, on_event, False, store=store))
-        except NothingAccepted as error:  # the other folds may fare better; all are judged together
-            runs.append(Run(error.problems[0].where))
+        runs.append(fit_rows(one, holding_out(collection, held), runtime, on_event, False, store=store))
     if runtime.is_main:
         summary = _summary(run, runs, [held for _, held in parts], collection, store)
         run.write("folds.json", {**summary, "seconds": time.monotonic() - started})
     runtime.wait()
-    return _insist(run)
+    finish.warn_of_baseline(run, emit)
+    return run
 
 
 def _alone(experiment: Experiment, run: Run, number: int, count: int) -> Experiment:
@@ -140,16 +139,17 @@ def _summary(
     return {
         "metric": metric,
         "folds": told,
-        "mean": {name: _over_folds([score[name]["value"] for score in scores]) for name in scores[0]},
+        "mean": {name: _over_folds(name, [score[name]["value"] for score in scores]) for name in scores[0]},
         "pooled": {name: measured.as_json() for name, measured in pooled.metrics().items()},
     }
 
 
-def _over_folds(values: Sequence[float]) -> dict[str, float]:
-    """Mean of F scores with Student's 95 % interval."""
+def _over_folds(name: str, values: Sequence[float]) -> dict[str, float]:
+    """Mean of F scores with Student's 95 % interval, cut where the metric ends: nothing beyond can be the truth."""
+    least, most = metrics.limits(name)
     count, mean = len(values), float(np.mean(values))
     half = _t95(count - 1) * float(np.std(values, ddof=1)) / np.sqrt(count)
-    return {"value": mean, "low": mean - half, "high": mean + half, "n": count}
+    return {"value": mean, "low": max(least, mean - half), "high": min(most, mean + half), "n": count}
 
 
 def _t95(freedom: int) -> float:
@@ -158,14 +158,3 @@ def _t95(freedom: int) -> float:
     z = Z95
     terms = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96, (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
     return z + sum(term / freedom**power for power, term in enumerate(terms, start=1))
-
-
-def _insist(run: Run) -> Run:
-    folds = run.read("folds.json", default={"folds": []})["folds"]
-    if folds and all(fold["beaten_by"] for fold in folds):
-        raise NothingAccepted(
-            "in no fold did a stage beat the baseline, which needs no backbone",
-            where=str(run.path),
-            remedy="look at the folds' reports: wrong labels, no pretrained weights, or too little training?",
-        )
-    return run

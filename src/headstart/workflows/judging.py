@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,9 +15,10 @@ import numpy as np
 
 from headstart.core import registry
 from headstart.core.events import Event, Progress
-from headstart.deploy import contract, folder, timing, verdict
+from headstart.deploy import contract, folder, mates, timing, verdict
 from headstart.deploy.folder import Golden
 from headstart.deploy.predictor import RUNTIMES, Variant, open_session
+from headstart.deploy.runtimes.base import Session
 from headstart.deploy.verdict import BATCHES, Judged, Speed
 from headstart.measure.evaluation import Evaluation
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from headstart.engine.streams import Examples
 
 Emit = Callable[[Event], None]
-Session = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -54,14 +54,41 @@ class Judge:
             for precision in registry.find(RUNTIMES, runtime).PRECISIONS
             if (found := Variant(file, runtime, precision, 0.0)).precision == "fp32" or file == folder.FLOAT
         }
-        sessions = {name: open_session(self.place, each, self.threads) for name, each in variants.items()}
         plain = Variant(folder.FLOAT, runtimes()[0], "fp32", 0.0)
-        timed = {_name(plain): open_session(self.place, plain, self.threads), **sessions}
-        speeds = self.speeds(timed)
-        return [self._judged(name, each, sessions[name], speeds, _name(plain), how) for name, each in variants.items()]
+        opened = {
+            name: open_session(self.place, each, self.threads)
+            for name, each in {_name(plain): plain, **variants}.items()
+        }
+        gaps = {name: self.batch_gap(session) for name, session in opened.items()}
+        variants = {name: replace(each, batch_gap=gaps[name]) for name, each in variants.items()}
+        used = {name: self._as_used(session, gaps[name]) for name, session in opened.items()}
+        speeds = self.speeds(used)
+        return [
+            self._judged(name, each, opened[name], used[name], speeds, _name(plain), how)
+            for name, each in variants.items()
+        ]
+
+    def batch_gap(self, session: Session) -> float:
+        """By how much a probability in a batch differs from the same row's alone.
+
+        Asked of the validation rows that torch is least sure of, where a probability moves most, beside the longest.
+        """
+        sure = self.reference.probabilities.max(axis=1)
+        longest = self.val.by_length(self.reference.rows)[: mates.ROWS // 4]
+        unsure = self.reference.rows[np.argsort(sure, kind="stable")]
+        rows = np.concatenate([longest, unsure[~np.isin(unsure, longest)]])[: mates.ROWS]
+        inputs = next(iter(self.val.batches(rows, batch_size=mates.ROWS))).inputs
+        return mates.gap(session, inputs, self._pad)
+
+    @property
+    def _pad(self) -> int | None:
+        return mates.padding(self.val.store.modality)
+
+    def _as_used(self, session: Session, gap: float) -> Session:
+        return session if gap <= mates.SAME else mates.row_by_row(session, self._pad)
 
     def speeds(self, sessions: dict[str, Session]) -> dict[str, Speed]:
-        """Times with one row and with sixteen, all in turns."""
+        """Times of one row and of sixteen, all in turns."""
         order = np.arange(BATCHES[1]) % len(self.val)
         many = next(iter(self.val.batches(order, batch_size=BATCHES[1]))).inputs
         timed = []
@@ -81,12 +108,20 @@ class Judge:
         return Evaluation.gather("val", parts, *known, threshold=self.reference.threshold)
 
     def _judged(
-        self, name: str, variant: Variant, session: Session, speeds: dict[str, Speed], plain: str, how: str
+        self,
+        name: str,
+        variant: Variant,
+        session: Session,
+        used: Session,
+        speeds: dict[str, Speed],
+        plain: str,
+        how: str,
     ) -> Judged:
         classes = contract.read(self.place / variant.file).classes
+        exact = variant.file == folder.FLOAT and variant.precision == "fp32"
         return verdict.judge(
             self.reference,
-            self.answers(session, classes, name),
+            self.answers(used, classes, name),
             speeds[name],
             speeds[plain],
             name=name,
@@ -96,7 +131,9 @@ class Judge:
             how=how,
             size=(self.place / variant.file).stat().st_size,
             gap=self.golden.gap(session(self.golden.inputs)[0]),
-            exact=variant.file == folder.FLOAT and variant.precision == "fp32",
+            batch_gap=variant.batch_gap,
+            exact=exact,
+            together=self.answers(session, classes, name) if exact and not variant.batches else None,
             metric=self.metric,
             tolerance=self.tolerance,
             wanted_precision=self.wanted_precision,

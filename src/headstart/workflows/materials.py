@@ -5,14 +5,14 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headstart.core import keyed, process
+from headstart.core import keyed, process, registry
 from headstart.core.errors import ConfigError, DataError, Problem, TrainingError
 from headstart.core.events import Decision, Event, Notice, Phase, Progress
 from headstart.core.remembered import Remembered
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from headstart.models.model import Model
 
 Emit = Callable[[Event], None]
-NOUNS = {"image": "pictures", "text": "texts", "audio": "recordings"}
+MODALITIES = "headstart.data.modalities"
 PACKAGES = ("headstart", "torch", "torchvision", "timm", "transformers", "numpy", "pillow", "simplejpeg")
 
 
@@ -89,21 +89,23 @@ def phase(emit: Emit, name: str) -> Iterator[None]:
 
 
 def collect(experiment: Experiment, data: Any) -> Collection:
-    """The user's rows, labelled and counted, before anything is decoded."""
-    settings = experiment.data
-    source = settings.source if data is None else data
-    return sources.collect(source, settings, seed=experiment.seed, offline=experiment.offline)
+    """The user's rows, labelled and counted, before anything is decoded; no setting is for another kind of rows."""
+    source = experiment.data.source if data is None else data
+    found = sources.collect(source, experiment.data, seed=experiment.seed, offline=experiment.offline)
+    preflight.settings(experiment, found.modality)
+    return found
 
 
 def decode_rows(collection: Collection, experiment: Experiment, spec: Any, emit: Emit) -> Store:
     """All rows of all splits, each decoded once."""
+    unit = registry.find(MODALITIES, collection.modality).NOUN[1]
     with phase(emit, "decode"):
         store = Store.build(
             collection.rows,
             spec,
             modality=collection.modality,
             budget_bytes=None if experiment.cache_budget is None else int(experiment.cache_budget * 1e9),
-            progress=lambda done, total: emit(Progress("decode", done, total, "files")),
+            progress=lambda done, total: emit(Progress("decode", done, total, unit)),
         )
     emit(Decision(store.kind.NOUN[1], store.where, store.explain))
     return store
@@ -164,15 +166,15 @@ def _readable(splits: Splits, stores: dict[str, Store], found: Audit) -> tuple[S
 
 
 @process.importing()
-def backbone(experiment: Experiment, emit: Emit, modality: str) -> Backbone:
-    """The backbone that was asked for, or the best that is at hand for this modality; said aloud.
+def backbone(experiment: Experiment, emit: Emit, collection: Collection) -> Backbone:
+    """The backbone that was asked for, or the best that is at hand for the modality of these rows; said aloud.
 
     Raises:
         ConfigError: it reads something else than the user's rows are.
     """
     from headstart.models import backbone as backbones
 
-    name = experiment.backbone
+    name, modality = experiment.backbone, collection.modality
     if name is None:
         name, reason = backbones.default(experiment.offline, modality)
         emit(Decision("backbone", name, reason))
@@ -188,17 +190,19 @@ def backbone(experiment: Experiment, emit: Emit, modality: str) -> Backbone:
         offline=experiment.offline,
         seed=experiment.seed,
     )
+    kinds = {name: registry.find(MODALITIES, name) for name in (found.modality, modality)}
     if found.modality != modality:
-        what = f"'{found.origin.uri}' reads {NOUNS[found.modality]}, but the rows are {NOUNS[modality]}"
+        nouns = {name: kind.NOUN[1] for name, kind in kinds.items()}
+        what = f"'{found.origin.uri}' reads {nouns[found.modality]}, but the rows are {nouns[modality]}"
         remedy = "name another --backbone; or say what the rows are with data.modality=…"
+        if found.origin.library == "own":
+            remedy += "; a module of your own says what it reads by its spec: spec = headstart.AudioSpec(rate=16_000)"
         raise ConfigError(what, where="backbone", remedy=remedy)
+    found.refit(kinds[modality].suited(found.spec, collection.rows))
     if found.origin.weights == "random":
         remedy = "give --backbone with published weights, or --weights FILE"
-        emit(
-            Notice(
-                "warning", "not-pretrained", f"{found.origin.uri} has random weights: nothing is transferred", remedy
-            )
-        )
+        what = f"{found.origin.uri} has random weights: nothing is transferred"
+        emit(Notice("warning", "not-pretrained", what, remedy))
     return found
 
 
@@ -220,8 +224,7 @@ def assemble(experiment: Experiment, backbone: Backbone, decoded: Decoded, runti
     from headstart.models.model import Model
 
     backbone.to(runtime.device)
-    if decoded.spec != backbone.spec:
-        backbone.refit(decoded.spec)
+    backbone.refit(decoded.spec)
     verification = backbone.verify(few(decoded, runtime, 2))
     emit(Decision("blocks", str(len(verification.blocks)), verification.reason))
     settings = experiment.head
@@ -253,13 +256,14 @@ def similarity(model: Model, decoded: Decoded, emit: Emit) -> Similarity:
 def check_normalisation(frontiers: Frontiers, decoded: Decoded, emit: Emit) -> None:
     """Warn where another normalisation than the backbone's own scores clearly better on a few rows.
 
-    The answer for these rows and this network is remembered in ``normalisation.json`` of the cache folder.
+    In the precision of the run: it is about the features that the run will see. The answer for these rows and this
+    network is remembered in ``normalisation.json`` of the cache folder.
     """
     from headstart.engine import normalisation
 
     train = decoded.examples("train")
     earlier = Remembered(canvases.default_folder() / "normalisation.json")
-    with phase(emit, "normalisation"), frontiers.runtime.exactly():
+    with phase(emit, "normalisation"):
         labels = map(str, train.rows.labels)
         key = f"{keyed.digest(str(normalisation.VERSION), frontiers.key(train), *labels):032x}"
         told = earlier.get(key)
@@ -277,17 +281,14 @@ def describe(run: Run, experiment: Experiment, decoded: Decoded) -> None:
 
     packages = {}
     for name in PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             packages[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    cpu = platform.processor() or platform.machine()
     run.write(
         "environment.json",
         {
             "python": platform.python_version(),
             "platform": platform.platform(),
-            "cpu": cpu,
+            "cpu": platform.processor() or platform.machine(),
             "threads": torch.get_num_threads(),
             "packages": packages,
             "device": experiment.device,

@@ -94,7 +94,7 @@ def plan(experiment: Experiment, *, data: Any = None, on_event: Callable[[Event]
     division = sources.divide(collection, experiment.data, seed=experiment.seed)
     rows, val = len(division.index["train"]), len(division.index["val"])
     runtime = materials.runtime(experiment)
-    backbone = materials.backbone(experiment, emit, collection.modality).to(runtime.device)
+    backbone = materials.backbone(experiment, emit, collection).to(runtime.device)
     inputs = on_device(backbone.spec.noise(BATCH), runtime.device)
     backbone.verify(inputs[:2])
     head = experiment.head

@@ -67,8 +67,8 @@ class Classifier:
             (indices, probabilities(logits / self.model.temperature), problems)
             for indices, logits, problems in self._logits(rows, on_event)
         )
-        given_from = self.model.threshold if self.several else None
-        return Predictions.gather(rows.names, self.classes, parts, top_k=top_k, given_from=given_from)
+        given_from, texts = self.model.threshold if self.several else None, sources.texts_of(rows, self.modality)
+        return Predictions.gather(rows.names, self.classes, parts, top_k=top_k, given_from=given_from, texts=texts)
 
     def evaluate(
         self, rows: Rows, classes: Sequence[str], split: str, on_event: Emit | None = None, *, where: str = ""
@@ -96,7 +96,7 @@ class Classifier:
             logits[indices], done[indices] = values, True
             unreadable += [Problem(text, rows.names[row]) for row, text in problems.items()]
         if not done.any():
-            raise DataError("no row could be read", problems=unreadable)
+            raise _nothing_read(unreadable)
         _tell_unreadable(unreadable, len(rows), on_event)
         kept = np.flatnonzero(done)
         threshold = self.model.threshold
@@ -128,7 +128,7 @@ class Classifier:
                 parts.append((rows_read, features))
             unreadable += [Problem(text, rows.names[row]) for row, text in problems.items()]
         if not parts:
-            raise DataError("no row could be read", problems=unreadable)
+            raise _nothing_read(unreadable)
         _tell_unreadable(unreadable, len(rows), on_event)
         indices = np.concatenate([i for i, _ in parts])
         return np.concatenate([features for _, features in parts]), tuple(rows.names[i] for i in indices)
@@ -236,6 +236,12 @@ def _tell_notes(notes: Sequence[str], on_event: Emit | None) -> None:
             on_event(Notice("info", "data", note))
 
 
+def _nothing_read(unreadable: Sequence[Problem]) -> DataError:
+    """All rows have their problem; the first tell enough."""
+    more = [Problem(f"and {len(unreadable) - SHOWN} more rows")] if len(unreadable) > SHOWN else []
+    return DataError("no row could be read", problems=[*unreadable[:SHOWN], *more])
+
+
 def _tell_unreadable(unreadable: Sequence[Problem], count: int, on_event: Emit | None) -> None:
     """Name what is left out."""
     if unreadable and on_event is not None:
@@ -245,18 +251,27 @@ def _tell_unreadable(unreadable: Sequence[Problem], count: int, on_event: Emit |
 
 
 def predict(
-    path: str | Path | Run, source: Any, *, top_k: int | None = None, on_event: Emit | None = None
+    path: str | Path | Run,
+    source: Any,
+    *,
+    top_k: int | None = None,
+    allow_module: Any = False,
+    on_event: Emit | None = None,
 ) -> Predictions:
     """Labels and probabilities for new rows; see ``Classifier.predict`` and, of an export, ``Predictor.predict``."""
-    return answerer(path, on_event=on_event).predict(source, top_k=top_k, on_event=on_event)
+    return answerer(path, allow_module=allow_module, on_event=on_event).predict(source, top_k=top_k, on_event=on_event)
 
 
-def embed(path: str | Path | Run, source: Any, *, on_event: Emit | None = None) -> tuple[np.ndarray, tuple[str, ...]]:
+def embed(
+    path: str | Path | Run, source: Any, *, allow_module: Any = False, on_event: Emit | None = None
+) -> tuple[np.ndarray, tuple[str, ...]]:
     """Features of new rows; see ``Classifier.embed``."""
-    return load(path).embed(source, on_event)
+    return load(path, allow_module=allow_module).embed(source, on_event)
 
 
-def evaluate(path: str | Path | Run, data: Any = None, *, on_event: Emit | None = None) -> Evaluation:
+def evaluate(
+    path: str | Path | Run, data: Any = None, *, allow_module: Any = False, on_event: Emit | None = None
+) -> Evaluation:
     """What a run's model answers on labelled data, or on the run's own test rows (every such reading is counted).
 
     Raises:
@@ -275,7 +290,7 @@ def evaluate(path: str | Path | Run, data: Any = None, *, on_event: Emit | None 
         return replace(found, names=None if names is None else tuple(names))
     from headstart.data import sources
 
-    model = load(run)
+    model = load(run, allow_module=allow_module)
     rows, classes = sources.read_labelled(data, _reading(run, model))
     where = str(data) if isinstance(data, (str, Path)) else ""
     return model.evaluate(rows, classes, "given", on_event, where=where)

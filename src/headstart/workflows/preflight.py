@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,16 @@ if TYPE_CHECKING:
     from headstart.experiment import Experiment
     from headstart.models.model import Model
 
+MODALITIES = "headstart.data.modalities"
+# Settings of some kinds of rows only, each with the value that says nothing.
+BELONGS: dict[str, tuple[Any, tuple[str, ...]]] = {
+    "image_size": (None, ("image",)),
+    "data.channels": (3, ("image",)),
+    "data.max_length": (None, ("text",)),
+    "data.seconds": (None, ("audio",)),
+    "data.sampling_rate": (None, ("audio",)),
+    "head.pooling": (None, ("text", "audio")),
+}
 BLENDING = ("mixup", "cutmix")
 
 
@@ -64,6 +75,29 @@ def task(experiment: Experiment, labels: np.ndarray) -> dict[str, Any]:
         remedy = "leave it out; export --precision lets a model say that it does not know"
         raise ConfigError(what, where="threshold", remedy=remedy)
     return {"task": "classify"}
+
+
+def settings(experiment: Experiment, modality: str) -> None:
+    """No setting is for another kind of rows than these.
+
+    Raises:
+        ConfigError: all that are.
+    """
+    problems = []
+    for name, (nothing, kinds) in BELONGS.items():
+        if attrgetter(name)(experiment) != nothing and modality not in kinds:
+            theirs = " and ".join(_noun(kind) for kind in kinds)
+            what = f"is a setting of {theirs}, and these rows are {_noun(modality)}"
+            problems.append(Problem(what, name, "leave it out, or say what the rows are: data.modality=…"))
+    if modality == "audio" and experiment.data.sampling_rate is not None and experiment.data.source is not None:
+        what = "is the rate of samples that are given as arrays; files tell their own"
+        problems.append(Problem(what, "data.sampling_rate", "leave it out"))
+    if problems:
+        raise ConfigError("settings do not fit the rows", problems=problems)
+
+
+def _noun(modality: str) -> str:
+    return str(registry.find(MODALITIES, modality).NOUN[1])
 
 
 def _order(stages: Sequence[Stage]) -> list[Problem]:
@@ -125,7 +159,7 @@ def _trials(stage: Stage, model: Model, labels: np.ndarray) -> list[tuple[str, C
 
 
 def _augmented(value: Any, modality: str) -> Any:
-    return registry.find("headstart.data.modalities", modality).policy(value)
+    return registry.find(MODALITIES, modality).policy(value)
 
 
 def _restores(model: Model) -> None:
@@ -152,4 +186,4 @@ def _of_classes(labels: np.ndarray) -> None:
 def _blends(modality: str) -> None:
     """Mixing is of pictures: half of each of two texts is no text."""
     if modality != "image":
-        raise ConfigError(f"blends pictures, and these rows are of {modality}", remedy="leave it out")
+        raise ConfigError(f"blends pictures, and these rows are {_noun(modality)}", remedy="leave it out")

@@ -60,12 +60,18 @@ class Settings:
 
 @storage.reported("the export")
 def export(
-    path: str | Path | Run, *, data: Any = None, settings: Settings | None = None, on_event: Emit | None = None
+    path: str | Path | Run,
+    *,
+    data: Any = None,
+    settings: Settings | None = None,
+    allow_module: Any = False,
+    on_event: Emit | None = None,
 ) -> Path:
     """Write ``RUN/export``: ONNX files, the verdict on each way to run them, golden rows; the folder's path.
 
     Args:
         data: the data of the run, where it was given in Python or has moved.
+        allow_module: as for ``headstart.load``: a model on the user's own code.
         on_event: called with every event, to show progress.
 
     Raises:
@@ -74,7 +80,7 @@ def export(
     """
     settings, emit = settings or Settings(), on_event or (lambda event: None)
     run = path if isinstance(path, Run) else Run.open(path)
-    model = load(run).model
+    model = load(run, allow_module=allow_module).model
     if model.several and settings.precision is not None:
         what = "one threshold for the most likely label says nothing of rows that may have several"
         raise ConfigError(what, where="--precision", remedy="leave it out; threshold=… of the run says what is given")
@@ -169,8 +175,9 @@ def _climb(judge: Judge, decoded: Decoded) -> list[Judged]:
     climber = _climber(judge, decoded)
     tried: list[Judged] = []
     for rung in climber.rungs:
-        if rung.kind != "half" and any(each.file == folder.INT8 and each.fault == "time" for each in tried):
-            continue  # other ranges are no quicker
+        slow = [each for each in tried if each.file == folder.INT8 and each.fault == "time"]
+        if (rung.kind == "dynamic" and slow) or (rung.kind == "static" and any(each.batches for each in slow)):
+            continue  # other ranges are no quicker; but static ones let rows go together that dynamic ones kept apart
         target = judge.place / rung.file
         judge.emit(Notice("info", "rung", rung.how))
         try:
@@ -193,8 +200,10 @@ def _climber(judge: Judge, decoded: Decoded) -> Climber:
     train = decoded.examples("train")
     order = keyed.generator(0, "calibration").permutation(len(train))[: ladder.CALIBRATION + ladder.HELD]
     cut = min(ladder.CALIBRATION, -(-2 * len(order) // 3))
+    # Damage is measured row by row: what dynamic ranges do to a row depends on the rows beside it.
     calibration, held = (
-        [batch.inputs for batch in train.batches(rows, batch_size=8)] for rows in (order[:cut], order[cut:])
+        [batch.inputs for batch in train.batches(rows, batch_size=size)]
+        for rows, size in ((order[:cut], 8), (order[cut:], 1))
     )
 
     def answer(file: Path) -> np.ndarray:

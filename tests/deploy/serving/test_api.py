@@ -265,6 +265,14 @@ def test_names_on_the_page_are_text(predictor: Predictor) -> None:
     assert "{{ 7 * 7 }}" in text
 
 
+@pytest.mark.parametrize("texts", [1, 2])
+def test_the_page_of_pairs_has_two_fields(predictor: Predictor, texts: int) -> None:
+    facts = Facts(**{**Facts.read(predictor, rows=16, gap=0.0).as_json(), "modality": "text", "texts": texts})
+    told, _ = page.render(facts, Limits(), ("text", "texts"))
+    assert told.count("<textarea") == texts
+    assert ('"text_pair": "its second"' in told) == (texts == 2)
+
+
 def test_texts_and_pairs_are_taken_as_they_are() -> None:
     def parsed(told: Any, **limits: int) -> asking.Question:
         return asking.parse("application/json", json.dumps(told).encode(), Limits(**limits), of_texts=True)

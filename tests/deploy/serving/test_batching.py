@@ -13,7 +13,7 @@ import pytest
 
 from headstart.data.modalities.base import DecodeError
 from headstart.deploy.predictor import Predictor
-from headstart.deploy.serving.batching import Batcher, Problem, largest_batch
+from headstart.deploy.serving.batching import Batcher, Problem
 from headstart.deploy.serving.limits import Limits, Refusal
 from headstart.deploy.serving.metrics import Metrics
 
@@ -159,38 +159,6 @@ def test_a_batch_is_bounded_by_what_padding_makes_of_it() -> None:
     asyncio.run(run())
     assert all(len(batch) * (100 if 7 in batch else 10) <= 200 for batch in model.batches)
     assert sum(map(len, model.batches)) == 20
-
-
-INPUTS = np.arange(24, dtype=np.int32).reshape(4, 6) % 7
-INPUTS[1, 4:] = -1
-
-
-def softened(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    shares = np.stack([values, 1 - values], axis=1)
-    return shares, shares
-
-
-def steady(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return softened(np.where(inputs == -1, 0, inputs).sum(axis=1) / 100)
-
-
-def ranged(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Quantised by the range of the whole batch."""
-    values = np.where(inputs == -1, 0, inputs).mean(axis=1)
-    step = max(1e-9, float(values.max())) / 255
-    return softened((values / step).round() * step / 100)
-
-
-def counting(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Averages over padding too."""
-    return softened(np.where(inputs == -1, 0, inputs).sum(axis=1) / 100 / inputs.shape[1])
-
-
-def test_batches_are_made_only_where_they_change_nothing() -> None:
-    assert largest_batch(steady, INPUTS, -1, longest=12) == (16, 0.0)
-    assert largest_batch(ranged, INPUTS, -1, longest=12)[0] == 1
-    assert largest_batch(counting, INPUTS, -1, longest=12)[0] == 1
-    assert largest_batch(counting, np.abs(INPUTS), None) == (16, 0.0), "nothing is padded where all are of one size"
 
 
 def test_an_answer_of_the_server_is_that_of_the_item_alone(predictor: Predictor) -> None:

@@ -15,8 +15,6 @@ from headstart.core.run import Run
 
 from ... import sounds
 from ..test_export_sound import run as recordings  # noqa: F401
-from ..test_export_text import reader  # noqa: F401
-from ..test_export_text import run as reviews  # noqa: F401
 from . import browser, stand
 
 pytestmark = pytest.mark.skipif(browser.CHROMIUM is None, reason="no chromium here")
@@ -85,9 +83,9 @@ def test_what_a_page_may_not_do_would_be_noticed(exported: Path, tab: browser.Ta
 
 
 @pytest.mark.slow
-def test_texts_are_answered_while_they_are_typed(reviews: Run, tab: browser.Tab) -> None:  # noqa: F811
+def test_texts_are_answered_while_they_are_typed(text_run: Run, tab: browser.Tab) -> None:
     tab.troubles.clear()
-    with stand.running(reviews.path / "export") as server:
+    with stand.running(text_run.path / "export") as server:
         for width, height, dark in LOOKS:
             tab.open(server.address, width=width, height=height, dark=dark)
             tab.type("#text", "the very dull room")

@@ -9,14 +9,17 @@ from __future__ import annotations
 import io
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 
 from headstart.core.errors import ConfigError
 from headstart.core.registry import suggest
+from headstart.data.modalities.base import insist_types
 from headstart.data.sounds import decoding
+from headstart.data.sounds.augment import AudioPolicy, augmented
+from headstart.data.sounds.augment import policy as policy
 from headstart.data.splits import Rows
 
 name = "audio"
@@ -55,6 +58,8 @@ class AudioSpec:
     spread: float = 1.0
 
     def __post_init__(self) -> None:
+        kinds = dict.fromkeys(("rate", "bins", "frames"), int) | dict.fromkeys(("mean", "spread"), (int, float))
+        insist_types(self, {**kinds, "seconds": (int, float, type(None)), "form": str})
         if not 4_000 <= self.rate <= 192_000:
             raise ConfigError(f"a rate of {self.rate} samples a second", remedy="usual is 16000")
         if self.form not in FORMS:
@@ -100,57 +105,6 @@ class AudioSpec:
 
 FORMS = ("waveform", "int16", "standardised", "fbank", "whisper")
 Spec = AudioSpec
-
-
-@dataclass(frozen=True, slots=True)
-class AudioPolicy:
-    """Augmentation of sounds; every draw is uniform within its bounds."""
-
-    crop: bool = True  # a random window of what is longer; otherwise the middle
-    shift: float = 0.0  # share of the window by which the sound moves, silence filling up
-    gain: float = 0.0  # decibels up or down
-    noise: float = 0.0  # probability of white noise, 10 to 40 dB below the sound
-    time_mask: float = 0.0  # share of the window that is silenced at most, in one piece (SpecAugment, Park et al. 2019)
-
-    @property
-    def is_random(self) -> bool:
-        return self != AudioPolicy(crop=False)
-
-
-PRESETS = {
-    "none": AudioPolicy(crop=False),
-    "light": AudioPolicy(shift=0.1, gain=6.0),
-    "standard": AudioPolicy(shift=0.1, gain=6.0, noise=0.5, time_mask=0.1),
-    "strong": AudioPolicy(shift=0.2, gain=12.0, noise=0.8, time_mask=0.25),
-}
-
-
-def policy(value: Any, *, where: str = "augment") -> AudioPolicy | Callable[..., Any] | None:
-    """A policy from a preset's name, a mapping of its fields (with ``preset`` to start from), a callable, or None.
-
-    Raises:
-        ConfigError: anything else, or a number out of range.
-    """
-    if value is None or callable(value) or isinstance(value, AudioPolicy):
-        return value
-    if isinstance(value, str):
-        value = {"preset": value}
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"cannot augment sounds by {value!r}", where=where, remedy=f"such as {', '.join(PRESETS)}")
-    settings = dict(value)
-    base = settings.pop("preset", "none")
-    known = {field.name for field in fields(AudioPolicy)}
-    if base not in PRESETS:
-        what = f"no augmentation of sounds is called '{base}'{suggest(str(base), PRESETS)}"
-        raise ConfigError(what, where=where, remedy=f"known: {', '.join(PRESETS)}")
-    if unknown := sorted(set(settings) - known):
-        what = f"augmentation of sounds has no {', '.join(unknown)}{suggest(unknown[0], known)}"
-        raise ConfigError(what, where=where, remedy=f"known: {', '.join(sorted(known))}")
-    limits = {"crop": 1, "shift": 1, "gain": 60, "noise": 1, "time_mask": 1}
-    for key, number in settings.items():
-        if not isinstance(number, int | float) or not 0 <= number <= limits[key]:
-            raise ConfigError(f"{number!r} is out of range", where=f"{where}.{key}", remedy=f"0 to {limits[key]}")
-    return replace(PRESETS[base], **settings)
 
 
 def decode(item: Any, spec: AudioSpec) -> np.ndarray:
@@ -200,23 +154,7 @@ def augment(
         return np.asarray(policy(canvas.copy(), rng), dtype=np.int16)[: spec.window]
     if policy is None or not policy.is_random:
         return finish(canvas, spec)
-    spare = max(0, len(canvas) - spec.window)
-    start = int(rng.integers(0, spare + 1)) if policy.crop else spare // 2
-    sound = canvas[start : start + spec.window].astype(np.float32)
-    if policy.shift:
-        room = spec.window - len(sound) + int(policy.shift * spec.window)
-        move = int(rng.integers(-room if len(sound) == spec.window else 0, room + 1))
-        sound = _moved(sound, move, spec.window)
-    if policy.gain:
-        sound = sound * 10 ** (rng.uniform(-policy.gain, policy.gain) / 20)
-    if policy.noise and rng.random() < policy.noise:
-        level = float(np.sqrt((sound**2).mean())) * 10 ** (-rng.uniform(10, 40) / 20)
-        sound = sound + level * rng.standard_normal(len(sound), dtype=np.float32)
-    if policy.time_mask:
-        width = int(rng.uniform(0, policy.time_mask) * len(sound))
-        first = int(rng.integers(0, len(sound) - width + 1))
-        sound[first : first + width] = 0
-    return sound.round().clip(-32767, 32767).astype(np.int16)
+    return augmented(canvas, spec.window, spec.rate, policy, rng)
 
 
 def collate(values: Sequence[np.ndarray]) -> np.ndarray:
@@ -230,6 +168,11 @@ def collate(values: Sequence[np.ndarray]) -> np.ndarray:
 def plain(rows: Rows, channels: int) -> AudioSpec:
     """A spec to listen to recordings with where no backbone is asked."""
     return AudioSpec()
+
+
+def suited(spec: AudioSpec, rows: Rows) -> AudioSpec:
+    """The spec for these rows, before they are decoded: nothing needs to change."""
+    return spec
 
 
 def fitted(spec: AudioSpec, lengths: np.ndarray) -> tuple[AudioSpec, str]:
@@ -278,6 +221,11 @@ def sketch(canvas: np.ndarray) -> np.ndarray:
     return (2.0 * decibels).clip(0, 255).astype(np.uint8)
 
 
+def texts(item: Any) -> tuple[str, ...]:
+    """Nothing: an item is no text."""
+    return ()
+
+
 def preview(item: Any) -> tuple[str, bytes]:
     """The beginning of the sound, small: ".wav" and the bytes of that file (8 kHz, mono)."""
     import soundfile
@@ -291,12 +239,3 @@ def preview(item: Any) -> tuple[str, bytes]:
 def shown(seen: np.ndarray, spec: AudioSpec) -> tuple[str, bytes]:
     """What the network hears of one row (T,): ".wav" and the bytes of that file (8 kHz)."""
     return preview((seen[seen != PAD], spec.rate))
-
-
-def _moved(sound: np.ndarray, by: int, window: int) -> np.ndarray:
-    """The sound later (or earlier) by so many samples within the window, silence where nothing is left."""
-    whole = np.zeros(window, np.float32)
-    start, end = max(0, by), min(window, by + len(sound))
-    if end > start:
-        whole[start:end] = sound[start - by : end - by]
-    return whole

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
-from headstart.core.errors import DataError
+from headstart.core.errors import ConfigError, DataError, Problem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +39,22 @@ class DecodeError(DataError):
         self.reason = Unreadable(code, message)
 
 
+def insist_types(spec: Any, kinds: Mapping[str, type | tuple[type, ...]]) -> None:
+    """The fields of a spec are of their kinds; it is written by people too.
+
+    Raises:
+        ConfigError: with every field that is not.
+    """
+    name, problems = type(spec).__name__, []
+    for field, kind in kinds.items():
+        value = getattr(spec, field)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            wanted = " or ".join(each.__name__ for each in (kind if isinstance(kind, tuple) else (kind,)))
+            problems.append(Problem(f"{field} is {str(value)[:60]!r} ({type(value).__name__}), not {wanted}", name))
+    if problems:
+        raise ConfigError(f"the {name} cannot be used", problems=problems)
+
+
 class Modality(Protocol):
     """The functions that a file in this folder offers at module level (numpy only, no torch at import).
 
@@ -67,10 +83,12 @@ class Modality(Protocol):
     def augment(self, canvas: np.ndarray, spec: Any, policy: Any, rng: np.random.Generator) -> np.ndarray: ...
     def collate(self, values: Sequence[np.ndarray]) -> np.ndarray: ...
     def plain(self, rows: Any, channels: int) -> Any: ...
+    def suited(self, spec: Any, rows: Any) -> Any: ...
     def fitted(self, spec: Any, lengths: np.ndarray) -> tuple[Any, str]: ...
     def largest_canvas(self, spec: Any) -> int: ...
     def sketch(self, canvas: np.ndarray) -> np.ndarray: ...
     def extent(self, item: Any) -> float: ...  # of bytes or text, before anything is decoded; 0 where unknown
     def fingerprint(self, item: Any) -> str: ...
+    def texts(self, item: Any) -> tuple[str, ...]: ...
     def preview(self, item: Any) -> tuple[str, bytes]: ...
     def shown(self, seen: np.ndarray, spec: Any) -> tuple[str, bytes]: ...

@@ -16,6 +16,7 @@ from PIL import Image
 
 from headstart.core.errors import ConfigError
 from headstart.data import augment as augmentation
+from headstart.data.modalities.base import insist_types
 from headstart.data.pictures import decoding
 from headstart.data.pictures.decoding import PictureFacts as Facts
 from headstart.data.pictures.pixels import RESAMPLING, from_array, resize
@@ -45,6 +46,10 @@ class ImageSpec:
     channels: int = 3
 
     def __post_init__(self) -> None:
+        kinds = dict.fromkeys(("size", "mean", "std"), tuple) | dict.fromkeys(("crop", "interpolation"), str)
+        insist_types(self, kinds | dict.fromkeys(("resize", "channels"), int))
+        if len(self.size) != 2:
+            raise ConfigError(f"size {self.size} of an image spec is not (height, width)")
         if self.crop not in ("center", "squash", "pad"):
             raise ConfigError(f"unknown crop '{self.crop}'", remedy="known: center, squash, pad")
         if self.interpolation not in RESAMPLING:
@@ -157,6 +162,11 @@ def plain(rows: Rows, channels: int) -> ImageSpec:
     return ImageSpec(mean=(0.5,) * channels, std=(0.5,) * channels, channels=channels)
 
 
+def suited(spec: ImageSpec, rows: Rows) -> ImageSpec:
+    """The spec for these rows, before they are decoded: nothing needs to change."""
+    return spec
+
+
 def fitted(spec: ImageSpec, lengths: np.ndarray) -> tuple[ImageSpec, str]:
     """The spec itself: pictures of any size are brought to the same."""
     return spec, ""
@@ -171,6 +181,11 @@ def sketch(canvas: np.ndarray) -> np.ndarray:
 def largest_canvas(spec: ImageSpec) -> int:
     """Bytes that no canvas of this spec exceeds."""
     return MAX_ELONGATION * spec.resize**2 * spec.channels
+
+
+def texts(item: Any) -> tuple[str, ...]:
+    """Nothing: an item is no text."""
+    return ()
 
 
 def preview(item: Any) -> tuple[str, bytes]:

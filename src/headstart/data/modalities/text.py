@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
@@ -18,10 +19,10 @@ import numpy as np
 
 from headstart.core.errors import ConfigError
 from headstart.core.registry import suggest
-from headstart.data.modalities.base import DecodeError
+from headstart.data.modalities.base import DecodeError, insist_types
 from headstart.data.modalities.base import Facts as AnyFacts
 from headstart.data.splits import Rows
-from headstart.data.texts import reading
+from headstart.data.texts import reading, shingles
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -31,9 +32,7 @@ version = "1"
 NOUN = ("text", "texts")
 EXTENT = "characters"
 DTYPE, RANK = "int32", 2
-SHINGLE, HASHES = 3, 64  # tokens in a shingle, and numbers of a MinHash
-SKETCH = (HASHES * 4,)  # a MinHash of the text's shingles, as bytes; zeros where there are too few
-LEAST_SHINGLES = 8
+SKETCH = shingles.SHAPE
 PAD = -1
 PREVIEW = 600  # characters
 PRESETS = {"none": 0.0, "light": 0.05, "standard": 0.1, "strong": 0.2}
@@ -57,14 +56,19 @@ class TextSpec:
 
     ``tokenizer`` is the content of a ``tokenizer.json``, special tokens included; texts of more than ``max_length``
     tokens lose their end. ``mask`` is the id that hides a token in augmentation, where the tokenizer has one.
+    ``texts`` is how many make up a row: 1, or 2 of pairs; others are refused. None takes both.
     """
 
     modality: ClassVar[str] = "text"
     tokenizer: str
     max_length: int = 256
     mask: int | None = None
+    texts: int | None = None
 
     def __post_init__(self) -> None:
+        insist_types(self, {"tokenizer": str, "max_length": int, "mask": (int, type(None)), "texts": (int, type(None))})
+        if self.texts not in (None, 1, 2):
+            raise ConfigError(f"texts {self.texts} of a text spec", remedy="1, or 2 for pairs")
         if self.max_length < 4:
             raise ConfigError(f"max_length {self.max_length} leaves no room for a text", remedy="give 4 or more")
 
@@ -124,7 +128,9 @@ def reader(tokenizer: str, max_length: int | None = None) -> Tokenizer:
     try:
         made = Tokenizer.from_str(tokenizer)
     except Exception as error:  # the library raises bare Exception
-        raise ConfigError(f"the tokenizer cannot be read ({str(error)[:200]})", where="tokenizer.json") from error
+        what = f"the tokenizer cannot be read ({str(error)[:200]})"
+        remedy = "a TextSpec takes the content of the file: Path('tokenizer.json').read_text()"
+        raise ConfigError(what, where="tokenizer.json", remedy=remedy) from error
     made.no_padding()
     made.no_truncation()
     if max_length is not None:
@@ -170,6 +176,7 @@ def decode(item: Any, spec: TextSpec) -> np.ndarray:
 def decode_with_facts(item: Any, spec: TextSpec) -> tuple[np.ndarray, Facts]:
     """The tokens, and what was seen."""
     texts, kind, content = reading.read(item)
+    reading.insist_count(texts, spec.texts)
     second = texts[1] if len(texts) > 1 else None
     found = reader(spec.tokenizer).encode(texts[0], second)
     tokens = len(found.ids)
@@ -254,6 +261,11 @@ def plain(rows: Rows, channels: int) -> TextSpec:
     return TextSpec(made.to_str(), 8192)
 
 
+def suited(spec: TextSpec, rows: Rows) -> TextSpec:
+    """The spec for single texts or for pairs, whichever the rows are."""
+    return replace(spec, texts=reading.count_of(rows.items))
+
+
 def fitted(spec: TextSpec, lengths: np.ndarray) -> tuple[TextSpec, str]:
     """The spec for rows of these lengths: batches are padded to their own longest, so nothing needs to change."""
     return spec, ""
@@ -265,14 +277,13 @@ def largest_canvas(spec: TextSpec) -> int:
 
 
 def sketch(canvas: np.ndarray) -> np.ndarray:
-    """MinHash (Broder 1997) of the shingles of three tokens, uint8; zeros where there are fewer than eight."""
-    ids = canvas[0, 1:-1].astype(np.uint64)
-    if len(ids) < LEAST_SHINGLES + SHINGLE - 1:
-        return np.zeros(SKETCH, np.uint8)
-    shingles = ids[:-2] * np.uint64(1_000_003) + ids[1:-1]
-    shingles = np.unique(shingles * np.uint64(1_000_033) + ids[2:])
-    mixed = (shingles[:, None] * _FACTORS + _OFFSETS) >> np.uint64(32)  # multiply-shift hashing, modulo 2**64
-    return mixed.min(axis=0).astype("<u4").view(np.uint8)
+    """The MinHash of the text between its first and last token, uint8; zeros where it is short."""
+    return shingles.minhash(canvas[0, 1:-1])
+
+
+def texts(item: Any) -> tuple[str, ...]:
+    """The text, or the pair of texts; nothing of a file, which has a name, and of what cannot be read."""
+    return () if isinstance(item, os.PathLike) else reading.texts_of(item)
 
 
 def preview(item: Any) -> tuple[str, bytes]:
@@ -307,7 +318,3 @@ def _unknown(tokenizer: str) -> int:
         return int(model["unk_id"])
     number = reader(tokenizer).token_to_id(model["unk_token"]) if model.get("unk_token") else None
     return -1 if number is None else number
-
-
-_DRAWN = np.random.Generator(np.random.Philox(20)).integers(0, 2**63, (2, HASHES), dtype=np.uint64)
-_FACTORS, _OFFSETS = _DRAWN[0] * np.uint64(2) + np.uint64(1), _DRAWN[1]

@@ -244,7 +244,7 @@ def class_problems(labels: np.ndarray, given: np.ndarray, classes: Sequence[str]
     cells = [counted(labels[given == code], len(classes)) for code in range(len(SPLITS))]
     train = cells[0].tolist()
     if not any(train):
-        remedy = "put the training pictures into train/<class>/ or into <class>/"
+        remedy = "put the training rows into train/<class>/ or into <class>/"
         return [Problem("there are no labelled training rows", source, remedy)]
     problems = []
     known = [name for name, count in zip(classes, train, strict=True) if count]

@@ -66,7 +66,7 @@ def as_pictures(inputs: Any, source: str, notes: list[str]) -> Sequence[Any]:
     if not isinstance(inputs, np.ndarray) or inputs.dtype.kind in "OUS":
         return as_list(inputs)
     if inputs.ndim not in (3, 4):
-        remedy = "pictures are (N, H, W) or (N, H, W, C)"
+        remedy = "pictures are (N, H, W) or (N, H, W, C); of sounds (N, T), say sampling_rate=16_000"
         raise DataError(f"an array of shape {inputs.shape} holds no pictures", where=source, remedy=remedy)
     if inputs.dtype.kind not in "buif":
         raise DataError(f"an array of {inputs.dtype} holds no pictures", where=source)
@@ -137,11 +137,26 @@ def _read_arrays(inputs: Any, labels: Any, modality: str, settings: DataSettings
     source = f"(X, y) with X{shape}"
     if getattr(labels, "ndim", 1) > 2:
         raise DataError(f"y has shape {tuple(labels.shape)}, expected (N,) or (N, K) of 0 and 1", where=source)
-    items = as_pictures(inputs, source, notes)
+    items = as_pictures(_with_rate(inputs, source, settings), source, notes)
     if not hasattr(labels, "__len__") or len(items) != len(labels):
         count = len(labels) if hasattr(labels, "__len__") else "no length"
         raise DataError(f"X has {len(items):,} rows, y has {count}", where=source, remedy="one label a row")
     return _from_pairs(items, labels, source, notes, modality, settings)
+
+
+def _with_rate(inputs: Any, source: str, settings: DataSettings) -> Any:
+    """Samples as arrays (T,) or (T, A) with their rate; anything else as it is.
+
+    Raises:
+        DataError: rows (T,), which can only be samples, and no rate is given.
+    """
+    rate, first = settings.sampling_rate, next(iter(inputs), None) if hasattr(inputs, "__len__") else None
+    shape = tuple(getattr(first, "shape", ()))
+    axes = len(shape)
+    if axes == 1 and rate is None and not hasattr(inputs, "shape"):
+        remedy = "of sounds, say how many samples are a second: sampling_rate=16_000; or give rows (samples, rate)"
+        raise DataError(f"a row is an array {shape}, which is no picture", where=source, remedy=remedy)
+    return inputs if rate is None or axes not in (1, 2) else [(row, rate) for row in inputs]
 
 
 def _read_list(source: Sequence[Any], modality: str, settings: DataSettings) -> Found:
@@ -157,8 +172,13 @@ def _read_list(source: Sequence[Any], modality: str, settings: DataSettings) -> 
     ]
     if bad or not source:
         what = f"{len(bad):,} items are no (item, label) pairs: {listing(bad)}" if bad else "the list is empty"
-        raise DataError(what, where=described, remedy="give [(path or picture, label), …]; `predict` takes items alone")
-    items, labels = [entry[0] for entry in source], [entry[1] for entry in source]
+        raise DataError(
+            what,
+            where=described,
+            remedy="give [(path or value, label), …]; `predict` takes items alone",
+        )
+    labels = [entry[1] for entry in source]
+    items = _with_rate([entry[0] for entry in source], described, settings)
     return _from_pairs(items, labels, described, [], modality, settings)
 
 
@@ -233,20 +253,20 @@ def _chosen(labels: Sequence[Any] | None, order: Sequence[int]) -> list[Any]:
 
 
 def _parts(row: Any, source: str) -> tuple[Any, Any]:
-    """(picture, label) of what a dataset returned for one row.
+    """(item, label) of what a dataset returned for one row.
 
     Raises:
         DataError: the row is neither a pair nor a dictionary with familiar keys.
     """
     if isinstance(row, Mapping):
         keys = {familiar(str(key)): key for key in row}
-        picture = next((keys[name] for name in INPUT_NAMES["image"] if name in keys), None)
+        item = next((keys[name] for names in INPUT_NAMES.values() for name in names if name in keys), None)
         label = next((keys[name] for name in LABEL_NAMES if name in keys), None)
-        if picture is not None and label is not None:
-            return row[picture], _plain(row[label])
+        if item is not None and label is not None:
+            return row[item], _plain(row[label])
     elif isinstance(row, (tuple, list)) and len(row) >= 2:
         return row[0], _plain(row[1])
-    raise DataError(f"a row is a {type(row).__name__}, expected (picture, label)", where=source)
+    raise DataError(f"a row is a {type(row).__name__}, expected (item, label)", where=source)
 
 
 def _as_picture(picture: Any) -> Any:
@@ -261,7 +281,7 @@ def _check_items(items: LazyItems, source: str, notes: list[str]) -> None:
     """What goes wrong silently with a dataset's own transforms: normalised pictures, and chance that is frozen."""
     first, again = items[0], items[0]
     if not np.array_equal(np.asarray(first), np.asarray(again)):
-        notes.append("the dataset's transforms draw at random; each picture is read once, so use augment=… instead")
+        notes.append("the dataset's transforms draw at random; each row is read once, so use augment=… instead")
     for row in range(min(8, len(items))):
         picture = items[row]
         if isinstance(picture, np.ndarray):

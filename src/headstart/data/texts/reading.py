@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from headstart.data import files
 from headstart.data.modalities.base import DecodeError
 
+LOOKED_AT = 32  # rows, until one can be read
 MAX_CHARACTERS = 1_000_000  # of one text
 # What UTF-8 looks like when it was read as Windows' Latin.
 TRACES = ("Ã¤", "Ã©", "Ã¶", "Ã¼", "â€", "Â ")
@@ -50,6 +53,28 @@ def texts_of(item: Any) -> tuple[str, ...]:
         return read(item)[0]
     except DecodeError:
         return ()
+
+
+def count_of(items: Sequence[Any]) -> int | None:
+    """How many texts make up a row: as many as in the first that can be read; None where none of the first can."""
+    for row in range(min(len(items), LOOKED_AT)):
+        with suppress(Exception):  # of the user's own data set: what it raises is told when all rows are read
+            if texts := texts_of(items[row]):
+                return len(texts)
+    return None
+
+
+def insist_count(texts: tuple[str, ...], wanted: int | None) -> None:
+    """A row is a pair of texts where the model reads pairs, and one text where it reads single ones.
+
+    Raises:
+        DecodeError: not-a-pair, a-pair.
+    """
+    if wanted == 2 and len(texts) == 1:
+        remedy = 'give (text, second), a table with both columns, or {"text": …, "text_pair": …}'
+        raise DecodeError("not-a-pair", f"is one text, and the model reads pairs of texts: {remedy}")
+    if wanted == 1 and len(texts) == 2:
+        raise DecodeError("a-pair", "is a pair of texts, and the model reads single ones: give a list of texts")
 
 
 def script_of(text: str) -> str:

@@ -19,12 +19,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from headstart.core import registry
-from headstart.deploy import contract, folder
+from headstart.deploy import contract, folder, mates
 from headstart.deploy.folder import Golden
 from headstart.deploy.predictor import Predictor
 from headstart.deploy.serving import asking, page
 from headstart.deploy.serving.asking import Question
-from headstart.deploy.serving.batching import ROWS, Batcher, Problem, largest_batch
+from headstart.deploy.serving.batching import Batcher, Problem
 from headstart.deploy.serving.facts import Facts
 from headstart.deploy.serving.guard import Guard
 from headstart.deploy.serving.limits import Limits, Refusal
@@ -46,10 +46,13 @@ class Service:
         self.metrics = Metrics()
         spec, golden = predictor.contract.spec, Golden.read(predictor.folder / folder.GOLDEN).inputs
         longest = self.modality.largest_canvas(spec) // (golden[0].nbytes // golden.shape[-1])
-        rows, gap = largest_batch(predictor.run, golden, getattr(self.modality, "PAD", None), longest)
+        gap = predictor.variant.batch_gap
+        if predictor.variant.batches:  # on the machine that exported: asked again on this one
+            gap = mates.gap(predictor.run, golden, mates.padding(predictor.modality), longest)
+        rows = mates.ROWS if gap <= mates.SAME else 1
         self.facts = Facts.read(predictor, rows=rows, gap=gap)
         self.batcher = Batcher(
-            _Measured(self), self.limits, self.metrics, rows=rows, cells=ROWS * int(np.prod(spec.input_shape))
+            _Measured(self), self.limits, self.metrics, rows=rows, cells=mates.ROWS * int(np.prod(spec.input_shape))
         )
         self._text, self._policy = page.render(self.facts, self.limits, self.modality.NOUN)
         self.ready = False

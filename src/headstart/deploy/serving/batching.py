@@ -1,7 +1,7 @@
 """Items of all clients in batches, in the order in which they came; an answer never depends on who came with it.
 
 What waits while the model works becomes the next batch: nobody is kept waiting for others to come.
-Shapes: B rows of a batch, T the last axis of a row, K classes.
+Shapes: B rows of a batch, K classes.
 """
 
 from __future__ import annotations
@@ -19,11 +19,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from headstart.data.modalities.base import DecodeError
+from headstart.deploy.mates import ROWS
 from headstart.deploy.serving.limits import Limits, Refusal
 from headstart.deploy.serving.metrics import Metrics
-
-ROWS = 16  # of a batch at most
-SAME = 1e-5  # by how much a probability may depend on what else is in the batch
 
 
 class Model(Protocol):
@@ -52,7 +50,7 @@ class Batcher:
     """The queue before a model: ``await answer(items)`` within ``start`` and ``stop``.
 
     Args:
-        rows: the largest batch (see ``largest_batch``).
+        rows: the largest batch; 1 where an answer depends on what else is in it (see ``deploy.mates``).
         cells: values that a batch holds at most, padding included, where it has more than one row.
     """
 
@@ -189,33 +187,3 @@ class Batcher:
             return [Problem("failed", f"the model cannot take it ({type(error).__name__})", 500)]
         wrong = Problem("failed", "the model's answer is not a number", 500)
         return [row if np.isfinite(row).all() else wrong for row in shares]
-
-
-def largest_batch(run: Any, inputs: np.ndarray, pad: int | None, longest: int = 0) -> tuple[int, float]:
-    """How many rows may be answered at once, and by how much a probability then depends on the others.
-
-    Quantised activations take their range from the whole batch, and padding is not hidden from every network: so rows
-    ``inputs`` (B, …, T) are compared with the same rows alone and without padding. 1 where they differ by more than
-    ``SAME``.
-
-    Args:
-        run: collated inputs to logits and probabilities.
-        pad: what stands where a row has ended (``PAD`` of the modality); None where all rows are of one size.
-        longest: T that the model may be given.
-    """
-    alone = np.concatenate([run(_trimmed(inputs[row : row + 1], pad))[1] for row in range(len(inputs))])
-    mates = inputs
-    if pad is not None:  # as if a longer row were among them
-        more = max(0, min(inputs.shape[-1], longest - inputs.shape[-1]))
-        mates = np.concatenate([inputs, np.zeros_like(inputs[..., :more])], axis=-1)
-        mates.reshape(len(inputs), -1, mates.shape[-1])[:, 0, inputs.shape[-1] :] = pad
-    order = np.arange(ROWS) % len(inputs)
-    gap = float(np.abs(run(mates[order])[1] - alone[order]).max())
-    return (ROWS if gap <= SAME else 1), gap
-
-
-def _trimmed(row: np.ndarray, pad: int | None) -> np.ndarray:
-    """One row (1, …, T) as if it had come alone."""
-    if pad is None:
-        return row
-    return row[..., : max(1, int((row.reshape(-1, row.shape[-1])[0] != pad).sum()))]

@@ -17,6 +17,7 @@ class Facts:
 
     name: str  # of the run
     modality: str
+    texts: int  # that make up an item: 2 of pairs
     classes: tuple[str, ...]
     variant: str
     runtime: str
@@ -27,7 +28,7 @@ class Facts:
     latency_ms: dict[str, float]  # p50, p95 of one row, where it was exported
     threshold: float  # below it the answer is "don't know"; 0 where there is none
     batch_rows: int  # items that are answered at once
-    batch_gap: float  # by how much a probability differed in a batch from alone, when the server started
+    batch_gap: float  # by how much a probability differed in a batch from alone, at the export or at the start
 
     @classmethod
     def read(cls, predictor: Predictor, *, rows: int, gap: float) -> Facts:
@@ -46,6 +47,7 @@ class Facts:
             return cls(
                 name=place.parent.name if place.name == "export" else place.name,
                 modality=predictor.modality,
+                texts=getattr(predictor.contract.spec, "texts", None) or 1,
                 classes=predictor.classes,
                 variant=predictor.name,
                 runtime=predictor.variant.runtime,

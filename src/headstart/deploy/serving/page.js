@@ -232,19 +232,20 @@ function sounds() {
 }
 
 function texts() {
-  const [field, state] = [$("text"), $("state")];
+  const [field, second, state] = [$("text"), $("second"), $("state")];
   const card = made("article", { className: "card answer plain", hidden: true }, made("div", { className: "told" }));
   $("answers").append(card);
   let timer = 0, latest = 0;
   const answer = async () => {
     const turn = ++latest;
-    if (!field.value.trim()) {
+    if (!field.value.trim() || (second && !second.value.trim())) {
       card.hidden = true;
       return;
     }
     try {
       const begun = performance.now();
-      const [result] = await ask(JSON.stringify({ inputs: field.value }), { "Content-Type": "application/json" });
+      const inputs = second ? { text: field.value, text_pair: second.value } : field.value;
+      const [result] = await ask(JSON.stringify({ inputs }), { "Content-Type": "application/json" });
       if (turn !== latest) return;
       card.classList.remove("bad");
       card.hidden = false;
@@ -254,7 +255,8 @@ function texts() {
       if (turn === latest) state.textContent = error instanceof TypeError ? "The server does not answer." : error.message;
     }
   };
-  field.oninput = () => { clearTimeout(timer); timer = setTimeout(answer, 250); };
+  for (const each of second ? [field, second] : [field])
+    each.oninput = () => { clearTimeout(timer); timer = setTimeout(answer, 250); };
   $("ask").onsubmit = (event) => event.preventDefault();
 }
 

@@ -8,19 +8,23 @@ itself is never changed: a copy is.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import nn
 
-from headstart.core.errors import ArtefactError, BackboneError
+from headstart.core.errors import ArtefactError, BackboneError, HeadstartError, Problem
+from headstart.core.registry import suggest
+from headstart.data.modalities import text
 from headstart.data.modalities.audio import AudioSpec
 from headstart.data.modalities.image import ImageSpec
 from headstart.data.modalities.text import TextSpec
-from headstart.models import surgery, weights
+from headstart.models import surgery, trial, weights
 from headstart.models.backbone import Backbone, Origin
 from headstart.models.wanted import Wanted, resized
 
@@ -38,14 +42,35 @@ def load(name: str | nn.Module, wanted: Wanted) -> Backbone:
         kind = "its own"  # what its constructor put in: the user's code may have loaded anything
     surgery.adapt_channels(module, wanted.channels)
     architecture = {"library": "own", "name": dotted, "channels": wanted.channels}
+    spec, origin = _wanted(_spec(module, uri), wanted), Origin(uri, "own", kind, sha256=weights.sha(wanted.weights))
+    backbone = _wrap(module, spec, origin, architecture)
+    if isinstance(spec, TextSpec):  # of what its tables hold too little for, a rare word would be the first to tell
+        trial.features(backbone, _widest(spec))
+    return backbone
+
+
+def _widest(spec: TextSpec) -> torch.Tensor:
+    """One row of as many tokens as there may be, from the first to the last of the vocabulary, int32 (1, 2, T)."""
+    ids = torch.linspace(0, text.reader(spec.tokenizer).get_vocab_size() - 1, spec.max_length).int()
+    return torch.stack([ids, torch.zeros_like(ids)])[None]
+
+
+def _spec(module: nn.Module, uri: str) -> ImageSpec | TextSpec | AudioSpec:
+    """What the module says that it reads; pictures of the usual size where it says nothing.
+
+    Raises:
+        BackboneError: its ``spec`` is something else. ConfigError: the tokenizer of a TextSpec cannot be read.
+    """
     spec = getattr(module, "spec", None)
-    known = isinstance(spec, (ImageSpec, TextSpec, AudioSpec))
-    return _wrap(
-        module,
-        _wanted(spec if known else ImageSpec(), wanted),
-        Origin(uri, "own", kind, sha256=weights.sha(wanted.weights)),
-        architecture,
-    )
+    if spec is None:
+        return ImageSpec()
+    if isinstance(spec, TextSpec):
+        text.reader(spec.tokenizer, spec.max_length)
+    if isinstance(spec, (ImageSpec, TextSpec, AudioSpec)):
+        return spec
+    what = f"its spec is {f'the class {spec.__name__}' if isinstance(spec, type) else f'a {type(spec).__name__}'}"
+    remedy = "such as: spec = headstart.AudioSpec(rate=16_000), with its brackets; or a TextSpec or ImageSpec"
+    raise BackboneError(what, where=f"{uri}.spec", remedy=remedy)
 
 
 def _wanted(spec: Any, wanted: Wanted) -> Any:
@@ -71,12 +96,13 @@ def rebuild(architecture: Mapping[str, Any], spec: Any, origin: Origin, allow_mo
     if not dotted:
         raise ArtefactError(
             f"the model stands on a module that was given as an object ({origin.uri})",
-            remedy="pass one of the same architecture: load(folder, allow_module=the_module)",
+            remedy="in Python, with one of the same architecture: headstart.load(folder, allow_module=the_module); "
+            "trained by name (--backbone my_lab.net), it opens on the line too",
         )
     if not allow_module:
         raise ArtefactError(
             f"the model stands on your own code, '{dotted}', which would have to be imported",
-            remedy="allow it, if you trust the folder: load(folder, allow_module=True)",
+            remedy="if you trust the folder, add --allow-module to the line, or allow_module=True in Python",
         )
     module = _make(dotted)
     surgery.adapt_channels(module, architecture["channels"])
@@ -86,6 +112,8 @@ def rebuild(architecture: Mapping[str, Any], spec: Any, origin: Origin, allow_mo
 def _wrap(module: nn.Module, spec: Any, origin: Origin, architecture: Mapping[str, Any]) -> Backbone:
     blocks = getattr(module, "blocks", None)
     named = isinstance(blocks, (tuple, list)) and all(isinstance(name, str) for name in blocks)
+    if named and blocks:
+        _insist_blocks(module, blocks, origin.uri)
     dim = getattr(module, "feature_dim", None)
     classifier = _classifier(module)
     linear = surgery.take_off(module, classifier) if classifier else None
@@ -99,6 +127,15 @@ def _wrap(module: nn.Module, spec: Any, origin: Origin, architecture: Mapping[st
         source_head=None if linear is None else weights.head_of(linear, ()),
         classifier=classifier,
     )
+
+
+def _insist_blocks(module: nn.Module, blocks: Sequence[str], uri: str) -> None:
+    """Every name is that of a part of the module."""
+    parts = [name for name, _ in module.named_modules() if name]
+    unknown = [f"'{name}'{suggest(name, parts)}" for name in blocks if name not in parts]
+    if unknown:
+        what = f"no part of the module is called {'; '.join(unknown)}"
+        raise BackboneError(what, where=f"{uri}.blocks", remedy="print(*dict(module.named_modules())) lists its parts")
 
 
 def _classifier(module: nn.Module) -> str:
@@ -115,21 +152,44 @@ def _classifier(module: nn.Module) -> str:
 
 
 def _make(dotted: str) -> nn.Module:
-    """Import the module and call its last name."""
+    """Import the module and call its last name.
+
+    Raises:
+        BackboneError: it cannot be imported, or its code fails, with the line in it.
+    """
     place, _, attribute = dotted.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(place), attribute, None)
-    except ImportError as error:
-        raise BackboneError(
-            f"cannot import '{place}' ({error})", where="backbone", remedy="is its folder on PYTHONPATH?"
-        ) from error
+    with _running(f"importing '{place}'"):
+        try:
+            found = getattr(importlib.import_module(place), attribute, None)
+        except ModuleNotFoundError as error:
+            if not f"{place}.".startswith(f"{error.name}."):  # it is found, and what it imports is not
+                raise
+            remedy = f"is its folder on PYTHONPATH? PYTHONPATH=. headstart …, where {place.partition('.')[0]} is here"
+            raise BackboneError(f"cannot import '{place}' ({error})", where="backbone", remedy=remedy) from error
     if not callable(found):
         raise BackboneError(
             f"'{place}' has no class or function '{attribute}'",
             where="backbone",
             remedy="name what returns the network, such as my_lab.nets.small",
         )
-    module = found()
+    with _running(f"'{dotted}()'"):
+        module = found()
     if not isinstance(module, nn.Module):
         raise BackboneError(f"'{dotted}' returns a {type(module).__name__}, not a torch module", where="backbone")
     return module
+
+
+@contextlib.contextmanager
+def _running(what: str) -> Iterator[None]:
+    """The user's code runs inside: its mistakes are told with its own line."""
+    try:
+        yield
+    except HeadstartError as error:
+        where = trial.place(error)
+        raise BackboneError(
+            error.summary,
+            problems=[Problem(each.what, each.where or where, each.remedy) for each in error.problems],
+        ) from error
+    except Exception as error:
+        where = trial.place(error) or "backbone"
+        raise BackboneError(f"{what} fails ({trial.told(error)})", where=where) from error

@@ -234,8 +234,8 @@ def _filled(
             where=uri,
             remedy=f"are they of a {config.model_type}?",
         )
-    weights.check_finite(module.state_dict(), uri)
     family.adapt(module, config, missing, pooling, wanted.channels)
+    weights.check_finite(module.state_dict(), uri)
     return module, kind, missing
 
 

@@ -55,13 +55,24 @@ def prepare(config: Any, pooling: str) -> None:
 
 
 def spec(stored: dict[str, Any], folder: Path, config: Any, wanted: Wanted) -> AudioSpec:
-    """The spec of ``preprocessor_config.json``, with the wanted window."""
+    """The spec of ``preprocessor_config.json``, with the wanted window.
+
+    Raises:
+        BackboneError: the network hears no such window.
+    """
     rate = int(stored.get("sampling_rate") or 16_000)
     if config.model_type == "whisper":
         seconds = float(2 * config.max_source_positions * 160 / rate)
+        if wanted.seconds not in (None, seconds):
+            what = f"Whisper hears windows of {seconds:g} s, and no others"
+            raise BackboneError(what, where="data.seconds", remedy="leave it out: what is shorter is filled up")
         return AudioSpec(rate, seconds, "whisper", bins=int(config.num_mel_bins))
     if config.model_type == "audio-spectrogram-transformer":
         frames = int(config.max_length)
+        if wanted.seconds is not None and wanted.seconds > frames / 100:
+            what = f"the network hears windows of at most {frames / 100:g} s"
+            remedy = "leave it out: longer recordings are heard in several windows"
+            raise BackboneError(what, where="data.seconds", remedy=remedy)
         return AudioSpec(
             rate,
             wanted.seconds or frames / 100,
@@ -75,7 +86,10 @@ def spec(stored: dict[str, Any], folder: Path, config: Any, wanted: Wanted) -> A
 
 
 def adapt(module: nn.Module, config: Any, missing: list[str], pooling: str, channels: int) -> None:
-    """An untrained projection becomes the identity: a random one would only blur the features."""
+    """An untrained projection becomes the identity: a random one would only blur the features; layers weigh alike."""
+    if "layer_weights" in missing:  # transformers leaves them as the memory was
+        with torch.no_grad():
+            module.layer_weights.fill_(1 / len(module.layer_weights))  # type: ignore[operator, arg-type]
     projector = getattr(module, "projector", None)
     if not isinstance(projector, nn.Linear) or not any(name.startswith("projector.") for name in missing):
         return

@@ -25,6 +25,7 @@ class Intake(nn.Module):
     that looks at stretches of sound would hear little of a word at the edge.
     """
 
+    CALL = "module(samples), floats (B, T) of one window each"
     ragged = True
 
     def __init__(self, spec: AudioSpec, masked: bool = False) -> None:

@@ -18,6 +18,7 @@ from headstart.models.intakes.output import pooled
 class Intake(nn.Module):
     """Normalises with the backbone's mean and std inside the network, so that every path feeds it the same bytes."""
 
+    CALL = "module(pictures), normalised floats (B, C, H, W)"
     ragged = False
 
     def __init__(self, spec: ImageSpec) -> None:

@@ -11,18 +11,32 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from headstart.core.errors import BackboneError
+
+REMEDY = "return floats: features (B, D), a sequence (B, T, D), or of pictures maps (B, D, height, width)"
+
 
 def tensor_of(output: Any) -> Tensor:
     """The tensor that holds the features in whatever a network returns.
 
     Named outputs: ``logits`` (the classifier was taken off, so they are what it saw), ``pooler_output``, else the
     first value.
+
+    Raises:
+        BackboneError: no tensor is in it, or one of another shape.
     """
     for name in ("logits", "pooler_output"):
         value = getattr(output, name, None)
         if isinstance(value, Tensor):
             return value
-    return output if isinstance(output, Tensor) else tree_leaves(output)[0]
+    found = output if isinstance(output, Tensor) else next(iter(tree_leaves(output)), None)
+    if not isinstance(found, Tensor):
+        what = f"the network returns a {type(output).__name__}, in which no tensor comes first"
+        raise BackboneError(what, where="backbone", remedy=REMEDY)
+    if found.dim() not in (2, 3, 4):
+        what = f"the network returns a tensor of shape {tuple(found.shape)}, which are no features"
+        raise BackboneError(what, where="backbone", remedy=REMEDY)
+    return found
 
 
 def pooled(output: Any) -> Tensor:

@@ -25,6 +25,7 @@ class Intake(nn.Module):
     ``types`` says whether the network takes ``token_type_ids``.
     """
 
+    CALL = "module(input_ids=…, attention_mask=…), int64 (B, T), with T up to max_length and any id of the tokenizer"
     ragged = True
 
     def __init__(self, spec: TextSpec, pooling: str = "mean", types: bool = False) -> None:

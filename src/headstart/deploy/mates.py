@@ -1,0 +1,56 @@
+"""Whether an answer depends on what else is in its batch, and how to answer where it does: one row after the other.
+
+Activations whose range is taken while a network runs (dynamic quantisation) share one range with the whole batch, and
+padding is not hidden from every network. What a row is answered must not depend on who came with it.
+
+Shapes: B rows, T the last axis of a row, K classes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from headstart.core import registry
+from headstart.deploy import contract
+from headstart.deploy.runtimes.base import Session
+
+ROWS = 16  # that are answered at once at most
+SAME = 1e-5  # by how much a probability may depend on what else is in the batch
+
+
+def padding(modality: str) -> int | None:
+    """What stands where a row of a batch has ended; None where all rows are of one size."""
+    return getattr(registry.find(contract.MODALITIES, modality), "PAD", None)
+
+
+def gap(session: Session, inputs: np.ndarray, pad: int | None, longest: int = 0) -> float:
+    """By how much a probability of rows ``inputs`` (B, …, T) in a batch differs from the same row's alone.
+
+    Args:
+        longest: T that a row among them may have; the batch is padded to it.
+    """
+    alone = row_by_row(session, pad)(inputs)[1]
+    mates = inputs
+    if pad is not None:  # as if a longer row were among them
+        more = max(0, min(inputs.shape[-1], longest - inputs.shape[-1]))
+        mates = np.concatenate([inputs, np.zeros_like(inputs[..., :more])], axis=-1)
+        mates.reshape(len(inputs), -1, mates.shape[-1])[:, 0, inputs.shape[-1] :] = pad
+    order = np.arange(ROWS) % len(inputs)
+    return float(np.abs(session(mates[order])[1] - alone[order]).max())
+
+
+def row_by_row(session: Session, pad: int | None) -> Session:
+    """A session that answers every row of a batch as if it had come alone, without padding."""
+
+    def run(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        answers = [session(_trimmed(inputs[row : row + 1], pad)) for row in range(len(inputs))]
+        return np.concatenate([each[0] for each in answers]), np.concatenate([each[1] for each in answers])
+
+    return run
+
+
+def _trimmed(row: np.ndarray, pad: int | None) -> np.ndarray:
+    """One row (1, …, T) without its padding."""
+    if pad is None:
+        return row
+    return row[..., : max(1, int((row.reshape(-1, row.shape[-1])[0] != pad).sum()))]
