@@ -77,7 +77,7 @@ def test_what_is_not_sure_says_so(tmp_path: Path) -> None:
     predictions.write(tmp_path / "p.jsonl", found, 2)
     lines = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
     assert ["problem" in line for line in lines] == [False, True, True]
-    assert predictions.summary(found, Path("p")).startswith("2 predictions in p, 1 file could")
+    assert predictions.summary(found, Path("p")).startswith("2 predictions in p, 1 row could")
 
 
 def test_the_threshold_of_an_export_is_used(toy_run: Run, exported: Path, tmp_path: Path) -> None:
