@@ -58,6 +58,7 @@ def test_planted_copies_among_a_thousand() -> None:
     assert len(false_alarms) <= 9
 
 
+@pytest.mark.slow
 def test_alike_by_nature_is_not_a_copy() -> None:
     """Handwritten digits: thousands of pairs look alike, and the decoys make the search strict."""
     from sklearn.datasets import load_digits

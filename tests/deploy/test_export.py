@@ -221,6 +221,7 @@ def test_other_rows_than_the_runs_are_refused(toy_run: Run, tmp_path: Path) -> N
     assert "--data" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_fold_of_a_cross_validated_run_is_exported(tmp_path: Path) -> None:
     run = headstart.fit(
         str(draw(tmp_path / "photos", 12)),

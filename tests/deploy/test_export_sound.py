@@ -89,6 +89,7 @@ def test_a_thousand_recordings_are_answered_as_by_torch(family: str, tmp_path: P
     assert largest <= 1e-4
 
 
+@pytest.mark.slow
 def test_planted_faults_another_padding_and_windows_of_equal_weight(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

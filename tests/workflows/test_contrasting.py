@@ -83,6 +83,7 @@ def test_it_is_measured_against_the_probe(reader: Path, tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_an_interrupted_stage_goes_on_bit_for_bit(
     reader: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -228,6 +228,7 @@ def test_speakers_stay_on_one_side(recordings: Path) -> None:
     assert len(mixed["train"] & mixed["val"]) >= 3
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_to_the_same_end(tmp_path: Path, recordings: Path, wav2vec2: Path) -> None:
     """Live batches with keyed augmentation: the same weights, bit for bit."""
     stage = {"thaw": {"blocks": 0.5, "epochs": 2, "lr": 1e-3, "batch_size": 16, "augment": "strong"}}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headstart.core.errors import DataError, Problem
+from headstart.data.reading.arrays import as_pictures, with_rate
 from headstart.data.reading.collection import SPLITS, Found, listing, merged, split_name
 from headstart.data.reading.columns import LABEL_NAMES, familiar, from_columns
 from headstart.data.reading.guess import INPUT_NAMES, of_values
@@ -24,8 +25,6 @@ from headstart.data.splits import LazyItems
 
 if TYPE_CHECKING:
     from headstart.data.settings import DataSettings
-
-_CHECKED_ROWS = 4096
 
 
 def read_object(source: Any, modality: str, settings: DataSettings, read: Callable[[Any], Found]) -> Found:
@@ -53,36 +52,6 @@ def read_object(source: Any, modality: str, settings: DataSettings, read: Callab
         remedy="give a folder, a table, a Hub id, a DataFrame, (X, y), [(item, label), …], {'train': …, 'val': …}, "
         "a map-style torch Dataset or a datasets.Dataset",
     )
-
-
-def as_pictures(inputs: Any, source: str, notes: list[str]) -> Sequence[Any]:
-    """Arrays or tensors (N, H, W[, C]) as such, channels last; lists, series and arrays of paths as a list.
-
-    Raises:
-        DataError: the shape is no picture's, or values are negative or not finite (normalised already?).
-    """
-    if hasattr(inputs, "detach"):
-        inputs = inputs.detach().cpu().numpy()
-    if not isinstance(inputs, np.ndarray) or inputs.dtype.kind in "OUS":
-        return as_list(inputs)
-    if inputs.ndim not in (3, 4):
-        remedy = "pictures are (N, H, W) or (N, H, W, C); of sounds (N, T), say sampling_rate=16_000"
-        raise DataError(f"an array of shape {inputs.shape} holds no pictures", where=source, remedy=remedy)
-    if inputs.dtype.kind not in "buif":
-        raise DataError(f"an array of {inputs.dtype} holds no pictures", where=source)
-    if inputs.ndim == 4 and inputs.shape[1] in (1, 3, 4) and inputs.shape[3] not in (1, 3, 4):
-        notes.append(f"the array of shape {inputs.shape} was taken as channels first (N, C, H, W)")
-        inputs = np.moveaxis(inputs, 1, 3)
-    for start in range(0, len(inputs), _CHECKED_ROWS):
-        part = inputs[start : start + _CHECKED_ROWS]
-        if part.dtype.kind in "if" and not (part >= 0).all():  # NaN compares false too
-            row = start + int(np.flatnonzero(~(part >= 0).reshape(len(part), -1).all(axis=1))[0])
-            raise DataError(
-                f"row {row} has negative values or NaN",
-                where=source,
-                remedy="give pictures as they are (0..255 or 0..1): the backbone's own normalisation is applied",
-            )
-    return inputs
 
 
 def frame_table(frame: Any) -> Table:
@@ -137,26 +106,11 @@ def _read_arrays(inputs: Any, labels: Any, modality: str, settings: DataSettings
     source = f"(X, y) with X{shape}"
     if getattr(labels, "ndim", 1) > 2:
         raise DataError(f"y has shape {tuple(labels.shape)}, expected (N,) or (N, K) of 0 and 1", where=source)
-    items = as_pictures(_with_rate(inputs, source, settings), source, notes)
+    items = as_pictures(with_rate(inputs, source, settings), source, notes)
     if not hasattr(labels, "__len__") or len(items) != len(labels):
         count = len(labels) if hasattr(labels, "__len__") else "no length"
         raise DataError(f"X has {len(items):,} rows, y has {count}", where=source, remedy="one label a row")
     return _from_pairs(items, labels, source, notes, modality, settings)
-
-
-def _with_rate(inputs: Any, source: str, settings: DataSettings) -> Any:
-    """Samples as arrays (T,) or (T, A) with their rate; anything else as it is.
-
-    Raises:
-        DataError: rows (T,), which can only be samples, and no rate is given.
-    """
-    rate, first = settings.sampling_rate, next(iter(inputs), None) if hasattr(inputs, "__len__") else None
-    shape = tuple(getattr(first, "shape", ()))
-    axes = len(shape)
-    if axes == 1 and rate is None and not hasattr(inputs, "shape"):
-        remedy = "of sounds, say how many samples are a second: sampling_rate=16_000; or give rows (samples, rate)"
-        raise DataError(f"a row is an array {shape}, which is no picture", where=source, remedy=remedy)
-    return inputs if rate is None or axes not in (1, 2) else [(row, rate) for row in inputs]
 
 
 def _read_list(source: Sequence[Any], modality: str, settings: DataSettings) -> Found:
@@ -178,7 +132,7 @@ def _read_list(source: Sequence[Any], modality: str, settings: DataSettings) -> 
             remedy="give [(path or value, label), …]; `predict` takes items alone",
         )
     labels = [entry[1] for entry in source]
-    items = _with_rate([entry[0] for entry in source], described, settings)
+    items = with_rate([entry[0] for entry in source], described, settings)
     return _from_pairs(items, labels, described, [], modality, settings)
 
 

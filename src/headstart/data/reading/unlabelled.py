@@ -13,11 +13,12 @@ import numpy as np
 
 from headstart.core.errors import DataError, Problem
 from headstart.core.registry import suggest
+from headstart.data.reading.arrays import as_pictures
 from headstart.data.reading.collection import Found, printable
 from headstart.data.reading.columns import from_columns
 from headstart.data.reading.folders import item_of, walk
 from headstart.data.reading.guess import EXTENSIONS
-from headstart.data.reading.objects import as_pictures, frame_table
+from headstart.data.reading.objects import frame_table
 from headstart.data.reading.tables import TABLES, as_list, read_table
 from headstart.data.splits import UNLABELLED, Rows
 
