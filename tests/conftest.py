@@ -14,6 +14,7 @@ os.environ["HEADSTART_CACHE"] = tempfile.mkdtemp(prefix="headstart-cache-")
 os.environ.pop("NO_COLOR", None)
 os.environ.pop("FORCE_COLOR", None)
 
+import gc
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -35,6 +36,11 @@ COLOURS = (
     (108, 122, 137),
     (219, 10, 91),
 )
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: no search for garbage has to go through half a million objects of torch."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

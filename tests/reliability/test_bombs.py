@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
 from bombs import ARRAYS, SOUNDS, TABLES
 from nursery import Life
 
@@ -67,6 +68,7 @@ def test_arrays_in_a_model_and_in_a_run(tmp_path: Path, whole: Path) -> None:
     print(f"\nR12: bombs in place of arrays: {worst(found)}")
 
 
+@pytest.mark.slow
 def test_sounds(tmp_path: Path) -> None:
     cases = {name: tmp_path / f"{index}.wav" for index, name in enumerate(SOUNDS)}
     for name, path in cases.items():

@@ -106,6 +106,7 @@ def test_other_texts_and_an_interruption(
     assert first == second
 
 
+@pytest.mark.slow
 def test_a_complete_stage_is_taken_as_it_is(
     reader: Path, rows: list[tuple[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
