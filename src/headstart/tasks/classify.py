@@ -14,14 +14,11 @@ the training rows (``balance.class_weights``), so the mean over rows is the righ
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-
 import torch
-from torch import nn
 from torch.nn import functional
 
-from headstart.core.errors import ConfigError, TrainingError
+from headstart.core.errors import TrainingError
+from headstart.tasks.base import Weighted
 
 
 def loss(
@@ -46,24 +43,8 @@ def loss(
     return summed / (len(logits) if total is None else total)
 
 
-class Loss(nn.Module):
-    """``loss`` as the sum over rows, with fixed smoothing and weights (a buffer: it follows the learner's device).
-
-    Raises:
-        ConfigError: smoothing outside [0, 1), or weights that are not positive.
-    """
-
-    class_weights: torch.Tensor | None
-
-    def __init__(self, *, label_smoothing: float = 0.0, class_weights: Sequence[float] | None = None) -> None:
-        super().__init__()
-        if not 0 <= label_smoothing < 1:
-            raise ConfigError(f"{label_smoothing} is outside [0, 1)", where="label_smoothing")
-        if class_weights is not None and not all(math.isfinite(weight) and weight > 0 for weight in class_weights):
-            raise ConfigError("class weights must be positive", where="class_weights")
-        self.label_smoothing = label_smoothing
-        weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
-        self.register_buffer("class_weights", weights, persistent=False)
+class Loss(Weighted):
+    """``loss`` as the sum over rows."""
 
     def forward(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Sum over rows of the loss of logits (B, K), in float32."""
