@@ -25,13 +25,13 @@ class Loud:
 kept = Loud()
 process.prepare()
 atexit.register(lambda: os.write(2, b"cleaned up "))
-print(os.environ["THP_MEM_ALLOC_ENABLE"], os.environ["OMP_WAIT_POLICY"])
+print(*(os.environ[name] for name in ("THP_MEM_ALLOC_ENABLE", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")))
 {end}
 """
 
 
 def ended(end: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("THP_", "OMP_WAIT"))}
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("THP_", "OMP_WAIT", "GOMP_"))}
     code = CODE.replace("{end}", end)
     return subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment | variables, check=False
@@ -41,7 +41,7 @@ def ended(end: str, **variables: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("code", [0, 1, 2, 130])
 def test_a_process_that_is_done_cleans_up_and_is_not_taken_apart(code: int) -> None:
     done = ended(f"process.leave({code})")
-    assert (done.returncode, done.stdout, done.stderr) == (code, "1 PASSIVE\n", "cleaned up ")
+    assert (done.returncode, done.stdout, done.stderr) == (code, "1 PASSIVE 30000\n", "cleaned up ")
 
 
 def test_an_exception_ends_a_process_as_ever() -> None:
@@ -52,7 +52,8 @@ def test_an_exception_ends_a_process_as_ever() -> None:
 
 
 def test_what_the_user_has_set_stays() -> None:
-    assert ended("process.leave(0)", THP_MEM_ALLOC_ENABLE="0", OMP_WAIT_POLICY="ACTIVE").stdout == "0 ACTIVE\n"
+    own = {"THP_MEM_ALLOC_ENABLE": "0", "OMP_WAIT_POLICY": "ACTIVE", "GOMP_SPINCOUNT": "7"}
+    assert ended("process.leave(0)", **own).stdout == "0 ACTIVE 7\n"
 
 
 LOADING = """
