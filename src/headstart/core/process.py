@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import ctypes
 import gc
 import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NoReturn
+
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of mallopt, see malloc.h
 
 
 @dataclass
@@ -48,6 +52,8 @@ def importing() -> Iterator[None]:
     """
     enabled = gc.isenabled()
     gc.disable()
+    if _own.prepared:
+        _keep_memory()
     try:
         yield
     finally:
@@ -55,6 +61,18 @@ def importing() -> Iterator[None]:
             gc.freeze()
         if enabled:
             gc.enable()
+
+
+def _keep_memory() -> None:
+    """Memory that tensors gave back is used again, where the C library is glibc.
+
+    By itself it gives blocks of 32 MB and more back to the kernel at once, which clears them again for the next tensor:
+    a training step of ResNet-18 or MobileNetV2 took 1.1 to 1.2 times as long, at the same peak of memory.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_MAX, 0)
+        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def leave(code: int) -> NoReturn:

@@ -30,7 +30,7 @@ from headstart.measure.metrics import OwnMetric
 from headstart.stages.base import Training
 from headstart.stages.learner import Learner
 
-CHECKPOINT_SECONDS = 60.0
+CHECKPOINT_SECONDS = 60.0  # what a kill may cost; a signal that can be caught costs nothing
 
 
 @dataclass
@@ -86,6 +86,7 @@ class Loop:
         self.ema = EMA(job.learner, settings.ema) if settings.ema else None
         self.best: dict[str, torch.Tensor] = {}
         self.notices: list[Notice] = []
+        self.saved = time.monotonic()
 
     def run(self) -> Iterator[Event]:
         """Train until the epochs, the patience or the time are used up; the best epoch's weights are restored.
@@ -102,7 +103,7 @@ class Loop:
 
     def _epoch(self, started: float, before: float) -> Iterator[Event]:
         job, state = self.job, self.state
-        begun = last_saved = time.monotonic()
+        begun = time.monotonic()
         job.learner.train()  # once: walking a large network takes milliseconds, judging is what ends it
         for update in job.stream.epoch(state.epoch, state.step):
             state.loss_sum += self._update(update)
@@ -111,14 +112,12 @@ class Loop:
             while self.notices:
                 yield self.notices.pop(0)
             yield Progress("train", state.updates, self.total, "updates", f"epoch {state.epoch + 1}")
-            due = time.monotonic() - last_saved > CHECKPOINT_SECONDS
-            if job.runtime.agree(due or interruption.noted()):
+            if self._is_due():
                 state.elapsed = before + time.monotonic() - started
                 self._save()
                 if interruption.noted():  # recorded: the time until here counts when the run goes on
                     yield Notice("info", "interrupted", f"a checkpoint is written after update {state.updates}")
                 interruption.check()
-                last_saved = time.monotonic()
         try:
             evaluation = self._judge()
         except interruption.Interrupted:
@@ -146,7 +145,13 @@ class Loop:
             state.finished = True
             if state.epoch < job.settings.epochs:
                 yield Notice("info", "stopped-early", f"stopped after epoch {state.epoch}: {reason}")
-        self._save()
+        if self._is_due():
+            self._save()
+
+    def _is_due(self) -> bool:
+        """Whether it is time for a checkpoint, on any rank."""
+        late = time.monotonic() - self.saved > CHECKPOINT_SECONDS
+        return self.job.runtime.agree(late or interruption.noted())
 
     def trial(self, update: Update, scale: float) -> float:
         """One step at ``scale`` times the stage's rates, for the finder, which undoes it; the loss before the step."""
@@ -265,6 +270,7 @@ class Loop:
 
     def _save(self) -> None:
         job = self.job
+        self.saved = time.monotonic()
         if job.checkpoints is None or not job.runtime.is_main:
             job.runtime.wait()
             return

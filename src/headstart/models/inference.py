@@ -14,13 +14,12 @@ import copy
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from headstart.models import resume
+from headstart.models import merging, resume
 from headstart.models.backbone import Backbone
 
-FOLD_TOLERANCE = 1e-3  # relative distance of features in fp32: only the order of roundings changes
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.15, torch.float16: 0.05}
 
 
@@ -58,7 +57,7 @@ def optimised(
     fast = _copy(backbone, channels_last)
     folded = _fold(fast, sample) if fold else 0
     gap = _distance(fast, sample, wanted)
-    if folded and not gap <= FOLD_TOLERANCE:
+    if folded and not gap <= merging.TOLERANCE:
         fast, folded = _copy(backbone, channels_last), 0
         gap = _distance(fast, sample, wanted)
         notes.append("folding BatchNorm changes the features of this network, so it was left out")
@@ -90,42 +89,13 @@ def _copy(backbone: Backbone, channels_last: bool) -> Backbone:
 
 def _fold(backbone: Backbone, sample: Tensor) -> int:
     """Fold every BatchNorm that reads exactly what one convolution wrote, seen on one forward; returns their number."""
-    made: dict[int, nn.Conv2d] = {}  # id of an output -> the convolution that wrote it
-    pairs: dict[nn.Module, nn.Conv2d] = {}
-    calls: dict[nn.Module, int] = {}
-    alive: list[Tensor] = []  # so that ids stay unique
-
-    def wrote(module: nn.Module, _args: tuple[Tensor, ...], output: Tensor) -> None:
-        calls[module] = calls.get(module, 0) + 1
-        alive.append(output)
-        made[id(output)] = module  # type: ignore[assignment]
-
-    def read(module: nn.Module, args: tuple[Tensor, ...], _output: Tensor) -> None:
-        calls[module] = calls.get(module, 0) + 1
-        if id(args[0]) in made:
-            pairs[module] = made[id(args[0])]
-
-    handles = [m.register_forward_hook(wrote) for m in backbone.modules() if isinstance(m, nn.Conv2d)]
-    handles += [m.register_forward_hook(read) for m in backbone.modules() if isinstance(m, nn.BatchNorm2d)]
-    try:
-        with torch.no_grad():
-            backbone.features(sample[:2])
-    finally:
-        for handle in handles:
-            handle.remove()
-    once = {norm: conv for norm, conv in pairs.items() if calls[norm] == 1 and calls[conv] == 1}
+    found = merging.pairs(backbone, sample[:2])
     names = {module: name for name, module in backbone.module.named_modules()}
-    for norm, conv in once.items():
-        fused = fuse_conv_bn_eval(conv, norm)  # type: ignore[arg-type, type-var]
+    for norm, conv in found.items():
+        fused = fuse_conv_bn_eval(conv, norm)  # type: ignore[type-var]
         conv.weight, conv.bias = fused.weight, fused.bias
-        backbone.module.set_submodule(names[norm], _rest(norm))
-    return len(once)
-
-
-def _rest(norm: nn.Module) -> nn.Module:
-    """What remains of a folded BatchNorm: timm's BatchNormAct2d also drops and activates."""
-    parts = [part for name in ("drop", "act") if isinstance(part := getattr(norm, name, None), nn.Module)]
-    return nn.Sequential(*parts) if parts else nn.Identity()
+        backbone.module.set_submodule(names[norm], merging.rest(norm))
+    return len(found)
 
 
 def _attempt(backbone: Backbone, sample: Tensor, wanted: Tensor) -> float:
@@ -137,11 +107,6 @@ def _attempt(backbone: Backbone, sample: Tensor, wanted: Tensor) -> float:
 
 
 def _distance(backbone: Backbone, sample: Tensor, wanted: Tensor) -> float:
-    """Relative distance (Frobenius) of the features from ``wanted`` (B, D), both centred over the rows.
-
-    Centring keeps a large common offset from hiding differences; a single row is compared as it is.
-    """
+    """Relative distance of the features from ``wanted`` (see ``merging.distance``)."""
     with torch.no_grad():
-        found = backbone.features(sample)
-    centre = wanted.mean(dim=0, keepdim=True) if len(wanted) > 1 else torch.zeros_like(wanted)
-    return ((found - wanted).norm() / (wanted - centre).norm().clamp_min(1e-12)).item()
+        return merging.distance(backbone.features(sample), wanted)

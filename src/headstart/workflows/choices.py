@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 FILE = "choices.json"
 CACHE_SHARE = 0.25  # of the memory that is free: what frontier caches may take
-TIMED_ROWS = 8  # of the batch that is timed
+TIMED_ROWS = 4  # of the batch that is timed
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from headstart.engine.runtime import Runtime
 from headstart.engine.streams import Examples, augmentation
 from headstart.measure.evaluation import Evaluation
 from headstart.measure.metrics import OwnMetric
-from headstart.models import heads
+from headstart.models import heads, merging
 from headstart.models.fresh import reinitialise
 from headstart.models.model import Model
 from headstart.stages import gates
@@ -159,8 +159,9 @@ class Course:
         self.prepare(stage)
         thawed = len(self.model.backbone.blocks) - self.model.frozen_prefix
         self.start(index, stage, f"{thawed} of {len(self.model.backbone.blocks)} blocks and the head")
-        frontier = self.frontiers.of_stage(index, stage, self.train, self.val)
-        return self._fit(index, stage, frontier.train, frontier.val, frontier.decision)
+        with merging.merged(self.model.backbone):
+            frontier = self.frontiers.of_stage(index, stage, self.train, self.val)
+            return self._fit(index, stage, frontier.train, frontier.val, frontier.decision)
 
     def prepare(self, stage: Stage) -> None:
         """What trains in a stage, and what BatchNorm does meanwhile: all that a model knows of the stage it is in."""
