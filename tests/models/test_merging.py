@@ -1,0 +1,143 @@
+"""BatchNorm inside the convolution before it: the same losses and gradients, nothing left behind, faults left out."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from headstart.data.modalities.image import ImageSpec
+from headstart.models import backbone as backbones
+from headstart.models import depthwise, merging, resume
+from headstart.models.backbone import Backbone
+
+from .networks_zoo import QUICK, batch, make, statistics
+from .test_inference import ReadTwice
+
+
+def gradients(backbone: Backbone, inputs: Tensor) -> dict[str, Tensor]:
+    """Of a scalar of the features, by parameter."""
+    features = backbone.features(inputs)
+    weights = torch.linspace(0.5, 1.5, features.numel()).view_as(features)
+    parameters = dict(backbone.named_parameters())
+    found = torch.autograd.grad((features * weights).sum(), list(parameters.values()), allow_unused=True)
+    return {name: value for name, value in zip(parameters, found, strict=True) if value is not None}
+
+
+def gap(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> float:
+    """Relative distance of all gradients together."""
+    assert found.keys() == wanted.keys()
+    apart = sum(float((found[name] - wanted[name]).square().sum()) for name in wanted)
+    return (apart / sum(float(value.square().sum()) for value in wanted.values())) ** 0.5
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_features_and_gradients_are_the_same(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(merging, "WORTH", 0)
+    backbone = make(name, tmp_path).eval()
+    inputs = batch(backbone, rows=4)
+    statistics(backbone, inputs)
+    backbone.eval().double()  # in fp32 another rounding now and then puts a value on the other side of a ReLU
+    backbone.compute = torch.float64
+    wanted, before = backbone.features(inputs), gradients(backbone, inputs)
+    keys = set(backbone.state_dict())
+    with merging.merged(backbone) as count:
+        if name in ("torchvision/resnet18", "torchvision/mobilenet_v2", "timm/test_efficientnet"):
+            assert count == sum(isinstance(part, nn.BatchNorm2d) for part in backbone.modules())
+        found, inside = backbone.features(inputs), gradients(backbone, inputs)
+        assert set(backbone.state_dict()) == keys
+    assert torch.allclose(found, wanted, rtol=1e-9, atol=1e-9 * wanted.abs().max().item())
+    assert gap(inside, before) < 1e-9
+    assert not [part for part in backbone.modules() if "forward" in vars(part)]
+    assert torch.equal(backbone.features(inputs), wanted)
+
+
+class Pair(nn.Module):
+    """One block that holds a convolution and its BatchNorm, and a last one without."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spec = ImageSpec(size=(8, 8), resize=8)
+        self.layers = nn.Sequential(
+            nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect"), nn.BatchNorm2d(4), nn.ReLU()),
+            nn.Sequential(nn.Conv2d(4, 5, 3), nn.ReLU()),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images)
+
+
+def test_where_batch_norm_takes_the_statistics_of_the_batch_it_does_so_inside_too() -> None:
+    backbone = backbones.load(Pair())
+    plain = copy.deepcopy(backbone)
+    inputs = torch.randn(6, 3, 8, 8)
+    with merging.merged(backbone) as count:
+        assert count == 1
+        backbone.train()
+        plain.train()
+        assert torch.equal(backbone.features(inputs), plain.features(inputs))
+    moved = backbone.module.layers[0][1].running_mean
+    assert torch.equal(moved, plain.module.layers[0][1].running_mean)
+    assert not torch.equal(moved, torch.zeros(4))
+
+
+def test_blocks_resume_bit_for_bit_inside() -> None:
+    backbone = backbones.load(Pair())
+    statistics(backbone, 3 * torch.randn(16, 3, 8, 8))
+    backbone.eval()
+    inputs = torch.randn(5, 3, 8, 8)
+    with merging.merged(backbone) as count, torch.no_grad():
+        assert count == 1
+        value = resume.record(backbone, 1, inputs)
+        assert torch.equal(resume.features_from(backbone, 1, value, 5), backbone.features(inputs))
+
+
+def test_planted_fault_an_output_that_somebody_else_reads_stays_as_it_is() -> None:
+    backbone = backbones.load(ReadTwice())
+    statistics(backbone, 3 * torch.randn(16, 3, 8, 8))
+    backbone.eval()
+    with merging.merged(backbone) as count:
+        assert count == 0
+
+
+def test_layers_that_are_blocks_or_have_large_weights_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    flat = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.ReLU())
+    flat.spec = ImageSpec(size=(8, 8), resize=8)  # type: ignore[assignment]
+    with merging.merged(backbones.load(flat)) as count:
+        assert count == 0, "what a block returns is recorded, so BatchNorm must not be inside the block before it"
+    monkeypatch.setattr(merging, "WORTH", 1e9)
+    with merging.merged(backbones.load(Pair())) as count:
+        assert count == 0
+
+
+def test_nothing_is_left_where_training_fails() -> None:
+    backbone = backbones.load(Pair())
+    with pytest.raises(RuntimeError, match="stop"), merging.merged(backbone):
+        raise RuntimeError("stop")
+    assert not [part for part in backbone.modules() if "forward" in vars(part)]
+
+
+@pytest.mark.parametrize(("kernel", "stride", "multiplier"), [(3, 2, 1), (5, 2, 1), (3, (2, 1), 2)])
+def test_a_strided_depthwise_gradient_is_nearer_to_the_exact_one(kernel: int, stride: int, multiplier: int) -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(6, 6 * multiplier, kernel, stride, kernel // 2, groups=6)
+    maps = torch.randn(3, 6, 11, 12, requires_grad=True)
+
+    def found(convolve: object, *, low: bool) -> tuple[Tensor, ...]:
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            out = convolve(maps) if convolve is conv else depthwise.convolve(conv, maps, conv.weight, conv.bias)
+        assert out.dtype == (torch.bfloat16 if low else torch.float32)
+        weights = torch.linspace(-1, 1, out.numel()).view_as(out)
+        return (out.float(), *torch.autograd.grad((out.float() * weights).sum(), [maps, conv.weight, conv.bias]))
+
+    def apart(a: Tensor, b: Tensor) -> float:
+        return ((a - b).norm() / b.norm()).item()
+
+    exact, usual, ours = found(conv, low=False), found(conv, low=True), found(depthwise.convolve, low=True)
+    assert torch.equal(ours[0], usual[0]), "forward is that of torch"
+    assert apart(ours[1], exact[1]) <= apart(usual[1], exact[1]) * 1.1
+    assert max(apart(a, b) for a, b in zip(ours, exact, strict=True)) < 0.01
+    assert torch.equal(found(depthwise.convolve, low=False)[1], exact[1])
