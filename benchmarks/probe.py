@@ -8,8 +8,8 @@ Cold is a fresh cache folder: every picture is decoded and passes the network. W
 another output folder: features come from the cache. Start-up, report and saved model are counted in both. ``--peer``
 sets the tutorial's loop (peers/tutorial_probe.py, 25 epochs) and its strongest form beside it, in turns.
 
-``--epochs-timed E``: the plain tutorial runs in full in the first pair; in the pairs after it E epochs are timed, and
-the others are added at their mean (its epochs do equal work); the results mark such runs as extrapolated.
+``--epochs-timed E``: the tutorial runs in full in the first pair (``--whole 0``: in none); in the pairs after it E epochs
+are timed, and the others are added at their mean (its epochs do equal work); the results mark such runs as extrapolated.
 ``--accuracy-seeds S``: what both sides reach, over S seeds; Headstart tells there how near it came to its limit.
 """
 
@@ -101,7 +101,7 @@ def extrapolated(facts: dict[str, Any], epochs: int) -> dict[str, Any]:
     return {**left, "seconds": whole, "extrapolated": told}
 
 
-def one_round(results: record.Results, name: str, pair: int, sides: list[str], timed: int) -> None:
+def one_round(results: record.Results, name: str, pair: int, sides: list[str], timed: int, whole: int) -> None:
     """Every side once, after the other; warm follows cold, whose cache it needs."""
     with tempfile.TemporaryDirectory(prefix="headstart-probe-") as folder:
         work = Path(folder)
@@ -112,7 +112,7 @@ def one_round(results: record.Results, name: str, pair: int, sides: list[str], t
             if all(done):
                 continue
             if side in PEERS:
-                epochs = timed if pair and side == "tutorial" else PEER_EPOCHS
+                epochs = timed if pair >= whole else PEER_EPOCHS
                 facts = peer(data, work, PEERS[side], epochs=epochs)
             else:
                 facts = fit(data, work / "cache", work)
@@ -148,9 +148,8 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=["hymenoptera"], choices=SETS)
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--peer", action="store_true", help="the tutorial's loop too: minutes a run")
-    parser.add_argument(
-        "--epochs-timed", type=int, default=PEER_EPOCHS, help="of the plain tutorial after the first pair"
-    )
+    parser.add_argument("--epochs-timed", type=int, default=PEER_EPOCHS, help="of the tutorial after its whole runs")
+    parser.add_argument("--whole", type=int, default=1, help="pairs in which the tutorial runs in full")
     parser.add_argument("--accuracy-seeds", type=int, default=0, help="accuracies over so many seeds, instead of times")
     parser.add_argument("--output", type=Path, default=record.RESULTS / "probe.json")
     chosen = parser.parse_args()
@@ -163,7 +162,7 @@ def main() -> None:
         return
     for pair in range(chosen.pairs):
         for name in chosen.sets:
-            one_round(results, name, pair, [*SIDES, *(PEERS if chosen.peer else [])], chosen.epochs_timed)
+            one_round(results, name, pair, [*SIDES, *(PEERS if chosen.peer else [])], chosen.epochs_timed, chosen.whole)
 
 
 if __name__ == "__main__":
