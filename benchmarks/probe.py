@@ -8,8 +8,9 @@ Cold is a fresh cache folder: every picture is decoded and passes the network. W
 another output folder: features come from the cache. Start-up, report and saved model are counted in both. ``--peer``
 sets the tutorial's loop (peers/tutorial_probe.py, 25 epochs) and its strongest form beside it, in turns.
 
-``--epochs-timed E``: the tutorial runs in full in the first pair (``--whole 0``: in none); in the pairs after it E epochs
-are timed, and the others are added at their mean (its epochs do equal work); the results mark such runs as extrapolated.
+``--epochs-timed E``: the tutorial runs in full in the first pair (``--whole 0``: in none); in the pairs after it E
+epochs are timed, and the others are added at their mean (its epochs do equal work); the results mark such runs as
+extrapolated.
 ``--accuracy-seeds S``: what both sides reach, over S seeds; Headstart tells there how near it came to its limit.
 """
 
