@@ -19,7 +19,7 @@ from headstart.core.run import Run
 from headstart.data.modalities import text
 from headstart.deploy import folder, mates, timing
 from headstart.deploy.ladder import TRANSFORMER, Rung
-from headstart.deploy.predictor import Predictor
+from headstart.deploy.predictor import Predictor, Variant
 from headstart.deploy.quantise import Quantiser
 from headstart.deploy.runtimes import onnxruntime
 from headstart.deploy.serving.app import Service
@@ -130,6 +130,15 @@ def test_predictions_do_not_depend_on_each_other(dynamic: Path, tmp_path: Path) 
     manifest.seal(faulty)
     together = Predictor(faulty, variant="onnxruntime int8", threads=1)
     assert np.abs(probabilities(together, texts) - alone).max() > mates.SAME
+
+
+def test_a_precision_may_round_but_a_server_asks_for_one_row() -> None:
+    """In 16 bits a folder's rows go together where they move by less than the last bit; eight bits have no such room."""
+    coarse, fine = (Variant(folder.FLOAT, "openvino", precision, 0.0, 3e-4) for precision in ("bf16", "fp32"))
+    assert coarse.batches
+    assert not fine.batches
+    assert not Variant(folder.FLOAT, "openvino", "bf16", 0.0, 3e-3).batches
+    assert mates.allowed("bf16") > mates.SAME == mates.allowed("fp32")
 
 
 def test_the_server_lets_nothing_of_it_go_together(dynamic: Path) -> None:

@@ -157,12 +157,19 @@ def test_an_interrupted_stage_ends_bit_for_bit_like_an_uninterrupted_one(
     assert [e["train_loss"] for e in resumed.state.history] == [e["train_loss"] for e in whole.state.history]
 
 
-def test_a_finished_stage_is_not_trained_again(loop, model, tmp_path):
+def test_a_finished_stage_is_not_trained_again(loop, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(loops, "CHECKPOINT_SECONDS", -1.0)
     first = loop(settings(), folder=tmp_path)
     list(first.run())
     again = loop(settings(), net=model(), folder=tmp_path)
     assert not [event for event in again.run() if isinstance(event, EpochDone)]
     assert same(weights(first.job.learner.model), weights(again.job.learner.model))
+
+
+def test_checkpoints_follow_the_clock_and_not_the_epochs(loop, tmp_path):
+    training = loop(settings(epochs=4), folder=tmp_path / "state")
+    list(training.run())
+    assert not (tmp_path / "state").exists(), "a minute has not passed"
 
 
 def test_nan_stops_before_the_step_and_names_the_rows(loop, model):

@@ -16,6 +16,15 @@ from headstart.deploy.runtimes.base import Session
 
 ROWS = 16  # that are answered at once at most
 SAME = 1e-5  # by how much a probability may depend on what else is in the batch
+ROUNDING = {"bf16": 1e-3}  # of precisions that round more: half of what their last bit is worth
+
+
+def allowed(precision: str) -> float:
+    """By how much a probability may depend on its batch where many rows are predicted: the rounding of the precision.
+
+    Who asks for one row at a time, as a server's clients do, is held to ``SAME``.
+    """
+    return ROUNDING.get(precision, SAME)
 
 
 def padding(modality: str) -> int | None:

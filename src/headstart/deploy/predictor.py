@@ -45,7 +45,7 @@ class Variant:
     @property
     def batches(self) -> bool:
         """Whether rows may be answered together."""
-        return self.batch_gap <= mates.SAME
+        return self.batch_gap <= mates.allowed(self.precision)
 
 
 class Predictor:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from headstart.deploy.folder import PARITY
-from headstart.deploy.mates import ROWS, SAME
+from headstart.deploy.mates import ROWS, allowed
 from headstart.deploy.timing import Timed
 from headstart.measure.evaluation import Evaluation
 from headstart.measure.intervals import Difference, Measured, wilson
@@ -79,7 +79,7 @@ class Judged:
     @property
     def batches(self) -> bool:
         """Whether rows may be answered together."""
-        return self.batch_gap <= SAME
+        return self.batch_gap <= allowed(self.precision)
 
     def as_json(self) -> dict[str, Any]:
         speed = {**asdict(self.speed), "rows_a_second": self.speed.rows_a_second}

@@ -55,17 +55,16 @@ class Judge:
             if (found := Variant(file, runtime, precision, 0.0)).precision == "fp32" or file == folder.FLOAT
         }
         plain = Variant(folder.FLOAT, runtimes()[0], "fp32", 0.0)
-        opened = {
-            name: open_session(self.place, each, self.threads)
-            for name, each in {_name(plain): plain, **variants}.items()
+        timed = {_name(plain): plain, **variants}
+        opened = {name: open_session(self.place, each, self.threads) for name, each in timed.items()}
+        timed = {name: replace(each, batch_gap=self.batch_gap(opened[name])) for name, each in timed.items()}
+        used = {
+            name: opened[name] if each.batches else mates.row_by_row(opened[name], self._pad)
+            for name, each in timed.items()
         }
-        gaps = {name: self.batch_gap(session) for name, session in opened.items()}
-        variants = {name: replace(each, batch_gap=gaps[name]) for name, each in variants.items()}
-        used = {name: self._as_used(session, gaps[name]) for name, session in opened.items()}
         speeds = self.speeds(used)
         return [
-            self._judged(name, each, opened[name], used[name], speeds, _name(plain), how)
-            for name, each in variants.items()
+            self._judged(name, timed[name], opened[name], used[name], speeds, _name(plain), how) for name in variants
         ]
 
     def batch_gap(self, session: Session) -> float:
@@ -83,9 +82,6 @@ class Judge:
     @property
     def _pad(self) -> int | None:
         return mates.padding(self.val.store.modality)
-
-    def _as_used(self, session: Session, gap: float) -> Session:
-        return session if gap <= mates.SAME else mates.row_by_row(session, self._pad)
 
     def speeds(self, sessions: dict[str, Session]) -> dict[str, Speed]:
         """Times of one row and of sixteen, all in turns."""
