@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from headstart.data.modalities.image import ImageSpec
 from headstart.models import backbone as backbones
-from headstart.models import depthwise, merging, resume
+from headstart.models import merging, resume
 from headstart.models.backbone import Backbone
 
 from .networks_zoo import QUICK, batch, make, statistics
@@ -118,26 +118,3 @@ def test_nothing_is_left_where_training_fails() -> None:
     with pytest.raises(RuntimeError, match="stop"), merging.merged(backbone):
         raise RuntimeError("stop")
     assert not [part for part in backbone.modules() if "forward" in vars(part)]
-
-
-@pytest.mark.parametrize(("kernel", "stride", "multiplier"), [(3, 2, 1), (5, 2, 1), (3, (2, 1), 2)])
-def test_a_strided_depthwise_gradient_is_nearer_to_the_exact_one(kernel: int, stride: int, multiplier: int) -> None:
-    torch.manual_seed(0)
-    conv = nn.Conv2d(6, 6 * multiplier, kernel, stride, kernel // 2, groups=6)
-    maps = torch.randn(3, 6, 11, 12, requires_grad=True)
-
-    def found(convolve: object, *, low: bool) -> tuple[Tensor, ...]:
-        with torch.autocast("cpu", torch.bfloat16, enabled=low):
-            out = convolve(maps) if convolve is conv else depthwise.convolve(conv, maps, conv.weight, conv.bias)
-        assert out.dtype == (torch.bfloat16 if low else torch.float32)
-        weights = torch.linspace(-1, 1, out.numel()).view_as(out)
-        return (out.float(), *torch.autograd.grad((out.float() * weights).sum(), [maps, conv.weight, conv.bias]))
-
-    def apart(a: Tensor, b: Tensor) -> float:
-        return ((a - b).norm() / b.norm()).item()
-
-    exact, usual, ours = found(conv, low=False), found(conv, low=True), found(depthwise.convolve, low=True)
-    assert torch.equal(ours[0], usual[0]), "forward is that of torch"
-    assert apart(ours[1], exact[1]) <= apart(usual[1], exact[1]) * 1.1
-    assert max(apart(a, b) for a, b in zip(ours, exact, strict=True)) < 0.01
-    assert torch.equal(found(depthwise.convolve, low=False)[1], exact[1])

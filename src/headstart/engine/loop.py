@@ -27,6 +27,7 @@ from headstart.engine.streams import Stream, Update
 from headstart.measure import metrics
 from headstart.measure.evaluation import Evaluation
 from headstart.measure.metrics import OwnMetric
+from headstart.models import kernels
 from headstart.stages.base import Training
 from headstart.stages.learner import Learner
 
@@ -211,7 +212,8 @@ class Loop:
         parts = list(update.parts(micro))
         for index, part in enumerate(parts):
             with job.runtime.accumulating(self.wrapped, last=index == len(parts) - 1):
-                value = self.wrapped(part.inputs, part.targets, total, part.frontier)
+                with kernels.Quick():
+                    value = self.wrapped(part.inputs, part.targets, total, part.frontier)
                 job.runtime.backward(value)
             loss += float(value.detach())
         return loss
@@ -248,8 +250,7 @@ class Loop:
         reason = ""
         if settings.patience is not None and state.waited >= settings.patience:
             reason = f"no improvement for {state.waited} epochs"
-        limit = settings.time_limit
-        late = limit is not None and state.elapsed >= limit
+        late = settings.time_limit is not None and state.elapsed >= settings.time_limit
         late = late or (self.job.deadline is not None and time.monotonic() >= self.job.deadline)
         if self.job.runtime.agree(late):
             reason = reason or "the time is used up"
@@ -298,8 +299,7 @@ class Loop:
         except (KeyError, TypeError, ValueError) as error:
             raise ArtefactError(f"not the checkpoint of a stage ({error})", where=self._where()) from error
         for name, now in self._choices().items():
-            then = choices.get(name)
-            if then != now:
+            if (then := choices.get(name)) != now:
                 yield Notice(
                     "warning", "resume-differs", f"{name} was {then} and is {now}: the result will not be bit-equal"
                 )

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from headstart.models import depthwise, resume
+from headstart.models import resume
 from headstart.models.backbone import Backbone
 
 TOLERANCE = 1e-3  # relative distance of features in fp32: only the order of roundings changes
@@ -142,7 +142,7 @@ class _Merged:
         scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)  # (C,)
         offset = norm.running_mean if conv.bias is None else norm.running_mean - conv.bias
         weight, bias = conv.weight * scale[:, None, None, None], norm.bias - offset * scale
-        return depthwise.convolve(conv, maps, weight, bias)
+        return conv._conv_forward(maps, weight, bias)
 
 
 class _Rest:

@@ -106,6 +106,7 @@ def _precision(
     import torch
 
     from headstart.engine import memory, precision
+    from headstart.models import kernels
 
     trains = any(isinstance(stage, Training) for stage in stages)
     inputs, rows = few(decoded, runtime, TIMED_ROWS), TIMED_ROWS
@@ -113,7 +114,7 @@ def _precision(
 
     def timed(candidate: precision.Precision, rows: int) -> float:
         model.eval()
-        with torch.set_grad_enabled(trains), candidate.autocast(runtime.device):
+        with torch.set_grad_enabled(trains), candidate.autocast(runtime.device), kernels.Quick():
             loss = model(inputs[:rows]).float().logsumexp(1).mean()
         if trains:
             loss.backward()

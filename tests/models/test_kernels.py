@@ -1,0 +1,187 @@
+"""The quicker ways: what torch computes, or nearer to it; dropout of its distribution; nothing where none trains."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from headstart.models import kernels
+
+
+def apart(a: Tensor, b: Tensor) -> float:
+    return ((a.double() - b.double()).norm() / b.double().norm()).item()
+
+
+@pytest.mark.parametrize(("kernel", "stride", "multiplier"), [(3, 2, 1), (5, 2, 1), (3, (2, 1), 2)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_strided_depthwise_gradient_is_nearer_to_the_exact_one(
+    kernel: int, stride: int | tuple[int, int], multiplier: int, bias: bool
+) -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(6, 6 * multiplier, kernel, stride, kernel // 2, groups=6, bias=bias)
+    maps = torch.randn(3, 6, 11, 12, requires_grad=True)
+
+    def found(*, low: bool, quick: bool) -> list[Tensor]:
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            if quick:
+                with kernels.Quick():
+                    out = conv(maps)
+            else:
+                out = conv(maps)
+        assert out.dtype == (torch.bfloat16 if low else torch.float32)
+        assert (type(out.grad_fn).__name__ == "_StridedBackward") == (low and quick)
+        weights = torch.linspace(-1, 1, out.numel()).view_as(out)
+        return [out.float(), *torch.autograd.grad((out.float() * weights).sum(), [maps, *conv.parameters()])]
+
+    exact, usual, ours = found(low=False, quick=False), found(low=True, quick=False), found(low=True, quick=True)
+    assert torch.equal(ours[0], usual[0]), "forward is that of torch"
+    assert apart(ours[1], exact[1]) <= apart(usual[1], exact[1]) * 1.1
+    assert max(apart(a, b) for a, b in zip(ours, exact, strict=True)) < 0.01
+    assert all(torch.equal(a, b) for a, b in zip(found(low=False, quick=True), exact, strict=True))
+
+
+def test_frozen_depthwise_weights_get_no_gradient() -> None:
+    conv = nn.Conv2d(4, 4, 3, 2, 1, groups=4).requires_grad_(False)
+    maps = torch.randn(2, 4, 8, 8, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16), kernels.Quick():
+        conv(maps).sum().backward()
+    assert maps.grad is not None
+    assert conv.weight.grad is None
+
+
+def heads(rows: int = 3, tokens: int = 7, width: int = 8) -> list[Tensor]:
+    torch.manual_seed(1)
+    return [torch.randn(rows, 2, tokens, width, requires_grad=True) for _ in range(3)]
+
+
+def masks(tokens: int = 7) -> dict[str, Tensor | None]:
+    seen = torch.arange(tokens) < torch.tensor([tokens, 3, 0])[:, None]  # of the last row nothing may be seen
+    some = seen | (torch.arange(tokens) == 0)
+    bias = torch.zeros(3, 1, 1, tokens).masked_fill(~some[:, None, None], torch.finfo(torch.bfloat16).min)
+    return {"none": None, "bool": seen[:, None, None].expand(3, 1, tokens, tokens), "added": bias}
+
+
+@pytest.mark.parametrize("kind", ["none", "bool", "added"])
+@pytest.mark.parametrize("scale", [None, 0.3])
+def test_attention_and_its_gradients_are_those_of_torch(kind: str, scale: float | None) -> None:
+    inputs, mask = heads(), masks()[kind]
+
+    def found(*, quick: bool, low: bool) -> list[Tensor]:
+        given = [each.to(torch.bfloat16) if low else each.double() for each in inputs]
+        way = kernels.attention if quick else F.scaled_dot_product_attention
+        own = mask.to(given[0].dtype) if mask is not None and mask.is_floating_point() else mask
+        out = way(*given, attn_mask=own, scale=scale)
+        assert out is not None
+        weights = torch.linspace(-1, 1, out.numel()).view_as(out)
+        return [out.double(), *torch.autograd.grad((out.double() * weights).sum(), inputs)]
+
+    exact, ours = found(quick=False, low=False), found(quick=True, low=True)
+    assert max(apart(a, b) for a, b in zip(ours, exact, strict=True)) < 0.02
+    assert all(torch.isfinite(each).all() for each in ours)
+    if kind == "bool":
+        assert not ours[0][2].any(), "where nothing may be seen, nothing is"
+
+
+def test_without_dropout_long_texts_and_fp32_are_left_to_torch() -> None:
+    inputs = heads()
+    assert kernels.attention(*inputs) is None
+    assert kernels.attention(*inputs, dropout_p=0.1) is not None
+    long = [torch.zeros(1, 1, kernels.LONGEST + 1, 2, dtype=torch.bfloat16, requires_grad=True) for _ in range(3)]
+    assert kernels.attention(*long) is None
+    assert kernels.attention(*[each[:, :, 1:] for each in long]) is not None
+    assert kernels.attention(*inputs, dropout_p=0.1, is_causal=True) is None
+
+
+def test_dropped_shares_make_up_for_each_other() -> None:
+    """Over many draws attention with dropout is attention, and no draw is that."""
+    query, key, value = (each.detach()[:1].expand(4000, 2, 7, 8).requires_grad_() for each in heads())
+    torch.manual_seed(5)
+    drawn = kernels.attention(query, key, value, dropout_p=0.3)
+    assert drawn is not None
+    plain = F.scaled_dot_product_attention(query, key, value)
+    assert apart(drawn.mean(0), plain.mean(0)) < 0.03
+    assert apart(drawn[:1], plain[:1]) > 0.1
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dropout_has_its_probability_and_its_gradient(p: float, dtype: torch.dtype) -> None:
+    count = 200_001  # not a multiple of the values that one draw serves
+    inputs = torch.ones(count, dtype=dtype, requires_grad=True)
+    torch.manual_seed(3)
+    with kernels.Quick():
+        dropped = nn.Dropout(p)(inputs)
+    kept = dropped != 0
+    spread = math.sqrt(p * (1 - p) / count)
+    assert abs(1 - kept.double().mean().item() - p) < 4 * spread
+    assert dropped[kept].unique().numel() == 1
+    assert dropped[kept][0].item() == pytest.approx(1 / (1 - p), rel=1e-2 if dtype == torch.bfloat16 else 1e-3)
+    apart_by = [(kept[:-lag] & kept[lag:]).double().mean().item() - (1 - p) ** 2 for lag in (1, 2, 3, 4, 8)]
+    assert max(map(abs, apart_by)) < 6 * spread, "neighbours are dropped independently"
+    dropped.sum().backward()
+    assert torch.equal(inputs.grad, dropped.detach())
+
+
+def test_draws_come_from_torchs_generator() -> None:
+    inputs = torch.ones(1000, requires_grad=True)
+
+    def drawn(seed: int) -> Tensor:
+        torch.manual_seed(seed)
+        with kernels.Quick():
+            return F.dropout(inputs, 0.5)
+
+    assert torch.equal(drawn(1), drawn(1))
+    assert not torch.equal(drawn(1), drawn(2))
+
+
+def test_what_does_not_train_is_left_to_torch() -> None:
+    inputs = torch.ones(64, requires_grad=True)
+    with kernels.Quick():
+        assert F.dropout(inputs, 0.5, training=False) is inputs or torch.equal(F.dropout(inputs, 0.5, False), inputs)
+        torch.manual_seed(0)
+        quiet = F.dropout(inputs.detach(), 0.5)
+        with torch.no_grad():
+            torch.manual_seed(0)
+            still = F.dropout(inputs, 0.5)
+    torch.manual_seed(0)
+    usual = F.dropout(inputs.detach(), 0.5)
+    assert torch.equal(quiet, usual)
+    assert torch.equal(still, usual)
+    torch.manual_seed(0)
+    assert torch.equal(F.dropout(inputs, 0.5), usual), "nothing is left when the mode is left"
+
+
+def test_a_training_step_takes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: where the loop would not enter the mode, no call would be heard."""
+    from headstart.engine import loop
+
+    heard: list[bool] = []
+
+    class Heard(kernels.Quick):
+        def __enter__(self) -> Heard:
+            heard.append(True)
+            return super().__enter__()
+
+    monkeypatch.setattr(loop.kernels, "Quick", Heard)
+
+    class Job:
+        seed, stage, mixer = 0, 0, None
+
+        class runtime:  # noqa: N801
+            world, rank = 1, 0
+            accumulating = staticmethod(lambda wrapped, last: torch.enable_grad())
+            backward = staticmethod(lambda value: value.backward())
+
+    weight = torch.ones(1, requires_grad=True)
+    made = object.__new__(loop.Loop)
+    made.job, made.state = Job, loop.State()
+    made.optimizer = torch.optim.SGD([weight], 0.1)
+    made.wrapped = lambda inputs, targets, total, frontier: (weight * inputs).sum() / total
+    part = type("Part", (), {"inputs": torch.ones(2), "targets": None, "frontier": 0})
+    update = type("One", (), {"total": 2, "parts": staticmethod(lambda micro: [part])})
+    assert made._backward(update, 2) == 1.0
+    assert heard
