@@ -45,6 +45,7 @@ bench: setup  ## what the stored results lack, and the tables (hours); PEER=.pee
 	$(PYTHON) -m benchmarks.text --pairs 3
 	$(PYTHON) -m benchmarks.sound
 	$(PYTHON) -m benchmarks.sound --pairs 3
+	$(PYTHON) -m benchmarks.builtin
 	$(PYTHON) -m benchmarks.tables
 
 check: setup  ## style, formatting and types

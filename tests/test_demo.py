@@ -40,7 +40,7 @@ def _small(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(demo, "OTHER", {"force": True})
 
 
-@pytest.mark.parametrize("sample", [image, text, audio], ids=lambda sample: sample.__name__.rpartition(".")[2])
+@pytest.mark.parametrize("sample", [image, *(pytest.param(each, marks=pytest.mark.slow) for each in (text, audio))])
 def test_all_strategies_answer_for_the_same_rows(sample: ModuleType, tmp_path: Path) -> None:
     said: list[Event] = []
     modality = sample.__name__.rpartition(".")[2]
