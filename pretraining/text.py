@@ -47,6 +47,8 @@ def configuration(vocabulary_size: int, embedding: int, width: int, depth: int) 
         num_attention_heads=width // 64,
         intermediate_size=2 * width,
         max_position_embeddings=LENGTH,
+        hidden_dropout_prob=0.0,  # the text is seen about once
+        attention_probs_dropout_prob=0.0,
         pad_token_id=0,
     )
 
@@ -57,12 +59,13 @@ def train(options: argparse.Namespace) -> tuple[runtime.Training, PreTrainedToke
     reader = Reader(options.corpus, tokenizer, options.seed)
     torch.manual_seed(options.seed)
     config = configuration(len(tokenizer), options.embedding, options.width, options.depth)
+    config._attn_implementation = "eager"  # with short texts on a CPU it is the quickest
     module = Writing(config, options.temperature, options.contrast)
     settings = runtime.Settings(seed=options.seed, minutes=options.minutes, steps=options.steps, lr=options.lr)
     training = runtime.Training(module, options.folder, replace(settings, weight_decay=0.01, ema=0.998))
     module.train()
     for step in training:
-        masked = reader.masked(step, options.rows, LENGTH, options.share)
+        masked = reader.masked(step, options.rows, options.length, options.share)
         alike = reader.alike(step, options.pairs, options.pair_length)
         with torch.autocast("cpu", torch.bfloat16):
             words, meanings = module(masked, alike)
@@ -76,6 +79,7 @@ def pack(training: runtime.Training, tokenizer: PreTrainedTokenizerFast, folder:
     vocabulary.save(tokenizer, folder)
     config = training.module.encoder.config
     config.architectures = ["ElectraModel"]
+    config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.1  # for those who fine-tune
     config.dtype = "float32"
     config.save_pretrained(folder)
     card = {
@@ -100,8 +104,9 @@ def main() -> None:
     parser.add_argument("--embedding", type=int, default=96)
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--depth", type=int, default=3)
-    parser.add_argument("--rows", type=int, default=32, help="running texts a step")
-    parser.add_argument("--share", type=float, default=0.2, help="of the words that are hidden")
+    parser.add_argument("--rows", type=int, default=64, help="running texts a step")
+    parser.add_argument("--length", type=int, default=64, help="tokens of a running text")
+    parser.add_argument("--share", type=float, default=0.15, help="of the words that are hidden")
     parser.add_argument("--pairs", type=int, default=128, help="texts of one meaning a step")
     parser.add_argument("--pair-length", type=int, default=48)
     parser.add_argument("--temperature", type=float, default=0.05)
@@ -115,7 +120,7 @@ def main() -> None:
         return
     training, tokenizer = train(options)
     if options.pack is not None:
-        names = ("vocabulary", "embedding", "width", "depth", "rows", "share", "pairs", "pair_length")
+        names = ("vocabulary", "embedding", "width", "depth", "rows", "length", "share", "pairs", "pair_length")
         names = (*names, "temperature", "contrast", "lr", "seed", "minutes", "steps")
         given = [(name, getattr(options, name)) for name in names if getattr(options, name) is not None]
         arguments = [part for name, value in given for part in (f"--{name.replace('_', '-')}", str(value))]

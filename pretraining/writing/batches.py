@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import re
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,7 +43,7 @@ class Exchange:
                 for word in (word.lower() for word in words):
                     for table, given, most in (
                         (found.same, [w for w in words if w.lower() != word], 2),
-                        (found.other, [w for l, ws in meaning.words.items() if l != language for w in ws], 3),
+                        (found.other, [w for name, ws in meaning.words.items() if name != language for w in ws], 3),
                         (found.opposite, meaning.opposites.get(language, []), 3),
                     ):
                         short = [w.lower() for w in given if 2 < len(w) < 25 and w.count(" ") < 2]
@@ -78,24 +78,48 @@ def _find(choices: dict[str, list[str]], word: str, language: str) -> list[str] 
     return found
 
 
+def _by_class(meanings: Iterable[Meaning]) -> list[list[Meaning]]:
+    """Meanings of describing words, of verbs, and of all others."""
+    found: list[list[Meaning]] = [[], [], []]
+    for meaning in meanings:
+        kind = meaning.kind[:1].lower()
+        found[0 if kind in "ar" and kind else 1 if kind in "vd" and kind else 2].append(meaning)
+    return found
+
+
+def _meaning(classes: list[list[Meaning]], draw: random.Random) -> Meaning:
+    """One of them: what describes comes as often as all else, for texts are judged by it."""
+    kept = [(found, weight) for found, weight in zip(classes, (0.5, 0.25, 0.25), strict=True) if found]
+    (chosen,) = draw.choices([found for found, _ in kept], [weight for _, weight in kept])
+    return draw.choice(chosen)
+
+
 @dataclass(frozen=True)
 class Masked:
-    """Token ids (B, T) with words hidden, which are real, where the hidden ones are, and what they were."""
+    """Token ids (B, T) with words hidden, which are real, where the hidden ones are, and what they were.
+
+    ``positions`` (B, T) begin anywhere in half of the rows, so that the places of longer texts are learnt as well.
+    """
 
     ids: Tensor
     attention: Tensor
+    positions: Tensor
     places: Tensor
     targets: Tensor
 
 
 @dataclass(frozen=True)
 class Alike:
-    """Token ids and attention of texts, of what means the same, and of what means the opposite where ``has`` is set."""
+    """Texts, their fellows of the same meaning, and opposites, one after the other: ``rows`` of each of the first two.
 
-    first: tuple[Tensor, Tensor]
-    second: tuple[Tensor, Tensor]
-    opposite: tuple[Tensor, Tensor]
-    has: Tensor
+    ``chunks`` hold token ids and attention of texts of alike length; ``order`` brings them back. ``opposite_of`` says
+    whose opposite each of the last is, -1 where it only fills the batch.
+    """
+
+    chunks: list[tuple[Tensor, Tensor]]
+    order: Tensor
+    rows: int
+    opposite_of: Tensor
 
 
 class Reader:
@@ -105,22 +129,22 @@ class Reader:
         self.seed = seed
         self.backend = tokenizer.backend_tokenizer
         self.pad, self.mask = tokenizer.pad_token_id, tokenizer.mask_token_id
-        self.size = len(tokenizer)
+        self.size, self.longest = len(tokenizer), tokenizer.model_max_length
         self.text = {name: (folder / f"{name}.txt").read_text(encoding="utf-8").splitlines() for name in ("en", "id")}
         lines = (folder / "pairs.tsv").read_text(encoding="utf-8").splitlines()
         self.pairs = [tuple(line.split("\t")) for line in lines if line.count("\t") == 1]
         self.meanings = list(read_meanings(folder))
         self.exchange = Exchange.of(self.meanings)
-        self.told = [m for m in self.meanings if m.glosses and "en" in m.words]
-        self.bilingual = [m for m in self.meanings if len(m.words) == 2]
+        self.told = _by_class(m for m in self.meanings if m.glosses and "en" in m.words)
+        self.bilingual = _by_class(m for m in self.meanings if len(m.words) == 2)
         self.synonyms = {
-            name: [m for m in self.meanings if len(m.words.get(name, ())) + len(m.related.get(name, ())) > 1]
+            name: _by_class(m for m in self.meanings if len(m.words.get(name, ())) + len(m.related.get(name, ())) > 1)
             for name in ("en", "id")
         }
 
-    def masked(self, step: int, rows: int, length: int, share: float = 0.2) -> Masked:
+    def masked(self, step: int, rows: int, length: int, share: float = 0.15) -> Masked:
         """Rows of running text; ``share`` of the words hidden whole (80 % mask, 10 % any token, 10 % themselves)."""
-        draw = random.Random(f"{self.seed}/{step}/masked")
+        draw, most = random.Random(f"{self.seed}/{step}/masked"), round(share * rows * length * 0.9)
         noise = np.random.default_rng([self.seed, step, 1])
         texts = [self._running(draw, length) for _ in range(rows)]
         ids = np.full((rows, length), self.pad, dtype=np.int64)
@@ -132,14 +156,18 @@ class Reader:
             chosen = noise.random(words.max(initial=0) + 1) < share
             hidden[row, :count] = chosen[words] & (words >= 0)
         places = np.flatnonzero(hidden)
+        if len(places) > most:  # one number in every step: kernels are prepared for a shape once
+            places = np.sort(noise.permutation(places)[:most])
         targets = ids.reshape(-1)[places]
         kind = noise.random(len(places))
         anything = noise.integers(5, self.size, len(places))
         seen = np.where(kind < 0.8, self.mask, np.where(kind < 0.9, anything, targets))
         given = ids.copy()
         given.reshape(-1)[places] = seen
-        tensors = [torch.from_numpy(array) for array in (given, ids != self.pad, places, targets)]
-        return Masked(tensors[0], tensors[1].long(), tensors[2], tensors[3])
+        starts = noise.integers(0, self.longest - length + 1, rows) * (noise.random(rows) < 0.5)
+        positions = starts[:, None] + np.arange(length)
+        tensors = [torch.from_numpy(array) for array in (given, ids != self.pad, positions, places, targets)]
+        return Masked(tensors[0], tensors[1].long(), *tensors[2:])
 
     def _running(self, draw: random.Random, length: int) -> str:
         """Consecutive paragraphs in one language, from any place on, with words exchanged in half of the cases."""
@@ -178,17 +206,23 @@ class Reader:
         ]
         makers = draw.choices([maker for maker, _ in kinds], [weight for _, weight in kinds], k=rows)
         triples = [maker(draw) for maker in makers]
-        has = torch.tensor([bool(opposite) for _, _, opposite in triples])
-        first, second, opposite = (
-            self._padded([text for text in texts], length) for texts in zip(*triples, strict=True)
-        )
-        return Alike(first, second, opposite, has)
+        opposites = [(row, text) for row, (_, _, text) in enumerate(triples) if text][: rows // 4]
+        opposites += [(-1, "")] * (rows // 4 - len(opposites))
+        texts = [triple[0] for triple in triples] + [triple[1] for triple in triples] + [text for _, text in opposites]
+        chunks, order = self._chunks(texts, length)
+        return Alike(chunks, order, rows, torch.tensor([row for row, _ in opposites]))
 
-    def _padded(self, texts: list[str], length: int) -> tuple[Tensor, Tensor]:
+    def _chunks(self, texts: list[str], length: int, count: int = 6) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+        """``count`` batches of alike length, padded to a multiple of eight; and where each text went."""
         encodings = [encoding.ids[:length] for encoding in self.backend.encode_batch(texts)]
-        longest = max(len(ids) for ids in encodings)
-        ids = torch.tensor([row + [self.pad] * (longest - len(row)) for row in encodings])
-        return ids, (ids != self.pad).long()
+        by_length = sorted(range(len(texts)), key=lambda row: len(encodings[row]))
+        size, chunks = -(-len(texts) // count), []
+        for start in range(0, len(texts), size):
+            rows = [encodings[row] for row in by_length[start : start + size]]
+            longest = min(-(-len(rows[-1]) // 8) * 8, length)
+            ids = torch.tensor([row + [self.pad] * (longest - len(row)) for row in rows])
+            chunks.append((ids, (ids != self.pad).long()))
+        return chunks, torch.tensor(by_length).argsort()
 
     def _words(self, words: list[str], draw: random.Random) -> str:
         return " ".join(draw.sample(words, draw.randint(1, min(len(words), 5))))
@@ -199,13 +233,13 @@ class Reader:
 
     def _gloss(self, draw: random.Random) -> tuple[str, str, str]:
         """What an English word means, told in a sentence or shown in one."""
-        meaning = draw.choice(self.told)
+        meaning = _meaning(self.told, draw)
         return self._words(meaning.words["en"], draw), draw.choice(meaning.glosses), self._opposite(meaning, "en", draw)
 
     def _synonym(self, draw: random.Random) -> tuple[str, str, str]:
         """Words of one meaning."""
         language = draw.choice(("en", "id", "id"))
-        meaning = draw.choice(self.synonyms[language])
+        meaning = _meaning(self.synonyms[language], draw)
         words = meaning.words[language] + meaning.related.get(language, [])
         draw.shuffle(words)
         cut = draw.randint(1, len(words) - 1)
@@ -216,7 +250,7 @@ class Reader:
 
     def _translation(self, draw: random.Random) -> tuple[str, str, str]:
         """Indonesian words, and the English word or what is said of it."""
-        meaning = draw.choice(self.bilingual)
+        meaning = _meaning(self.bilingual, draw)
         english = meaning.glosses if meaning.glosses and draw.random() < 0.4 else meaning.words["en"]
         return self._words(meaning.words["id"], draw), draw.choice(english), ""
 

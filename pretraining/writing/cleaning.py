@@ -20,13 +20,18 @@ _QUOTES = str.maketrans(
 )
 
 ENGLISH = frozenset(
-    "the of and to a in is that it for as with was on be by this are not or from at have an you which but his he they"
-    " we can if their has all will one would there been your when no more who so what into than its any other only".split()
+    _WORD.findall(
+        "the of and to a in is that it for as with was on be by this are not or from at have an you which but his "
+        "he they we can if their has all will one would there been your when no more who so what into "
+        "than its any other only "
+    )
 )
 INDONESIAN = frozenset(
-    "yang dan di untuk dengan dari ini pada tidak dalam anda akan atau adalah dapat itu ke sebuah oleh jika telah"
-    " sebagai bisa ada saat juga karena lebih harus bila tersebut hanya semua agar belum sudah saya kita bukan baru"
-    " secara gunakan menggunakan antara setiap lain mereka kami dia seperti kepada suatu berkas galat gagal".split()
+    _WORD.findall(
+        "yang dan di untuk dengan dari ini pada tidak dalam anda akan atau adalah dapat itu ke sebuah oleh jika telah "
+        "sebagai bisa ada saat juga karena lebih harus bila tersebut hanya semua agar belum sudah saya kita bukan baru "
+        "secara gunakan menggunakan antara setiap lain mereka kami dia seperti kepada suatu berkas galat gagal "
+    )
 )
 
 

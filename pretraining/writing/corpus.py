@@ -24,7 +24,7 @@ MEMBERS = re.compile(
     r"|/developers-reference/.*\.html$|/installation-guide-amd64/(?:en|id)/.*\.html$|/i18n/(?:[^/]+/)?(?:id|en)\.json$"
     r"|/sword/modules/.*\.[bc]z[sz]$|/dictd/.*\.dict\.dz$|/games/fortunes/\w+$|/data/Rdata\.rdb$"
     r"|/crawl/dat/(?:descript|database)/\w+\.txt$|/endless-sky/data/.*\.txt$|/mythes/.*\.dat$|/wordnet/data\.\w+$"
-    r"|/common/annotations(?:Derived)?/(?:en|id)\.xml$"
+    r"|/common/annotations(?:Derived)?/(?:en|id)\.xml$|^/usr/share/doc/[^/]+/copyright$"
 )
 PLAIN_PROSE = ("/dictd/devil", "/dictd/gcide", "/dictd/jargon")
 
@@ -37,6 +37,7 @@ class Corpus:
         self.pairs: dict[str, str] = {}
         self.meanings: list[dictionaries.Meaning] = []
         self.sources: Counter[str] = Counter()
+        self.packages: dict[str, dict[str, object]] = {}
         self._unseen = Unseen()
 
     def add(self, texts: Iterable[str], source: str, known: str | None = None) -> None:
@@ -56,7 +57,7 @@ class Corpus:
                 self.add([english], source, "en")
                 self.add([other], source, "id")
 
-    def save(self, folder: Path, packages: Iterable[Package]) -> None:
+    def save(self, folder: Path) -> None:
         """Write the corpus and its manifest."""
         folder.mkdir(parents=True, exist_ok=True)
         for which, texts in self.text.items():
@@ -76,7 +77,7 @@ class Corpus:
             "pairs": len(self.pairs),
             "meanings": len(self.meanings),
             "characters by source": dict(self.sources.most_common()),
-            "packages": {p.name: {"version": p.version, "licences": licences(p)} for p in packages},
+            "packages": self.packages,
         }
         manifest.write_json(folder / "manifest.json", facts)
 
@@ -89,18 +90,22 @@ def collect(folder: Path, archives: Path, names: Iterable[str]) -> None:
     corpus = Corpus()
     # the longest texts first: where a sentence stands twice, it stays in its context
     ordered = sorted(packages, key=lambda package: (package.name not in set(names), package.name))
-    used = [package for package in ordered if _read(corpus, package)]
+    for package in ordered:
+        _read(corpus, package)
     for which in ("id", "en"):
         corpus.add(formats.descriptions(iter(apt.read_lists(f"_Translation-{which}"))), "descriptions", which)
-    corpus.save(folder, used)
+    corpus.save(folder)
 
 
-def _read(corpus: Corpus, package: Package) -> bool:
-    """Read what is wanted of one package; whether there was anything."""
+def _read(corpus: Corpus, package: Package) -> None:
+    """Read what is wanted of one package, and note its version and licences where there was anything."""
     together: dict[str, bytes] = {}
-    found = False
+    stated, read = b"", 0
     for path, content in package.members(MEMBERS):
-        found = True
+        if path.endswith("/copyright"):
+            stated = content
+            continue
+        read += 1
         if re.search(r"\.json$|\.[bc]z[sz]$|wordnet/data|/annotations", path):
             together[path] = content
         elif path.endswith(".mo"):
@@ -112,7 +117,8 @@ def _read(corpus: Corpus, package: Package) -> bool:
         else:
             _read_file(corpus, package.name, path, content)
     _read_together(corpus, package.name, together)
-    return found
+    if read:
+        corpus.packages[package.name] = {"version": package.version, "licences": licences(stated)}
 
 
 def _read_file(corpus: Corpus, source: str, path: str, content: bytes) -> None:
@@ -129,7 +135,10 @@ def _read_file(corpus: Corpus, source: str, path: str, content: bytes) -> None:
     elif "eng-ind" in path:
         corpus.meanings += dictionaries.bilingual(dictionaries.opened(content))
     elif any(name in path for name in PLAIN_PROSE):
-        corpus.add(dictionaries.definitions(dictionaries.opened(content)), source, "en")
+        text = dictionaries.opened(content)
+        corpus.add(dictionaries.definitions(text), source, "en")
+        if "gcide" in path:
+            corpus.meanings += dictionaries.defined(text)
     else:
         corpus.add(formats.quoted(content), source, "en")
 

@@ -127,6 +127,25 @@ def definitions(text: str) -> Iterator[str]:
             yield line
 
 
+def defined(text: str) -> Iterator[Meaning]:
+    """Headwords of the GNU Collaborative International Dictionary of English, with definitions and synonyms."""
+    for entry in re.split(r"\n(?=[A-Z][\w'-]* \\)", text):
+        head = re.match(r"([A-Z][\w'-]*) \\", entry)
+        if head is None or "\n" not in entry:
+            continue
+        body = entry.partition("\n")[2]
+        same = re.search(r"Syn: ([^.\[]+)", body)
+        body = re.sub(r"Syn:.*|-- ?\{.*|\[[^\]]*\]|\{|\}", " ", re.split(r"\n\s*\n\s{8,}", body)[0])
+        senses = [
+            clean(re.sub(r"--\w.*|^[^\[\]]*\] ", "", sense)).split(";")[0] for sense in re.split(r"\s\d+\. ", body)
+        ]
+        glosses = [sense for sense in senses if 12 < len(sense) < 300 and sense[0].isupper()][:4]
+        words = [head[1].lower(), *(word.strip().lower() for word in re.split("[;,]", same[1] if same else ""))]
+        words = [word for word in words if 1 < len(word) < 25]
+        if glosses and words:
+            yield Meaning({"en": words}, glosses, kind="defined")
+
+
 def emoji(english: bytes, indonesian: bytes) -> Iterator[Meaning]:
     """Names and keywords of emoji and signs in both languages, from the Unicode CLDR's annotations."""
     names = {language: _annotations(content) for language, content in (("en", english), ("id", indonesian))}

@@ -1,4 +1,4 @@
-"""Readers of the files in which writing is stored: catalogues, help pages, manual pages, dictionaries, Bible modules."""
+"""Readers of the files in which writing is stored: catalogues, help pages, manual pages, games, Bible modules."""
 
 from __future__ import annotations
 

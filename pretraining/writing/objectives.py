@@ -36,23 +36,23 @@ class Writing(nn.Module):
 
     def hidden_words(self, batch: Masked) -> Tensor:
         """Cross-entropy of the hidden words, over the whole vocabulary, at their places only."""
-        states = self.encoder(batch.ids, attention_mask=batch.attention).last_hidden_state
+        states = self.encoder(batch.ids, attention_mask=batch.attention, position_ids=batch.positions)[0]
         found = self.back(states.flatten(0, 1)[batch.places])  # (M, E)
         scores = functional.linear(found, self.encoder.embeddings.word_embeddings.weight, self.bias)  # (M, V)
         return functional.cross_entropy(scores.float(), batch.targets)
 
     def meanings(self, batch: Alike) -> Tensor:
         """Each text is to find its fellow among all fellows and opposites of the batch."""
-        first, second, opposite = (self.means(*texts) for texts in (batch.first, batch.second, batch.opposite))
-        against = first @ opposite.T / self.temperature  # (B, B)
-        against = against.masked_fill(~batch.has, -1e4)
-        scores = torch.cat([first @ second.T / self.temperature, against], dim=1)  # (B, 2B)
-        labels = torch.arange(len(first), device=scores.device)
-        back = (second @ first.T) / self.temperature
-        return (functional.cross_entropy(scores, labels) + functional.cross_entropy(back, labels)) / 2
+        means = torch.cat([self.means(*chunk) for chunk in batch.chunks])[batch.order]
+        first, second, opposite = means.split([batch.rows, batch.rows, len(batch.opposite_of)])
+        there, back = first @ second.T, second @ first.T  # (B, B)
+        against = (first @ opposite.T).masked_fill(batch.opposite_of < 0, -1e4)
+        labels = torch.arange(batch.rows, device=means.device)
+        found = functional.cross_entropy(torch.cat([there, against], dim=1) / self.temperature, labels)
+        return (found + functional.cross_entropy(back / self.temperature, labels)) / 2
 
     def means(self, ids: Tensor, attention: Tensor) -> Tensor:
         """Unit vectors (B, D): the mean over real tokens."""
-        states = self.encoder(ids, attention_mask=attention).last_hidden_state.float()
+        states = self.encoder(ids, attention_mask=attention)[0].float()
         weights = attention[..., None].float()
         return functional.normalize((states * weights).sum(1) / weights.sum(1).clamp(min=1), dim=-1)

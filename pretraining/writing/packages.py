@@ -1,7 +1,7 @@
 """Debian packages as a source of writing: which ones, how they are fetched, and what lies in them.
 
-``apt`` does the fetching, in a state folder of its own, so that the machine's package lists stay as they are and nothing
-is installed. What a package holds is read from the archive's stream without unpacking it.
+``apt`` does the fetching, in a state folder of its own, so that the machine's package lists stay as they are and
+nothing is installed. What a package holds is read from the archive's stream without unpacking it.
 """
 
 from __future__ import annotations
@@ -133,10 +133,7 @@ class Apt:
         return done.stdout
 
 
-def licences(package: Package) -> list[str]:
-    """Short names of the licences that the package's copyright file states; ``see copyright`` where it is free text."""
-    for _, content in package.members(re.compile(r"^/usr/share/doc/[^/]+/copyright$")):
-        names = re.findall(r"^License:[ \t]*(\S[^\n]*)$", content.decode("utf-8", "replace"), re.MULTILINE)
-        if names:
-            return sorted({name.strip() for name in names})
-    return ["see its copyright file"]
+def licences(copyright_file: bytes) -> list[str]:
+    """Short names of the licences that a package's copyright file states; where it is free text, that it is."""
+    names = re.findall(r"^License:[ \t]*(\S[^\n]*)$", copyright_file.decode("utf-8", "replace"), re.MULTILINE)
+    return sorted({name.strip() for name in names}) or ["see its copyright file"]

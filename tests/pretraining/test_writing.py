@@ -103,10 +103,13 @@ def test_a_thesaurus_gives_synonyms_and_antonyms() -> None:
 
 
 def test_a_bilingual_dictionary_gives_translations_and_glosses() -> None:
-    text = "delicious //x// /y/ <adj>\nenak, lezat\npleasing to taste\ngood //x// <adj>\n1. baik, bagus\nof good use\n2. cukup 2.\n"
+    text = "delicious //x// /y/ <adj>\nenak, lezat\npleasing to taste\n"
+    text += "good //x// <adj>\n1. baik, bagus\nof good use\n2. cukup 2.\n"
     first, second, third = dictionaries.bilingual(text)
-    assert first.words == {"en": ["delicious"], "id": ["enak", "lezat"]} and first.glosses == ["pleasing to taste"]
-    assert second.words["id"] == ["baik", "bagus"] and third.words["id"] == ["cukup"]
+    assert first.words == {"en": ["delicious"], "id": ["enak", "lezat"]}
+    assert first.glosses == ["pleasing to taste"]
+    assert second.words["id"] == ["baik", "bagus"]
+    assert third.words["id"] == ["cukup"]
 
 
 def test_wordnet_gives_glosses_examples_and_the_opposites_of_what_is_near() -> None:
@@ -116,12 +119,11 @@ def test_wordnet_gives_glosses_examples_and_the_opposites_of_what_is_near() -> N
         "03 00 s 01 superb(p) 0 001 & 01 a 0000 | of surpassing quality",
     ]
     good, _, superb = dictionaries.wordnet({"data.adj": "\n".join(lines).encode()})
-    assert good.glosses == ["of quality", "a good novel"] and good.opposites == {"en": ["bad"]}
-    assert (
-        superb.words == {"en": ["superb"]}
-        and superb.opposites == {"en": ["bad"]}
-        and superb.related == {"en": ["good"]}
-    )
+    assert good.glosses == ["of quality", "a good novel"]
+    assert good.opposites == {"en": ["bad"]}
+    assert superb.words == {"en": ["superb"]}
+    assert superb.opposites == {"en": ["bad"]}
+    assert superb.related == {"en": ["good"]}
 
 
 def test_exchange_knows_forms_of_words() -> None:
@@ -139,17 +141,19 @@ def test_everyday_words_take_the_place_of_formal_ones() -> None:
 
 def test_batches_depend_on_seed_and_step_only(reader: Reader) -> None:
     first, again, later = reader.masked(4, 6, 32), reader.masked(4, 6, 32), reader.masked(5, 6, 32)
-    assert torch.equal(first.ids, again.ids) and torch.equal(first.targets, again.targets)
+    assert torch.equal(first.ids, again.ids)
+    assert torch.equal(first.targets, again.targets)
     assert not torch.equal(first.ids, later.ids)
     alike, same = reader.alike(4, 8, 16), reader.alike(4, 8, 16)
-    assert torch.equal(alike.second[0], same.second[0]) and torch.equal(alike.has, same.has)
+    assert all(torch.equal(a, b) for a, b in zip(alike.chunks[1], same.chunks[1], strict=True))
+    assert torch.equal(alike.opposite_of, same.opposite_of)
 
 
 def test_words_are_hidden_whole_and_real(reader: Reader) -> None:
     batch = reader.masked(0, 8, 32, share=1.0)
     inside = batch.attention.bool().clone()
     inside[:, 0] = False
-    assert len(batch.places) >= int(inside.sum()) - 8  # all but the end of each row
+    assert inside.sum().item() - 8 <= len(batch.places) <= inside.sum().item()  # all but the end of a row
     assert batch.attention.reshape(-1)[batch.places].all()
     assert (batch.targets > 4).all()
 
@@ -169,4 +173,5 @@ def test_both_losses_fall_on_one_batch(reader: Reader) -> None:
         (words + meanings).backward()
         optimizer.step()
         values.append((words.item(), meanings.item()))
-    assert values[-1][0] < 0.7 * values[0][0] and values[-1][1] < 0.7 * values[0][1]
+    assert values[-1][0] < 0.7 * values[0][0]
+    assert values[-1][1] < 0.7 * values[0][1]
