@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 RATE = 16_000
-SIZE = 32_768  # of the transforms: a window and the echo after it
-ECHO = 8_000
+SIZE = 24_576  # of the transforms: a window and the echo after it
+ECHO = 7_000
+COARSE = 513  # places at which gains are computed, straight lines between
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,8 @@ def batch(clips: Sequence[np.ndarray], window: int, strength: Strength) -> tuple
     spectrum = torch.fft.rfft(wave / (loud.sqrt() + 1e-6), SIZE)
     other = _chance(len(wave), strength.mixed) * 10 ** (-_uniform(len(wave), 0.2, 1.1))
     spectrum = spectrum + other[:, None] * spectrum.roll(1, 0)
-    spectrum = spectrum * _room(len(wave), strength.echo) + _noise(len(wave), window, strength)
-    wave = torch.fft.irfft(spectrum * _microphone(len(wave), strength.narrow), SIZE)[:, :window]
+    spectrum = spectrum * _room(len(wave), strength.echo) + _noise(len(wave), strength)
+    wave = torch.fft.irfft(spectrum * _gain(len(wave), strength.narrow), SIZE)[:, :window]
     start, end = _margins(start, end, window)
     place = torch.arange(window)
     inside = (place >= start[:, None]) & (place < end[:, None])
@@ -75,7 +78,7 @@ def _room(rows: int, share: float) -> Tensor:
     """Frequency response (B, R) of a room: the direct sound, then noise that decays, softer in the treble."""
     time = torch.arange(ECHO) / RATE
     decay = torch.exp(_uniform(rows, -4.2, -1.6))[:, None]  # seconds, 15 to 200 ms: RT60 0.1 to 1.4 s
-    late = torch.randn(rows, ECHO) * torch.exp(-time / decay) * (time > 0.002)
+    late = (2 * torch.rand(rows, ECHO) - 1) * torch.exp(-time / decay) * (time > 0.002)
     late = late + 0.7 * late.roll(1, 1)
     late = late / late.square().sum(dim=1, keepdim=True).sqrt()
     late = late * (_chance(rows, share) * torch.exp(_uniform(rows, -2.5, 0.3)))[:, None]
@@ -83,9 +86,9 @@ def _room(rows: int, share: float) -> Tensor:
     return torch.fft.rfft(late, SIZE)
 
 
-def _microphone(rows: int, narrow: float) -> Tensor:
-    """Gain (B, R): gentle bumps over octaves, a tilt, and a band."""
-    hertz = torch.fft.rfftfreq(SIZE, 1 / RATE) + 1.0
+def _gain(rows: int, narrow: float) -> Tensor:
+    """Gain (B, R) of a microphone: gentle bumps over octaves, a tilt, and a band."""
+    hertz = torch.linspace(0, RATE / 2, COARSE) + 1.0
     octave = (hertz / 50).log2().clamp_min(0)  # 0 to 7.3
     knots = 0.35 * torch.randn(rows, 10)
     low = octave.long().clamp_max(8)
@@ -94,18 +97,30 @@ def _microphone(rows: int, narrow: float) -> Tensor:
     top = torch.where(_chance(rows, narrow).bool(), _uniform(rows, 3300, 3950), _uniform(rows, 5000, 9000))
     bottom = torch.exp(_uniform(rows, 3.0, 5.3))  # 20 to 200 Hz
     edge = torch.sigmoid((top[:, None] - hertz) / 60)
-    return torch.exp(bumps + tilt) * edge / (1 + (bottom[:, None] / hertz) ** 4)
+    return _fine(torch.exp(bumps + tilt) * edge / (1 + (bottom[:, None] / hertz) ** 4))
 
 
-def _noise(rows: int, window: int, strength: Strength) -> Tensor:
+def _noise(rows: int, strength: Strength) -> Tensor:
     """Spectrum (B, R) of noise between white and brown, for a clip of loudness 1 where it sounds."""
-    hertz = torch.fft.rfftfreq(SIZE, 1 / RATE) + 30.0
-    slope = _uniform(rows, 0, 1.0)[:, None]
-    gain = (hertz / 500) ** -slope
+    hertz = torch.linspace(0, RATE / 2, COARSE) + 30.0
+    gain = (hertz / 500) ** -_uniform(rows, 0, 1.0)[:, None]
     gain = gain / gain.square().mean(dim=1, keepdim=True).sqrt()
     level = 10 ** (-_uniform(rows, strength.quietest, strength.cleanest) / 20)
-    drawn = torch.complex(torch.randn(rows, len(hertz)), torch.randn(rows, len(hertz)))
-    return drawn * gain * (level[:, None] * (SIZE / 2) ** 0.5)
+    shift = int(torch.randint(SIZE // 2, ()))  # drawing new noise every time would take longer than all else
+    drawn = _white()[torch.randint(len(_white()), (rows,))].roll(shift, 1)
+    return drawn * _fine(gain * (level[:, None] * (SIZE / 2) ** 0.5))
+
+
+@lru_cache(maxsize=1)
+def _white() -> Tensor:
+    """Spectra (256, R) of white noise of loudness 1 before ``SIZE / 2``; the same in every process."""
+    drawn = torch.randn(256, SIZE // 2 + 1, 2, generator=torch.Generator().manual_seed(0))
+    return torch.view_as_complex(drawn)
+
+
+def _fine(coarse: Tensor) -> Tensor:
+    """(B, COARSE) to (B, R)."""
+    return functional.interpolate(coarse[:, None], SIZE // 2 + 1, mode="linear", align_corners=True)[:, 0]
 
 
 def _margins(start: Tensor, end: Tensor, window: int) -> tuple[Tensor, Tensor]:

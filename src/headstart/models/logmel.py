@@ -37,7 +37,7 @@ class LogMel(nn.Module):
         # The window is made here and not kept: a copy of the network in bf16 would round it, and let tones leak.
         window = torch.hann_window(LENGTH, dtype=torch.float32, device=samples.device)
         wave = functional.pad(samples.float(), (0, max(0, LENGTH - samples.shape[1])))
-        power = torch.fft.rfft(wave.unfold(-1, LENGTH, HOP) * window, SIZE).abs().square()
+        power = torch.view_as_real(torch.fft.rfft(wave.unfold(-1, LENGTH, HOP) * window, SIZE)).square().sum(dim=-1)
         with torch.autocast(samples.device.type, enabled=False):
             levels = (power @ self.filters.float() + QUIETEST).log10()
             loudest = (power.sum(dim=-1) + QUIETEST).amax(dim=1).log10()
