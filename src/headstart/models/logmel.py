@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -37,11 +38,21 @@ class LogMel(nn.Module):
         # The window is made here and not kept: a copy of the network in bf16 would round it, and let tones leak.
         window = torch.hann_window(LENGTH, dtype=torch.float32, device=samples.device)
         wave = functional.pad(samples.float(), (0, max(0, LENGTH - samples.shape[1])))
-        power = torch.view_as_real(torch.fft.rfft(wave.unfold(-1, LENGTH, HOP) * window, SIZE)).square().sum(dim=-1)
+        power = _power(wave.unfold(-1, LENGTH, HOP) * window)
         with torch.autocast(samples.device.type, enabled=False):
             levels = (power @ self.filters.float() + QUIETEST).log10()
             loudest = (power.sum(dim=-1) + QUIETEST).amax(dim=1).log10()
         return ((levels - loudest[:, None, None]).clamp_min(-RANGE) / 2 + 1.5)[:, None]
+
+
+def _power(frames: Tensor) -> Tensor:
+    """Power (B, M, SIZE // 2 + 1) of windowed frames (B, M, LENGTH)."""
+    if not torch.compiler.is_exporting():
+        return torch.view_as_real(torch.fft.rfft(frames, SIZE)).square().sum(dim=-1)
+    # The same as products of matrices: OpenVINO cannot read such a Fourier transform from ONNX.
+    turns = np.outer(np.arange(LENGTH), np.arange(SIZE // 2 + 1)) % SIZE * (2 * np.pi / SIZE)
+    parts = [frames @ torch.from_numpy(wave(turns).astype(np.float32)) for wave in (np.cos, np.sin)]
+    return parts[0].square() + parts[1].square()
 
 
 class Residual(nn.Module):
