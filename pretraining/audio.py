@@ -3,8 +3,8 @@
     python -m pretraining.audio --minutes 45               # again after a kill: it goes on
     python -m pretraining.audio --minutes 45 --pack        # evaluate the averages and write src/headstart/builtin/audio
 
-What is learnt: which of many words is said, by whatever voice, and which phonemes are in it; which language is spoken;
-which recipe made a sound. Development sets are words, voices and recipes that are in no training pool.
+What is learnt: which of many words is said, by whatever voice, which phonemes are in it and at its ends; which language
+is spoken; which recipe made a sound. Development sets are words, voices and recipes that are in no training pool.
 
 Shapes: B rows, T samples, F frames, D features.
 """
@@ -29,7 +29,16 @@ from pretraining.sounding import degrade, pool, probing
 
 WINDOW = 16_880  # samples: 104 log-mel frames
 NETWORK: dict[str, Any] = {"stem": 32, "widths": [32, 64, 128, 224], "dim": 384}
-WEIGHTS = {"word": 1.0, "phonemes": 10.0, "tongue": 0.3, "voice": 0.1, "recipe": 1.0}
+WEIGHTS = {
+    "word": 1.0,
+    "phonemes": 10.0,
+    "first": 0.5,
+    "vowel": 0.5,
+    "last": 0.5,
+    "tongue": 0.3,
+    "voice": 0.05,
+    "recipe": 1.0,
+}
 SHARES = {"word": 0.6, "tongue": 0.08, "recipe": 0.32}  # of a batch
 PLACE = Path("src/headstart/builtin/audio")
 
@@ -42,6 +51,8 @@ class Pretraining(nn.Module):
         self.backbone = backbone
         sizes = {name: int(getattr(sounds, name).max()) + 1 for name in ("word", "tongue", "voice", "recipe")}
         sizes["phonemes"] = sounds.spoken.shape[1]
+        self.parts = {name: torch.from_numpy(of_word) for name, of_word in pool.parts(sounds.words).items()}
+        sizes |= {name: int(of_word.max()) + 1 for name, of_word in self.parts.items()}
         self.heads = nn.ModuleDict({name: nn.Linear(backbone.feature_dim, size) for name, size in sizes.items()})
         self.spoken = torch.from_numpy(sounds.spoken).float()
 
@@ -51,7 +62,7 @@ class Pretraining(nn.Module):
         features = pooled(frames.float(), start, end, wave.shape[1])
         losses = {}
         for name, head in self.heads.items():
-            label = labels["word" if name == "phonemes" else name]
+            label = labels.get(name, labels["word"])
             known = label != pool.NONE
             if not known.any():
                 continue
@@ -59,7 +70,8 @@ class Pretraining(nn.Module):
             if name == "phonemes":
                 losses[name] = functional.binary_cross_entropy_with_logits(logits, self.spoken[label[known]])
             else:
-                losses[name] = functional.cross_entropy(logits, label[known], label_smoothing=0.1)
+                asked = self.parts[name][label[known]] if name in self.parts else label[known]
+                losses[name] = functional.cross_entropy(logits, asked, label_smoothing=0.1)
         return losses
 
     def frames(self, wave: Tensor) -> Tensor:

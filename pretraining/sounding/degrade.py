@@ -26,12 +26,12 @@ COARSE = 513  # places at which gains are computed, straight lines between
 class Strength:
     """How much is done; shares are of the rows."""
 
-    speed: float = 0.2  # natural logarithm, both ways: pitch and the resonances of the throat move with it
-    echo: float = 0.5
+    speed: float = 0.15  # natural logarithm, both ways: pitch and the resonances of the throat move with it
+    echo: float = 0.4
     narrow: float = 0.5  # share that loses what is above 3.3 to 4 kHz, as at 8,000 samples a second
-    mixed: float = 0.3
-    quietest: float = 0.0  # signal-to-noise ratio in dB
-    cleanest: float = 45.0
+    mixed: float = 0.2
+    quietest: float = 5.0  # signal-to-noise ratio in dB
+    cleanest: float = 50.0
     silent: float = 0.6  # share whose clip stands in digital silence
 
 

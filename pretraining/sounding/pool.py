@@ -43,6 +43,7 @@ class Pool:
         self.start, self.length = table["start"], table["length"]
         self.word, self.voice, self.tongue, self.recipe = (table[k] for k in ("word", "voice", "tongue", "recipe"))
         self.spoken = table["spoken"]  # (W, P): which phonemes a word has
+        self.words: list[str] = manifest.read_json(folder / "words.json")
 
     def __len__(self) -> int:
         return len(self.start)
@@ -152,3 +153,14 @@ def _spoken(listed: Sequence[str]) -> np.ndarray:
     kinds = sorted({sound for each in said for sound in each})
     kinds = [kind for kind in kinds if sum(kind in each for each in said) >= min(10, len(listed) // 20 + 1)]
     return np.array([[kind in each for kind in kinds] for each in said])
+
+
+def parts(listed: Sequence[str]) -> dict[str, np.ndarray]:
+    """Class of every word's first phoneme, first vowel and last phoneme, (W,) each."""
+    said = [words.pronounced(speech.synthesiser().phonemes(word)) for word in listed]
+    chosen = {
+        "first": [each[0] for each in said],
+        "vowel": [next((sound for sound in each if words.is_vowel(sound)), "") for each in said],
+        "last": [each[-1] for each in said],
+    }
+    return {name: np.unique(sounds, return_inverse=True)[1] for name, sounds in chosen.items()}

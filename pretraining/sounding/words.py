@@ -50,7 +50,7 @@ def chosen(count: int, phonemes: Callable[[str], str], seed: int = 0) -> list[st
         if word.endswith("s") and word[:-1] in words:  # plurals are the same word again
             continue
         sounds = pronounced(phonemes(word))
-        syllables = sum(bool(re.match(r"[aeiouAEIOU@0V3]", sound)) for sound in sounds)
+        syllables = sum(is_vowel(sound) for sound in sounds)
         if quota.get(syllables, 0) == 0 or sounds in found or any(_holds(sounds, digit) for digit in said):
             continue
         found[sounds] = word
@@ -64,6 +64,11 @@ def pronounced(phonemes: str) -> tuple[str, ...]:
     """Phonemes without stress and length."""
     plain = re.sub(r"[',:%=|;-]", "", phonemes).strip().replace("O@", "o@")  # "four" and "for" in American English
     return tuple(sound for sound in plain.split("_") if sound)
+
+
+def is_vowel(sound: str) -> bool:
+    """Whether espeak's mnemonic is that of a vowel."""
+    return bool(re.match(r"[aeiouAEIOU@0V3]", sound))
 
 
 def _holds(sounds: tuple[str, ...], digit: tuple[str, ...]) -> bool:
