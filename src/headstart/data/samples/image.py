@@ -12,7 +12,7 @@ from headstart.data.samples.base import divided
 TITLE = "handwritten digits"
 ABOUT = "scikit-learn's 8x8 pixels, written by 43 people"
 BACKBONE = "builtin/image"
-TEST = 150  # of each digit
+TEST = 100  # of each digit
 
 
 def write(folder: Path) -> Path:

@@ -19,7 +19,7 @@ from headstart.data.samples.base import PER_CLASS, divided
 TITLE = "docstrings of the standard library"
 ABOUT = "six topics: code, concurrency, files, network, numbers, testing"
 BACKBONE = "builtin/text"
-TEST = 150  # of each topic
+TEST = 120  # of each topic
 SHORTEST, LONGEST = 25, 300  # characters
 TOPICS = {
     "code": "ast compileall dis importlib inspect modulefinder pkgutil pyclbr pydoc runpy symtable zipimport",
