@@ -19,7 +19,7 @@ $(READY): pyproject.toml constraints.txt scripts/setup.sh
 	@sh scripts/setup.sh $(VENV)
 	@touch $@
 
-demo: setup  ## the whole job on what ships: no data, no network
+demo: setup  ## what pretraining is worth on pictures, texts and sounds: no data, no network
 	$(VENV)/bin/headstart demo
 
 test: setup  ## the default tests, offline, under three minutes
@@ -45,6 +45,7 @@ bench: setup  ## what the stored results lack, and the tables (hours); PEER=.pee
 	$(PYTHON) -m benchmarks.text --pairs 3
 	$(PYTHON) -m benchmarks.sound
 	$(PYTHON) -m benchmarks.sound --pairs 3
+	$(PYTHON) -m benchmarks.builtin
 	$(PYTHON) -m benchmarks.tables
 
 check: setup  ## style, formatting and types

@@ -63,6 +63,12 @@ ASSETS = {
             "60,000 + 10,000 digits, 28 px",
         ),
         Asset(
+            "digits/usps.npz",
+            "github.com/hyzhang98/AnchorGAE-torch, as arrays x_train, y_train, x_test, y_test",
+            "0fabcd6001e98963763cdec82a19356cfe9858cdf94e0be09a4de002e4716a69",
+            "USPS: 7,291 + 2,007 digits, 16 px; no licence stated",
+        ),
+        Asset(
             "weights/yamnet_audioset.safetensors",
             "github.com/google-coral/coralmicro (Apache-2.0), read into torch",
             "aeebd00b4e55ba98a45d52884d9cedc05d0a9166b80e91c7228303b99bdbd89b",

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import assets, deployed, encoded, record, speed, transfer
+from benchmarks import assets, deployed, encoded, record, speed, start, transfer
 from benchmarks.texts import busy, chosen, gain_text, judged, machines, markdown, mean_text, seconds_text, share
 
 PAGES = (assets.ROOT / "README.md", assets.ROOT / "benchmarks" / "README.md")
@@ -125,6 +125,9 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "sound": ("sound.json", encoded.sound_table),
     "sound-gains": ("sound.json", encoded.sound_gains),
     "sound-speed": ("sound.json", encoded.sound_speed_table),
+    "builtin-few": ("builtin.json", start.few_table),
+    "builtin-500": ("builtin.json", start.many_table),
+    "builtin-gains": ("builtin.json", start.gains_table),
 }
 
 

@@ -157,15 +157,13 @@ def test_a_run_that_the_baseline_beats_is_exit_code_2(
     code: int,
 ) -> None:
     from headstart.core.run import Run
-    from headstart.workflows import demo, fit
+    from headstart.workflows import fit
 
     run = Run(tmp_path / "run")
     run.write("result.json", {"best": "probe", "beaten_by": beaten_by})
     monkeypatch.setattr(fit, "fit", lambda *given, **named: run)
-    monkeypatch.setattr(demo, "demo", lambda *given, **named: run)
-    for verb in (["fit", "photos/"], ["demo"]):
-        assert cli.run(verb) == code
-        assert ("no stage beat the baseline 'pixels'" in capsys.readouterr().out) == (code == 2)
+    assert cli.run(["fit", "photos/"]) == code
+    assert ("no stage beat the baseline 'pixels'" in capsys.readouterr().out) == (code == 2)
 
 
 def test_developers_see_the_traceback(failing: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,9 +14,6 @@ from headstart import options, shipping
 from headstart.core import process
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from headstart.core.run import Run
     from headstart.experiment import Experiment
 
 EXAMPLES = """
@@ -64,7 +61,7 @@ def fit(
     """
     flags = {"weights": weights, "name": name, "output_dir": output_dir, "seed": seed, "device": device}
     experiment = _experiment(words, config, backbone=backbone, plan=plan, offline=offline, **flags)
-    from headstart import tables
+    from headstart import results, tables
     from headstart.core.interruption import Interrupted
 
     with options.terminal(experiment) as terminal:
@@ -77,7 +74,9 @@ def fit(
             run = run_fit(experiment, on_event=terminal, resume=resume)
         except Interrupted as error:
             raise typer.Exit(error.exit_code) from error
-        _conclude(run, terminal.console)
+        results.show(run, terminal.console)
+    if run.beaten_by:
+        raise typer.Exit(2)
 
 
 @app.command()
@@ -239,14 +238,17 @@ def doctor(
 
 @app.command()
 def demo(
-    output_dir: Annotated[str, typer.Option(help="Where the run goes.")] = "runs",
+    kinds: Annotated[list[str] | None, typer.Argument(help="image, text or audio; all three unless told.")] = None,
+    output_dir: Annotated[str, typer.Option(help="Where the runs go.")] = "runs",
 ) -> None:
-    """The whole job on drawn pictures and a built-in backbone: no data, no network."""
+    """What pretraining is worth, on data and backbones that ship: from scratch, frozen, probed, fine-tuned."""
+    from headstart import results
     from headstart.workflows import demo as workflow
 
-    with options.terminal() as terminal:
-        run = workflow.demo(Path(output_dir), on_event=terminal)
-    _conclude(run, terminal.console)
+    for kind in kinds or workflow.MODALITIES:
+        with options.terminal() as terminal:
+            found = workflow.demo(kind, Path(output_dir), on_event=terminal)
+        results.demonstration(found, terminal.console)
 
 
 for _verb in (shipping.export, shipping.bench, shipping.push, shipping.serve):
@@ -293,15 +295,6 @@ def run(arguments: list[str], *, traceback: bool = False) -> int:
             again = [word for word in arguments if word != "--resume"]
             typer.echo(f"resume with: {shlex.join(['headstart', *again, '--resume'])}", err=True)
     return code
-
-
-def _conclude(run: Run, console: Console) -> None:
-    """Show what a run found; exit code 2 where no stage beat the baseline."""
-    from headstart import results
-
-    results.show(run, console)
-    if run.beaten_by:
-        raise typer.Exit(2)
 
 
 def _experiment(words: list[str] | None, config: Path | None, *, offline: bool, **flags: Any) -> Experiment:

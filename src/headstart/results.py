@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
@@ -12,8 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from headstart.core.run import Run
+from headstart.tables import count as sized
 from headstart.tables import score, stage_table
 from headstart.terminal import clean, duration, number
+
+if TYPE_CHECKING:
+    from headstart.workflows.demo import Demonstration
 
 
 def show(run: Run, console: Console) -> None:
@@ -42,6 +46,42 @@ def show(run: Run, console: Console) -> None:
             style="quiet",
         )
     )
+
+
+def demonstration(found: Demonstration, console: Console) -> None:
+    """The strategies of a demo in one table, what pretraining gained, and where the report is."""
+    rows = found.rows
+    table = _table()
+    for title in ("strategy", "trained", "time", f"accuracy [95 %], n = {rows['test']:,}", ""):
+        table.add_column(title, justify="right" if title in ("trained", "time") else "left", no_wrap=True)
+    for line in found.lines:
+        style = "bold" if line is found.lines[-1] else ""
+        share = line.accuracy["value"]
+        table.add_row(
+            Text(line.strategy.title, style),
+            sized(line.trained),
+            duration(line.seconds),
+            score("accuracy", line.accuracy),
+            Text("━" * round(24 * share), "accent" if line.strategy.pretrained else "quiet"),
+        )
+    console.print()
+    console.print(Text.assemble((found.title, "bold"), (f"  {_rows_told(rows)}, {found.backbone}", "quiet")))
+    console.print()
+    console.print(table)
+    console.print()
+    for name, against in (("probe", "the same with frozen random weights"), ("fine-tuned", "training from scratch")):
+        console.print(Text(f"{name}: {_gain(found.gains[name])} against {against}"))
+    console.print(Text(f"report: {clean(found.run.path / 'report.html')}", style="accent"))
+    console.print()
+
+
+def _rows_told(rows: Mapping[str, int]) -> str:
+    return f"{rows['train']} rows to learn from, {rows['val']} to choose by, {rows['test']:,} to test on"
+
+
+def _gain(gain: Any) -> str:
+    """``+31.2 points [28.9, 33.5]``."""
+    return f"{100 * gain.value:+.1f} points [{100 * gain.low:.1f}, {100 * gain.high:.1f}]"
 
 
 def evaluation(measured: Mapping[str, Any], title: str) -> Table:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from headstart.terminal import VERDICTS, clean, duration, number
 
+FEW = 10  # backbones of a list that are told at length
 SEVERITIES = {"error": "bad", "warning": "warn", "info": "quiet", "ok": "good"}
 
 
@@ -110,7 +111,7 @@ def checks(found: Iterable[Any]) -> Table:
 def plan(table: Any, console: Console) -> None:
     """What ``fit`` would do: the stages, every block with its rate in each of them, and what speaks against it."""
     reason = f": {table.reason}" if table.reason else ""
-    size = f"{_count(table.parameters)} parameters · {table.train_rows} training rows"
+    size = f"{count(table.parameters)} parameters · {table.train_rows} training rows"
     console.print(Text(clean(f"plan {table.name}{reason} · {table.backbone}, {size}")))
     stages = _table()
     stages.add_column("stage", style="bold", overflow="fold")
@@ -122,7 +123,7 @@ def plan(table: Any, console: Console) -> None:
         cached = ", from cache" if stage.cached and stage.epochs else ""
         cost = (f"~{duration(stage.seconds)}", f"~{stage.memory_mb:.0f} MB")
         stages.add_row(
-            Text(clean(stage.title)), Text(f"{stage.trains}{cached}"), _count(stage.trainable), *length, *cost
+            Text(clean(stage.title)), Text(f"{stage.trains}{cached}"), count(stage.trainable), *length, *cost
         )
     console.print(stages)
     console.print(Text(f"about {duration(table.seconds)} of training, measured on a small batch here", style="quiet"))
@@ -142,7 +143,7 @@ def _blocks(table: Any) -> Table:
     for index, layer in enumerate(table.stages[0].layers if table.stages else ()):
         row = [stage.layers[index] for stage in table.stages]
         rates = [_rate(part) for part in row]
-        blocks.add_row(Text(clean(layer.name)), _count(layer.params), *rates)
+        blocks.add_row(Text(clean(layer.name)), count(layer.params), *rates)
     return blocks
 
 
@@ -185,13 +186,28 @@ def models(entries: Sequence[Any], console: Console, limit: int = 40) -> None:
     for title in ("backbone", "parameters", "weights"):
         table.add_column(title, justify="right" if title == "parameters" else "left", overflow="fold")
     for entry in shown:
-        parameters = "" if entry.parameters is None else _count(entry.parameters)
+        parameters = "" if entry.parameters is None else count(entry.parameters)
         weights = "here" if entry.local and entry.weights else "on the network" if entry.weights else "random"
         table.add_row(Text(clean(entry.name), "bold" if entry.local else ""), parameters, Text(weights, "quiet"))
     console.print(table)
+    for entry in shown:
+        if len(entries) <= FEW and entry.about:
+            console.print(_about(entry))
     if len(shown) < len(ranked):
         more = f"and {len(ranked) - len(shown)} more: headstart models 'timm/resnet*' narrows them down"
         console.print(Text(more, style="quiet"))
+
+
+def _about(entry: Any) -> Group:
+    """What is known of a backbone's making, below its name."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="quiet", no_wrap=True)
+    grid.add_column(overflow="fold")
+    title = ""
+    for name, text in entry.about:
+        grid.add_row(name if name != title else "", clean(text))
+        title = name
+    return Group(Text(""), Text(clean(entry.name), style="bold"), grid)
 
 
 def _table() -> Table:
@@ -209,10 +225,10 @@ def _stage_cells(stage: Mapping[str, Any], best: str | None) -> tuple[Text, Text
     trains = f"{thawed}/{stage['blocks']} blocks, " if thawed else "head, "
     name = Text(clean(stage["name"]), style="bold" if chosen else "")
     verdict = Text.assemble((f"{mark} {word}", style), (" ★ best" if chosen else "", "good"))
-    return name, Text(f"{trains}{_count(stage['trainable'])}"), stage["seconds"], verdict
+    return name, Text(f"{trains}{count(stage['trainable'])}"), stage["seconds"], verdict
 
 
-def _count(parameters: int) -> str:
+def count(parameters: int) -> str:
     """``1.2 M`` parameters."""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if parameters >= size:

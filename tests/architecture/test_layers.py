@@ -70,7 +70,7 @@ HEAVY = {
 SLOW = HEAVY - {"torch"}  # nowhere at module level, whatever the layer
 SIBLINGS = ("data/modalities", "models/backbones", "stages/methods", "tasks", "trackers")
 # One kind of backbone may be found inside another: a folder that transformers wrote, a timm network on the Hub.
-INSIDE = {("local", "transformers"), ("transformers", "timm")}
+INSIDE = {("local", "transformers"), ("transformers", "timm"), ("builtin", "timm"), ("builtin", "transformers")}
 WINGS = ("headstart.report", "headstart.trackers", "headstart.deploy")
 
 

@@ -17,16 +17,18 @@ from onnx import helper, numpy_helper
 import headstart
 from headstart.core import manifest
 from headstart.core.errors import ArtefactError, NothingAccepted
+from headstart.core.events import Event
 from headstart.core.run import Run
 from headstart.data.modalities.image import ImageSpec
 from headstart.deploy import contract, folder, graph
-from headstart.deploy.predictor import Predictor
+from headstart.deploy.predictor import Predictor, Variant, open_session
 from headstart.deploy.runtimes import onnxruntime
+from headstart.deploy.runtimes.base import Session
 from headstart.measure.metrics import softmax
 from headstart.models import backbone as backbones
 from headstart.models import heads
 from headstart.models.model import Model
-from headstart.workflows import ship
+from headstart.workflows import judging, ship
 from headstart.workflows.judging import Judge
 from headstart.workflows.predict import load
 
@@ -184,6 +186,24 @@ def test_a_planted_fault_is_refused(fault: Callable[[onnx.ModelProto], None], ju
     altered(judge.place, folder.FLOAT, fault)
     found = judge.judge(folder.FLOAT, "with a fault")
     assert all(each.fault == "parity" for each in found if each.precision == "fp32")
+
+
+def test_a_runtime_that_refuses_the_file_is_left_out(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[Event] = []
+
+    def picky(place: Path, variant: Variant, threads: int) -> Session:
+        if variant.runtime in refused:
+            raise ArtefactError(f"{variant.runtime} refuses the file")
+        return open_session(place, variant, threads)
+
+    refused = {"openvino"}
+    monkeypatch.setattr(judging, "open_session", picky)
+    told = replace(judge, emit=said.append).judge(folder.FLOAT, "as it is")
+    assert {each.runtime for each in told} == {"onnxruntime"}
+    assert any("openvino fp32 is left out: openvino refuses the file" in str(event) for event in said)
+    refused = {"onnxruntime"}
+    with pytest.raises(ArtefactError, match="onnxruntime refuses"):
+        judge.judge(folder.FLOAT, "as it is")
 
 
 @pytest.mark.parametrize("fault", [swapped_labels, crushed_head], ids=lambda fault: fault.__name__)

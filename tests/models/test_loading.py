@@ -16,7 +16,8 @@ from torch import nn
 from headstart.core.errors import BackboneError, Unreachable
 from headstart.data.modalities.image import ImageSpec
 from headstart.models import backbone as backbones
-from headstart.models import download, loading, surgery
+from headstart.models import download, loading, shipped, surgery
+from tests import standins
 
 from .networks_zoo import TRANSFORMERS, statistics, transformers_model
 
@@ -427,11 +428,13 @@ def test_the_standard_list_is_true() -> None:
 
 
 def test_default_takes_the_best_that_is_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shipped, "FOLDER", standins.write(tmp_path / "builtin"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(download, "answers", lambda url: False)
     name, reason = backbones.default(offline=False)
-    assert name == "builtin/tiny"
-    assert "NOT pretrained" in reason
+    assert name == "builtin/image"
+    assert "the network does not answer; this one ships with Headstart" in reason
+    assert shipped.card("image").data.rstrip(".") in reason
     assert "--weights" in reason
     folder = tmp_path / "hub" / "checkpoints"
     folder.mkdir(parents=True)
@@ -444,7 +447,21 @@ def test_default_takes_the_best_that_is_here(tmp_path: Path, monkeypatch: pytest
     (folder / loading.STANDARDS[4].file).unlink()
     monkeypatch.setattr(download, "answers", lambda url: url == loading.TO_FETCH.url)
     assert backbones.default(offline=False)[0] == loading.TO_FETCH.name
-    assert backbones.default(offline=True)[0] == "builtin/tiny"
+    assert backbones.default(offline=True)[0] == "builtin/image"
+
+
+@pytest.mark.parametrize("modality", ["text", "audio"])
+def test_default_of_texts_and_sounds(modality: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shipped, "FOLDER", standins.write(tmp_path))
+    monkeypatch.setattr(download, "answers", lambda url: True)
+    first = loading.HUB_STANDARDS[modality][0]
+    assert backbones.default(modality=modality)[0] == first
+    name, reason = backbones.default(offline=True, modality=modality)
+    assert name == f"builtin/{modality}"
+    assert "offline was asked for; this one ships with Headstart" in reason
+    assert first in reason
+    monkeypatch.setattr(download, "hub_cached", lambda repo, *_: Path(repo) if repo != first else None)
+    assert backbones.default(offline=True, modality=modality)[0] == loading.HUB_STANDARDS[modality][1]
 
 
 @pytest.mark.slow

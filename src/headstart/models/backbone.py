@@ -25,7 +25,10 @@ INTAKES = "headstart.models.intakes"
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a backbone and its weights come from. ``weights`` is pretrained, random, file:NAME or given."""
+    """Where a backbone and its weights come from. ``weights`` is pretrained, random, file:NAME or given.
+
+    ``data`` says what they were trained on, where that is known.
+    """
 
     uri: str
     library: str
@@ -33,6 +36,7 @@ class Origin:
     revision: str = ""
     licence: str = ""
     sha256: str = ""
+    data: str = ""
 
 
 @dataclass(frozen=True)

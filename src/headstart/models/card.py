@@ -19,6 +19,7 @@ def card(model: Model, opened_by: str, notes: str) -> str:
         f"- **Classes** ({len(model.classes)}): {known}",
         f"- **Backbone**: `{origin.uri}` ({origin.library}), weights: {origin.weights}"
         + (f", licence: {origin.licence}" if origin.licence else ""),
+        *([f"- **Trained on**: {origin.data}"] if origin.data else []),
         f"- **Input**: {spec.described}",
         f"- **Parameters**: {sum(p.numel() for p in model.parameters()):,}",
         "",

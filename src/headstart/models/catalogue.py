@@ -9,6 +9,7 @@ from pathlib import Path
 
 from headstart.core import registry
 from headstart.core.errors import BackboneError
+from headstart.models import shipped
 from headstart.models.wanted import Entry
 
 
@@ -42,8 +43,11 @@ def _matches(name: str, pattern: str) -> bool:
 
 
 def _builtin() -> Iterator[Entry]:
+    """What ships with the package, and how it came to be; the tiny network is there for tests."""
     from headstart.models.backbones.builtin import WIDTHS, TinyNet
 
+    for card in map(shipped.card, shipped.names()):
+        yield Entry(card.uri, "builtin", card.name, card.parameters, True, card.about())
     for name, widths in WIDTHS.items():
         count = sum(parameter.numel() for parameter in TinyNet(widths).parameters())
         yield Entry(f"builtin/{name}", "builtin", "", count, True)

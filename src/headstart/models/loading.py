@@ -11,7 +11,7 @@ from torch import nn
 
 from headstart.core import registry
 from headstart.core.errors import BackboneError, Unreachable
-from headstart.models import download, published
+from headstart.models import download, published, shipped
 from headstart.models.backbone import Backbone
 from headstart.models.wanted import Wanted
 
@@ -60,6 +60,7 @@ HUB_STANDARDS = {
     "text": ("sentence-transformers/all-MiniLM-L6-v2", "distilbert/distilbert-base-multilingual-cased"),
     "audio": ("facebook/wav2vec2-base", "MIT/ast-finetuned-audioset-10-10-0.4593"),
 }
+HINT = "name another with --backbone (`headstart models` lists them)"
 TO_FETCH = STANDARDS[2]  # where none is here: 20 MB, a good start for its size
 
 
@@ -123,38 +124,40 @@ def resolve(name: str) -> tuple[str, str]:
 def default(offline: bool, modality: str = "image") -> tuple[str, str]:
     """The backbone taken when none is named, and why.
 
-    The first of ``STANDARDS`` whose weights are on this machine; else ``TO_FETCH`` where its address answers; else the
-    built-in stand-in, which is not pretrained.
+    The first of the standard list (``STANDARDS``, ``HUB_STANDARDS``) whose weights are on this machine; else the one to
+    fetch where its address answers; else what ships with the package.
     """
-    hint = "name another with --backbone (`headstart models` lists them)"
     if modality != "image":
-        return _of_the_hub(modality, offline, hint)
+        return _of_the_hub(modality, offline)
     for standard in STANDARDS:
         if standard.is_here():
-            return standard.name, f"the best of the standard list whose weights are here ({standard.facts}); {hint}"
+            return standard.name, f"the best of the standard list whose weights are here ({standard.facts}); {HINT}"
     if not offline and download.answers(TO_FETCH.url):
-        return TO_FETCH.name, f"none of the standard list is here; this one is fetched ({TO_FETCH.facts}); {hint}"
-    why = "offline was asked for" if offline else "the network does not answer"
-    return "builtin/tiny", (
-        f"no pretrained weights of the standard list are on this machine and {why}; builtin/tiny is small and NOT "
-        f"pretrained, so expect little. Better: --backbone {TO_FETCH.name} --weights {TO_FETCH.file}, with that file "
-        f"fetched elsewhere, or put it into {Path(torch.hub.get_dir()) / 'checkpoints'}"
+        return TO_FETCH.name, f"none of the standard list is here; this one is fetched ({TO_FETCH.facts}); {HINT}"
+    better = (
+        f"--backbone {TO_FETCH.name} --weights {TO_FETCH.file}, with that file fetched elsewhere, or put it into "
+        f"{Path(torch.hub.get_dir()) / 'checkpoints'}"
     )
+    return _shipped(modality, offline, better)
 
 
-def _of_the_hub(modality: str, offline: bool, hint: str) -> tuple[str, str]:
-    """The first standard network of texts or sounds that is in the local cache, else the first that can be fetched.
-
-    Raises:
-        BackboneError: neither.
-    """
+def _of_the_hub(modality: str, offline: bool) -> tuple[str, str]:
+    """The first standard network of texts or sounds that is in the local cache, else the first that can be fetched."""
     names = HUB_STANDARDS[modality]
     for name in names:
         if download.hub_cached(name, "model.safetensors") is not None:
-            return name, f"the first of the standard list whose weights are here; {hint}"
+            return name, f"the first of the standard list whose weights are here; {HINT}"
     if not offline and download.answers("https://huggingface.co"):
-        return names[0], f"none of the standard list is here; this one is fetched; {hint}"
+        return names[0], f"none of the standard list is here; this one is fetched; {HINT}"
+    return _shipped(modality, offline, f"--backbone FOLDER with a network that transformers saved, such as {names[0]}")
+
+
+def _shipped(modality: str, offline: bool, better: str) -> tuple[str, str]:
+    """What ships with the package, which is small and knows less than the networks of the standard list."""
+    card = shipped.card(modality)
     why = "offline was asked for" if offline else "the network does not answer"
-    remedy = "give --backbone FOLDER with a network that transformers saved, or a dotted name of your own module"
-    what = f"no pretrained network for {modality} is on this machine, and {why}"
-    raise BackboneError(what, where="backbone", remedy=remedy)
+    return card.uri, (
+        f"no pretrained weights of the standard list are on this machine and {why}; this one ships with Headstart "
+        f"({card.parameters / 1e6:.1f} M parameters, trained on {card.data.rstrip('.')}). "
+        f"A larger network that saw real data is a better start: {better}"
+    )

@@ -134,6 +134,8 @@ def read_facts(folder: Path) -> dict[str, Any]:
             f"written by a newer Headstart ({facts.get('headstart', '?')})", where=where, remedy="upgrade headstart"
         )
     facts = {**SINGLE, **facts}
+    if isinstance(facts.get("origin"), dict):
+        facts["origin"] = {"data": "", **facts["origin"]}  # older folders do not say it
     unknown, missing = sorted(set(facts) - set(FIELDS)), sorted(set(FIELDS) - set(facts))
     wrong = [key for key, kind in FIELDS.items() if key in facts and not isinstance(facts[key], kind)]
     if unknown or missing or wrong:

@@ -33,6 +33,7 @@ class Entry:
     weights: str  # pretrained tag, or "" where there are none
     parameters: int | None
     local: bool  # the weights are on this machine
+    about: tuple[tuple[str, str], ...] = ()  # what is known of their making, by title
 
 
 def resized(spec: ImageSpec, wanted: Wanted) -> ImageSpec:

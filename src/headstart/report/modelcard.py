@@ -216,6 +216,7 @@ def _provenance(contents: Contents, published: Published) -> list[str]:
     revision = f", revision {markdown(origin['revision'])}" if origin.get("revision") else ""
     best = contents.best or {}
     lines = ["## Provenance", "", f"- Started from: {start}{revision}"]
+    lines += [f"- That start was trained on: {markdown(origin['data'])}"] if origin.get("data") else []
     lines.append(f"- Licence of that start: {markdown(published.licence or 'unknown')}")
     if best.get("parameters"):
         of = f"of which the kept stage trained {parameters(best.get('trainable'))}"

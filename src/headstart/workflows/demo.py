@@ -1,80 +1,141 @@
-"""``demo``: the whole job on pictures drawn here and a backbone that ships, so that it needs no data and no network."""
+"""The demo: what pretraining is worth on a small labelled set that every installation has, in four runs of ``fit``."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from PIL import Image
-
-from headstart.core import storage
-from headstart.core.events import Event
+from headstart.core import registry, storage
+from headstart.core.errors import ConfigError
+from headstart.core.events import Event, Notice, Progress, StageDone
 from headstart.core.run import Run
+from headstart.measure.evaluation import Evaluation
+from headstart.measure.intervals import Difference
 
-PATTERNS = ("checks", "dots", "rings", "stripes", "waves")
-PER_CLASS, SIZE = 80, 96
-# The backbone that ships has random weights, so its blocks need higher rates than the plans for pretrained ones.
-PLAN = [
-    {"probe": {}},
-    {"thaw": {"name": "thaw-half", "blocks": 2, "epochs": 12, "lr": 3e-3, "views": 4}},
-    {
-        "thaw": {
-            "name": "thaw-all",
-            "blocks": "all",
-            "epochs": 15,
-            "lr": 3e-3,
-            "layer_decay": 1.0,
-            "augment": "flip",
-        }
-    },
-]
+Emit = Callable[[Event], None]
+SAMPLES = "headstart.data.samples"
+MODALITIES = ("image", "text", "audio")
+OTHER: dict[str, Any] = {"offline": True}  # settings of every run
 
 
-def demo(output_dir: Path, *, on_event: Callable[[Event], None] | None = None) -> Run:
-    """Draw the pictures into ``output_dir/demo-pictures`` and fit on them.
+@dataclass(frozen=True)
+class Strategy:
+    """One way to learn from the labelled rows: a plan, with the pretrained weights or with random ones."""
+
+    title: str
+    about: str
+    plan: str
+    pretrained: bool
+
+    @property
+    def name(self) -> str:
+        """Of its run."""
+        return self.title.replace(" ", "-")
+
+
+STRATEGIES = (
+    Strategy("from scratch", "the same network from random weights, all of it trained", "scratch", False),
+    Strategy("frozen random", "random weights that stay as they are, and a new head", "probe", False),
+    Strategy("probe", "the pretrained weights as they are, and a new head", "probe", True),
+    Strategy("fine-tuned", "the probe, then the pretrained network thawed from its end", "gradual", True),
+)
+
+
+@dataclass(frozen=True)
+class Line:
+    """What a strategy reached on the test rows."""
+
+    strategy: Strategy
+    run: Run
+    seconds: float
+    trained: int  # parameters
+    accuracy: dict[str, Any]  # value, low, high, n
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """All strategies on one sample. ``gains`` are those of the pretrained over their random counterparts, paired."""
+
+    modality: str
+    title: str
+    backbone: str
+    rows: dict[str, int]  # of each split
+    lines: tuple[Line, ...]
+    gains: dict[str, Difference]
+
+    @property
+    def run(self) -> Run:
+        """The fine-tuned one."""
+        return self.lines[-1].run
+
+
+def demo(modality: str, output_dir: Path, *, on_event: Emit | None = None) -> Demonstration:
+    """Write the sample into ``output_dir/demo/<modality>`` and fit on it with every strategy.
 
     Raises:
         HeadstartError: as ``fit``.
     """
+    storage.insist_writable(output_dir, "--output-dir")
+    emit = on_event or (lambda event: None)
+    if modality not in MODALITIES:
+        what = f"there is no demo of '{modality}'{registry.suggest(modality, MODALITIES)}"
+        raise ConfigError(what, where="demo", remedy=f"known: {', '.join(MODALITIES)}")
+    sample = registry.find(SAMPLES, modality)
+    place = output_dir / "demo" / modality
+    emit(Notice("info", "demo", f"{sample.TITLE} ({sample.ABOUT}), written to {place / 'data'}"))
+    data = sample.write(place / "data")
+    lines = tuple(_line(strategy, data, sample.BACKBONE, place, emit) for strategy in STRATEGIES)
+    counts = lines[-1].run.read("data.json")["counts"]
+    scratch, random, probe, tuned = (Evaluation.load(line.run.path / "predictions-test.npz") for line in lines)
+    return Demonstration(
+        modality=modality,
+        title=sample.TITLE,
+        backbone=sample.BACKBONE,
+        rows={split: sum(by_class.values()) for split, by_class in counts.items()},
+        lines=lines,
+        gains={"fine-tuned": tuned.compare(scratch, "accuracy"), "probe": probe.compare(random, "accuracy")},
+    )
+
+
+def _line(strategy: Strategy, data: Path, backbone: str, place: Path, emit: Emit) -> Line:
+    """One run, of which only the progress is shown: its report tells the rest."""
     from headstart.experiment import load
     from headstart.workflows.fit import fit
 
-    storage.insist_writable(output_dir, "--output-dir")
-    folder = pictures(output_dir / "demo-pictures")
+    emit(Notice("info", "demo", f"{strategy.title}: {strategy.about}"))
+    last = strategy is STRATEGIES[-1]
     experiment = load(
-        data=str(folder), backbone="builtin/tiny", output_dir=str(output_dir), name="demo", offline=True, plan=PLAN
+        data=str(data),
+        backbone=backbone,
+        pretrained=strategy.pretrained,
+        plan=strategy.plan,
+        output_dir=str(place),
+        name=strategy.name,
+        baseline=last,  # the comparison is with the other strategies; the report of the last has the baseline too
+        normalisation_check=last,
+        **OTHER,
     )
-    return fit(experiment, on_event=on_event)
+    run = fit(experiment, on_event=_Quiet(emit))
+    result, best = run.read("result.json"), run.best() or {}
+    return Line(strategy, run, result["seconds"], int(best.get("trainable", 0)), result["metrics"]["test"]["accuracy"])
 
 
-def pictures(folder: Path) -> Path:
-    """Class folders of patterns in random colours, scales and places, so that no single pixel tells the class."""
-    rng = np.random.default_rng(0)
-    for name in PATTERNS:
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        for index in range(PER_CLASS):
-            image = Image.fromarray(draw(name, rng))
-            file = folder / name / f"{index:02d}.png"
-            if not file.is_file():
-                image.save(file)
-    return folder
+class _Quiet:
+    """Lets only progress through, and ends what a stage leaves open."""
 
+    def __init__(self, emit: Emit) -> None:
+        self.emit = emit
+        self.open: dict[str, Progress] = {}
 
-def draw(name: str, rng: np.random.Generator) -> np.ndarray:
-    """One pattern in two colours with noise, (SIZE, SIZE, 3) uint8."""
-    turn = rng.uniform(-0.3, 0.3)
-    down, across = np.mgrid[:SIZE, :SIZE] - rng.uniform(0, SIZE, (2, 1, 1))
-    y = 2 * np.pi / rng.uniform(12, 24) * (down * np.cos(turn) - across * np.sin(turn))
-    x = 2 * np.pi / rng.uniform(12, 24) * (down * np.sin(turn) + across * np.cos(turn))
-    wave = {
-        "checks": np.sign(np.sin(x) * np.sin(y)),
-        "dots": np.sign(np.cos(x) + np.cos(y) - 0.8),
-        "rings": np.sin(np.hypot(x, y)),
-        "stripes": np.sign(np.sin(x)),
-        "waves": np.sin(y + 1.5 * np.sin(x)),
-    }[name]
-    dark, light = rng.integers(0, 120, 3), rng.integers(136, 256, 3)
-    share = ((wave + 1) / 2)[..., None]
-    pixels = dark * (1 - share) + light * share + rng.normal(0, 20, (SIZE, SIZE, 3))
-    return pixels.clip(0, 255).astype(np.uint8)
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Progress):
+            self.open[event.task] = event
+            self.emit(event)
+            if event.done >= event.total:
+                del self.open[event.task]
+        elif isinstance(event, StageDone):
+            for left in self.open.values():
+                self.emit(Progress(left.task, left.total, left.total, left.unit))
+            self.open.clear()

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from headstart.core import registry
-from headstart.core.events import Event, Progress
+from headstart.core.errors import ArtefactError
+from headstart.core.events import Event, Notice, Progress
 from headstart.deploy import contract, folder, mates, timing, verdict
 from headstart.deploy.folder import Golden
 from headstart.deploy.predictor import RUNTIMES, Variant, open_session
@@ -55,17 +56,34 @@ class Judge:
             if (found := Variant(file, runtime, precision, 0.0)).precision == "fp32" or file == folder.FLOAT
         }
         plain = Variant(folder.FLOAT, runtimes()[0], "fp32", 0.0)
-        timed = {_name(plain): plain, **variants}
-        opened = {name: open_session(self.place, each, self.threads) for name, each in timed.items()}
-        timed = {name: replace(each, batch_gap=self.batch_gap(opened[name])) for name, each in timed.items()}
+        opened = {_name(plain): open_session(self.place, plain, self.threads), **self._opened(variants)}
+        timed = {
+            name: replace(each, batch_gap=self.batch_gap(opened[name]))
+            for name, each in {_name(plain): plain, **variants}.items()
+            if name in opened
+        }
         used = {
             name: opened[name] if each.batches else mates.row_by_row(opened[name], self._pad)
             for name, each in timed.items()
         }
         speeds = self.speeds(used)
         return [
-            self._judged(name, timed[name], opened[name], used[name], speeds, _name(plain), how) for name in variants
+            self._judged(name, timed[name], opened[name], used[name], speeds, _name(plain), how)
+            for name in variants
+            if name in timed
         ]
+
+    def _opened(self, variants: dict[str, Variant]) -> dict[str, Session]:
+        """Those that can be opened: not every runtime knows every operation, which is no reason to export nothing."""
+        found = {}
+        for name, variant in variants.items():
+            try:
+                found[name] = open_session(self.place, variant, self.threads)
+            except ArtefactError as error:
+                if variant.runtime == runtimes()[0]:
+                    raise
+                self.emit(Notice("info", "runtime", f"{name} is left out: {error.summary[:160]}"))
+        return found
 
     def batch_gap(self, session: Session) -> float:
         """By how much a probability in a batch differs from the same row's alone.

@@ -106,7 +106,8 @@ def prepare(run: Run, repo: str, *, licence: str | None, allow_module: Any, emit
     if not known:
         what = f"the licence of '{model.backbone.origin.uri}' is not known: the card names none"
         emit(Notice("warning", "licence", what, "look it up where the weights come from, and give it with --license"))
-    library = model.backbone.origin.library if (place / "config.json").is_file() else "headstart"
+    # A built-in network is one of timm or transformers, and what is published opens there.
+    library = str(model.backbone.architecture["library"]) if (place / "config.json").is_file() else "headstart"
     described = model.backbone.spec.described
     about = Published(repo, library, _dataset(run), known, described, onnx)
     manifest.write_text(place / "README.md", modelcard.card(contents.read(run), about))

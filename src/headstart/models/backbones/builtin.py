@@ -1,32 +1,117 @@
 """Backbones that ship with the package: nothing to download.
 
-``builtin/tiny`` is a small convolutional network with seeded random weights: it stands in until properly pretrained
-ones exist, and serves tests and offline demos. It is not pretrained and says so.
+``builtin/image``, ``builtin/text`` and ``builtin/audio`` are small and pretrained: a network of timm, one of
+transformers, and an encoder of sounds of our own; their cards (``models/shipped.py``) say what on. What is trained from
+the first two opens in those libraries. ``builtin/tiny`` is a small convolutional network with seeded random weights:
+quick, knows nothing, says so, and is there for tests.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from headstart.core.errors import BackboneError
-from headstart.core.registry import suggest
+from headstart.data.modalities.audio import AudioSpec
 from headstart.data.modalities.image import ImageSpec
-from headstart.models import surgery, weights
+from headstart.models import shipped, surgery, weights
 from headstart.models.backbone import Backbone, Origin
+from headstart.models.backbones import timm, transformers
+from headstart.models.logmel import LogMelNet
+from headstart.models.shipped import Card
 from headstart.models.wanted import Wanted, resized
 
 WIDTHS = {"tiny": (16, 32, 64, 128)}
 
 
 def load(name: str, wanted: Wanted) -> Backbone:
-    """The built-in network ``name``, from a weights file or with its own seeded random weights."""
-    if name not in WIDTHS:
-        raise BackboneError(
-            f"no built-in backbone '{name}'{suggest(name, WIDTHS)}", remedy=f"known: {', '.join(WIDTHS)}"
-        )
+    """The built-in network ``name``: with its own weights, those of a file, or random ones.
+
+    Raises:
+        BackboneError: no such network, or its files are damaged.
+    """
+    if name in WIDTHS:
+        return _tiny(name, wanted)
+    card = shipped.card(name)
+    kind, file = "random", wanted.weights
+    if file is not None:
+        kind = f"file:{file.name}"
+    elif wanted.pretrained:
+        kind, file = "pretrained", card.weights()
+    made = MADE[str(card.architecture["library"])](card, wanted, file)
+    data = card.data if kind == "pretrained" else ""
+    made.origin = Origin(card.uri, "builtin", kind, "", card.licence, weights.sha(file), data)
+    return made
+
+
+def rebuild(architecture: Mapping[str, Any], spec: ImageSpec | AudioSpec, origin: Origin) -> Backbone:
+    """The same network with random weights, from what ``load`` recorded."""
+    if isinstance(spec, AudioSpec):
+        return _hearing(architecture, spec, origin)
+    module = TinyNet(WIDTHS[architecture["name"]])
+    surgery.adapt_channels(module, architecture["channels"])
+    return Backbone(module, spec=spec, origin=origin, architecture=architecture)
+
+
+def _of_timm(card: Card, wanted: Wanted, file: Path | None) -> Backbone:
+    """A network of timm: its constructor's settings and its preprocessing are the card's."""
+    named = {"architecture": card.architecture["name"], "model_args": card.architecture.get("model_args", {})}
+    made = timm.load_config(named, None, card.uri, replace(wanted, weights=None))
+    size = int(card.input["size"])
+    spec = ImageSpec(
+        size=(size, size),
+        resize=int(card.input.get("resize", size)),
+        crop=card.input.get("crop", "center"),
+        interpolation=card.input.get("interpolation", "bicubic"),
+        mean=tuple(card.input["mean"]),
+        std=tuple(card.input["std"]),
+    )
+    made.refit(resized(spec, wanted))
+    _fill(made.module, file)
+    return made
+
+
+def _of_transformers(card: Card, wanted: Wanted, file: Path | None) -> Backbone:
+    """A folder that transformers wrote, as any other such folder is read."""
+    length = wanted.max_length or card.input.get("max_length")
+    return transformers.load_folder(card.folder, replace(wanted, max_length=length), uri=card.uri)
+
+
+def _own(card: Card, wanted: Wanted, file: Path | None) -> Backbone:
+    """The encoder of sounds, with the constructor's settings of the card."""
+    spec = AudioSpec(**card.input)
+    spec = replace(spec, seconds=wanted.seconds or spec.seconds)
+    settings = dict(card.architecture["settings"])
+    architecture = {"library": "builtin", "name": card.name, "config": settings, "channels": wanted.channels}
+    made = surgery.seeded(wanted.seed, lambda: _hearing(architecture, spec, Origin(card.uri, "builtin", "random")))
+    _fill(made.module, file)
+    return made
+
+
+MADE = {"timm": _of_timm, "transformers": _of_transformers, "builtin": _own}  # by the card's library
+
+
+def _hearing(architecture: Mapping[str, Any], spec: AudioSpec, origin: Origin) -> Backbone:
+    module = LogMelNet(**architecture["config"])
+    return Backbone(module, spec=spec, origin=origin, architecture=architecture)
+
+
+def _fill(module: nn.Module, file: Path | None) -> None:
+    """Load a file's weights, if any; a first convolution of three channels is made to fit another number of them."""
+    if file is None:
+        return
+    wanted, state = module.state_dict(), weights.read(file)
+    for name, value in state.items():
+        fits = wanted.get(name, value).shape
+        if value.dim() == 4 and value.shape[1] == 3 and fits[1] != 3 and fits[2:] == value.shape[2:]:
+            state[name] = surgery.adapted(value, fits[1])
+    weights.install(module, state, classifier="", where=str(file))
+
+
+def _tiny(name: str, wanted: Wanted) -> Backbone:
     module = surgery.seeded(wanted.seed, lambda: TinyNet(WIDTHS[name]))
     if wanted.weights is not None:
         weights.install(module, weights.read(wanted.weights), classifier="head", where=str(wanted.weights))
@@ -39,13 +124,6 @@ def load(name: str, wanted: Wanted) -> Backbone:
         origin=Origin(f"builtin/{name}", "builtin", kind, licence="Apache-2.0", sha256=weights.sha(wanted.weights)),
         architecture={"library": "builtin", "name": name, "channels": wanted.channels},
     )
-
-
-def rebuild(architecture: Mapping[str, Any], spec: ImageSpec, origin: Origin) -> Backbone:
-    """The same network with random weights, from what ``load`` recorded."""
-    module = TinyNet(WIDTHS[architecture["name"]])
-    surgery.adapt_channels(module, architecture["channels"])
-    return Backbone(module, spec=spec, origin=origin, architecture=architecture)
 
 
 class TinyNet(nn.Module):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from headstart.core.errors import BackboneError
-from headstart.models.backbone import Backbone, Origin, SourceHead
+from headstart.models.backbone import Backbone, SourceHead
 from headstart.models.heads import Linear
 from headstart.models.wanted import Wanted
 
@@ -50,5 +51,7 @@ def _ours(folder: Path, wanted: Wanted) -> Backbone:
         backbone.source_head = SourceHead(last.weight.detach().clone(), last.bias.detach().clone(), model.classes)
     run = folder.resolve().parent.name if folder.name == "model" else folder.resolve().name
     before = backbone.origin
-    backbone.origin = Origin(f"{before.uri} (fine-tuned: {run})", before.library, "fine-tuned", "", before.licence)
+    backbone.origin = replace(
+        before, uri=f"{before.uri} (fine-tuned: {run})", weights="fine-tuned", revision="", sha256=""
+    )
     return backbone

@@ -1,0 +1,1 @@
+"""What ``pretraining/audio.py`` listens to: synthesised speech and sounds made by recipe."""

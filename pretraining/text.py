@@ -1,0 +1,131 @@
+"""Pretrains ``builtin/text``: a small BERT-like encoder for English and Indonesian.
+
+python -m pretraining.text --corpus runs/writing                               # collect the corpus, once
+python -m pretraining.text --corpus runs/writing --folder runs/text --minutes 60 --pack src/headstart/builtin/text
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer, ElectraConfig, PreTrainedTokenizerFast
+
+from pretraining import runtime
+from pretraining.writing import vocabulary
+from pretraining.writing.batches import Reader
+from pretraining.writing.corpus import collect, read_meanings
+from pretraining.writing.objectives import Writing
+from pretraining.writing.packages import NAMED
+
+LENGTH = 128  # tokens of the longest text
+
+
+def tokenizer_of(folder: Path, corpus: Path, size: int) -> PreTrainedTokenizerFast:
+    """The vocabulary of a run: trained on the corpus at first, opened after that."""
+    place = folder / "tokenizer"
+    if not (place / "tokenizer.json").exists():
+        texts = {name: (corpus / f"{name}.txt").read_text(encoding="utf-8").splitlines() for name in ("en", "id")}
+        words = itertools.chain.from_iterable(
+            itertools.chain(*meaning.words.values()) for meaning in read_meanings(corpus) if "id" in meaning.words
+        )
+        vocabulary.save(vocabulary.train(texts, words, size, LENGTH), place)
+    return AutoTokenizer.from_pretrained(place)
+
+
+def configuration(vocabulary_size: int, embedding: int, width: int, depth: int) -> ElectraConfig:
+    """The encoder's shape; its feed-forward parts are twice as wide as its blocks."""
+    return ElectraConfig(
+        vocab_size=vocabulary_size,
+        embedding_size=embedding,
+        hidden_size=width,
+        num_hidden_layers=depth,
+        num_attention_heads=width // 64,
+        intermediate_size=2 * width,
+        max_position_embeddings=LENGTH,
+        hidden_dropout_prob=0.0,  # the text is seen about once
+        attention_probs_dropout_prob=0.0,
+        pad_token_id=0,
+    )
+
+
+def train(options: argparse.Namespace) -> tuple[runtime.Training, PreTrainedTokenizerFast]:
+    """Run, or go on with, the training in ``options.folder``."""
+    tokenizer = tokenizer_of(options.folder, options.corpus, options.vocabulary)
+    reader = Reader(options.corpus, tokenizer, options.seed)
+    torch.manual_seed(options.seed)
+    config = configuration(len(tokenizer), options.embedding, options.width, options.depth)
+    config._attn_implementation = "eager"  # with short texts on a CPU it is the quickest
+    module = Writing(config, options.temperature, options.contrast)
+    settings = runtime.Settings(seed=options.seed, minutes=options.minutes, steps=options.steps, lr=options.lr)
+    training = runtime.Training(module, options.folder, replace(settings, weight_decay=0.01, ema=0.998))
+    module.train()
+    for step in training:
+        masked = reader.masked(step, options.rows, options.length, options.share)
+        alike = reader.alike(step, options.pairs, options.pair_length)
+        with torch.autocast("cpu", torch.bfloat16):
+            words, meanings = module(masked, alike)
+        training.update(words + meanings, words=words, meanings=meanings)
+    return training, tokenizer
+
+
+def pack(training: runtime.Training, tokenizer: PreTrainedTokenizerFast, folder: Path, facts: dict[str, Any]) -> None:
+    """Weights, configuration, vocabulary and card into ``folder``, which transformers opens."""
+    assert isinstance(training.module, Writing)
+    vocabulary.save(tokenizer, folder)
+    config = training.module.encoder.config
+    config.architectures = ["ElectraModel"]
+    config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.1  # for those who fine-tune
+    config.dtype = "float32"
+    config.save_pretrained(folder)
+    card = {
+        "name": "text",
+        "architecture": {"library": "transformers"},
+        "input": {"max_length": LENGTH},
+        "data": "English and Indonesian that installs with Debian packages: program messages with their translations,"
+        " package descriptions, documentation, quotations, novels, dictionaries and thesauri",
+        "script": "pretraining/text.py",
+        **facts,
+        **training.facts(),
+    }
+    runtime.pack(folder, training.averages(prefix="encoder."), card)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    runtime.add_arguments(parser, "runs/text")
+    parser.add_argument("--corpus", type=Path, default=Path("runs/writing"), help="made where it is not there yet")
+    parser.add_argument("--vocabulary", type=int, default=12_288)
+    parser.add_argument("--embedding", type=int, default=96)
+    parser.add_argument("--width", type=int, default=256)
+    parser.add_argument("--depth", type=int, default=3)
+    parser.add_argument("--rows", type=int, default=64, help="running texts a step")
+    parser.add_argument("--length", type=int, default=64, help="tokens of a running text")
+    parser.add_argument("--share", type=float, default=0.15, help="of the words that are hidden")
+    parser.add_argument("--pairs", type=int, default=128, help="texts of one meaning a step")
+    parser.add_argument("--pair-length", type=int, default=48)
+    parser.add_argument("--temperature", type=float, default=0.05)
+    parser.add_argument("--contrast", type=float, default=1.0, help="weight of the contrastive loss")
+    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--pack", type=Path, help="write the backbone here at the end")
+    options = parser.parse_args()
+    if not (options.corpus / "manifest.json").exists():
+        collect(options.corpus, options.corpus / "packages", NAMED)
+    if options.minutes is None and options.steps is None:
+        return
+    training, tokenizer = train(options)
+    if options.pack is not None:
+        names = ("vocabulary", "embedding", "width", "depth", "rows", "length", "share", "pairs", "pair_length")
+        names = (*names, "temperature", "contrast", "lr", "seed", "minutes", "steps")
+        given = [(name, getattr(options, name)) for name in names if getattr(options, name) is not None]
+        arguments = [part for name, value in given for part in (f"--{name.replace('_', '-')}", str(value))]
+        pack(training, tokenizer, options.pack, {"arguments": arguments})
+
+
+if __name__ == "__main__":
+    main()
