@@ -86,6 +86,38 @@ def test_attention_and_its_gradients_are_those_of_torch(kind: str, scale: float 
         assert not ours[0][2].any(), "where nothing may be seen, nothing is"
 
 
+def test_a_mask_of_the_least_float_hides_and_gives_no_nan() -> None:
+    """As transformers adds it in fp32: in bf16 it would be infinite, and a row of it NaN."""
+    inputs = [each.to(torch.bfloat16) for each in heads()]
+    mask = torch.zeros(3, 1, 1, 7)
+    mask[1, ..., 3:] = mask[2] = torch.finfo(torch.float32).min
+    out = kernels.attention(*inputs, attn_mask=mask)
+    assert out is not None
+    assert torch.isfinite(out).all()
+    assert apart(out[1], F.scaled_dot_product_attention(*(each[1:2, :, :] for each in (inputs[0], inputs[1][:, :, :3],
+                                                        inputs[2][:, :, :3])))[0]) < 0.02  # fmt: skip
+
+
+def test_what_is_computed_again_in_the_backward_pass_is_left_to_torch() -> None:
+    """Activation checkpointing computes its part again where the mode is no more: the draws have to be the same."""
+    from torch.utils.checkpoint import checkpoint
+
+    net = nn.Sequential(nn.Linear(16, 16), nn.Dropout(0.5), nn.Linear(16, 4))
+    inputs = torch.randn(8, 16, requires_grad=True)
+
+    def gradient() -> tuple[Tensor, Tensor]:
+        torch.manual_seed(0)
+        with kernels.Quick():
+            out = checkpoint(net, inputs, use_reentrant=False)
+        return torch.autograd.grad(out.square().sum(), inputs)[0], out
+
+    found, out = gradient()
+    torch.manual_seed(0)
+    plain = net(inputs)
+    assert torch.equal(out, plain)
+    assert torch.allclose(found, torch.autograd.grad(plain.square().sum(), inputs)[0])
+
+
 def test_without_dropout_long_texts_and_fp32_are_left_to_torch() -> None:
     inputs = heads()
     assert kernels.attention(*inputs) is None

@@ -15,7 +15,6 @@ from headstart.models import merging, resume
 from headstart.models.backbone import Backbone
 
 from .networks_zoo import QUICK, batch, make, statistics
-from .test_inference import ReadTwice
 
 
 def gradients(backbone: Backbone, inputs: Tensor) -> dict[str, Tensor]:
@@ -95,12 +94,75 @@ def test_blocks_resume_bit_for_bit_inside() -> None:
         assert torch.equal(resume.features_from(backbone, 1, value, 5), backbone.features(inputs))
 
 
-def test_planted_fault_an_output_that_somebody_else_reads_stays_as_it_is() -> None:
-    backbone = backbones.load(ReadTwice())
-    statistics(backbone, 3 * torch.randn(16, 3, 8, 8))
+class Odd(nn.Module):
+    """A block in which something else reads or changes what the convolution wrote; ``kind`` says what."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.conv, self.norm, self.other = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.BatchNorm2d(4)
+        self.gate = nn.Parameter(torch.zeros(()))
+        self.out = nn.Conv2d(4, 3, 3, padding=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.conv(images)
+        if self.kind == "changed in place":
+            maps = self.norm(maps.relu_())
+        elif self.kind == "two readers":
+            maps = self.norm(maps) + self.other(maps)
+        elif self.kind == "read beside":
+            maps = self.norm(maps) + maps
+        elif self.kind == "read beside, by a gate that is closed":
+            maps = self.norm(maps) + self.gate * maps
+        else:
+            maps = self.norm(maps)
+        return self.out(maps).relu()
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+@pytest.mark.parametrize(
+    "kind",
+    ["plain", "changed in place", "two readers", "read beside", "read beside, by a gate that is closed"],
+)
+def test_planted_faults_only_what_nobody_else_reads_is_merged(kind: str, fresh: bool) -> None:
+    """Where BatchNorm is fresh it does nothing, and features would be the same whatever is merged."""
+    net = nn.Sequential(*(Odd(kind) for _ in range(5)))
+    net.spec = ImageSpec(size=(8, 8), resize=8)  # type: ignore[assignment]
+    backbone = backbones.load(net)
+    if not fresh:
+        statistics(backbone, 3 * torch.randn(16, 3, 8, 8))
     backbone.eval()
+    assert backbone.blocks == ("0", "1", "2", "3", "4")
     with merging.merged(backbone) as count:
-        assert count == 0
+        assert count == (5 if kind == "plain" else 0)
+
+
+def test_odd_calls_and_answers_are_left_alone() -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.spec = ImageSpec(size=(8, 8), resize=8)
+            self.first = nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU())
+            self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.norm(input=self.conv(input=self.first(images))).relu()
+
+    class Pair(nn.Conv2d):
+        def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+            return super().forward(images), images
+
+    class Masked(Named):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = Pair(3, 4, 3)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.norm(self.conv(self.first(images))[0]).relu()
+
+    for net in (Named(), Masked()):
+        with merging.merged(backbones.load(net)) as count:
+            assert count == 0
 
 
 def test_layers_that_are_blocks_or_have_large_weights_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,7 @@ from headstart.models import kernels
 from headstart.stages.base import Training
 from headstart.stages.learner import Learner
 
-CHECKPOINT_SECONDS = 60.0  # what a kill may cost; a signal that can be caught costs nothing
+CHECKPOINT_SECONDS = 60.0  # what a kill may cost; a signal that can be caught costs nothing while a stage trains
 
 
 @dataclass

@@ -8,8 +8,8 @@ Measured on two cores of a server CPU with AMX, forward and backward:
 - **Strided depthwise convolutions** in bf16 (16 maps of 96 x 112 x 112, kernel 3 x 3): their gradient for the inputs
   has no bf16 kernel in oneDNN: 64 ms, in fp32 5 ms. MobileNetV2 has four of them, a third of its training step.
 
-What is computed is the same but for rounding; of dropout the same distribution, its probability to 2^-16. All draws
-come from torch's own generator.
+What is computed is the same but for rounding (attention's scores are rounded to bf16 once more than in torch's
+kernel); of dropout the same distribution, its probability to 2^-16. All draws come from torch's own generator.
 
 Shapes: B rows, H heads, T tokens, D features of a head, C channels.
 """
@@ -38,8 +38,8 @@ class Quick(TorchFunctionMode):
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        quick = _QUICK.get(func)
-        found = quick(*args, **kwargs) if quick is not None and torch.is_grad_enabled() else None
+        quick = _QUICK.get(func) if torch.is_grad_enabled() and not _recomputes() else None
+        found = None if quick is None else quick(*args, **kwargs)
         return func(*args, **kwargs) if found is None else found
 
 
@@ -66,7 +66,7 @@ def attention(
         if attn_mask is not None and attn_mask.dtype == torch.bool:
             scores = scores.masked_fill(~attn_mask, -math.inf)
         elif attn_mask is not None:
-            scores = scores + attn_mask.to(dtype)
+            scores = scores + attn_mask.clamp_min(torch.finfo(dtype).min).to(dtype)  # not infinite: NaN where all is
         shares = scores.softmax(-1)
         if attn_mask is not None and attn_mask.dtype == torch.bool:  # where nothing may be seen, nothing is
             shares = shares.masked_fill(~attn_mask.any(-1, keepdim=True), 0.0)
@@ -106,6 +106,11 @@ _QUICK: dict[Any, Callable[..., Tensor | None]] = {
     F.dropout: dropout,
     torch.conv2d: convolution,
 }
+
+
+def _recomputes() -> bool:
+    """Whether what is computed now is computed again in the backward pass (activation checkpointing), outside of us."""
+    return torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
 
 
 def _trains(value: Tensor) -> bool:

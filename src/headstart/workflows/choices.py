@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from headstart import __version__
 from headstart.core import keyed
 from headstart.core.errors import ArtefactError
 from headstart.core.events import Decision
@@ -88,7 +89,7 @@ def _remembered(
     facts = (platform.processor() or platform.machine(), str(os.cpu_count()), str(torch.get_num_threads()))
     work = "train" if any(isinstance(stage, Training) for stage in stages) else "features"
     built = json.dumps([backbone.architecture, backbone.spec.input_shape, str(runtime.device), work], default=str)
-    key = f"{keyed.digest(*facts, str(torch.__version__), built):032x}"
+    key = f"{keyed.digest(*facts, str(torch.__version__), __version__, built):032x}"
     earlier = Remembered(canvases.default_folder() / "precision.json")
     if (known := earlier.get(key)) in ("fp32", "bf16"):
         emit(Decision("precision", known, "measured by an earlier run on this machine"))
@@ -106,7 +107,7 @@ def _precision(
     import torch
 
     from headstart.engine import memory, precision
-    from headstart.models import kernels
+    from headstart.models import kernels, merging
 
     trains = any(isinstance(stage, Training) for stage in stages)
     inputs, rows = few(decoded, runtime, TIMED_ROWS), TIMED_ROWS
@@ -129,7 +130,7 @@ def _precision(
         return loss
 
     candidates = [precision.Precision("fp32", True), precision.Precision("bf16", True)]
-    with phase(emit, "precision"):
+    with phase(emit, "precision"), merging.merged(model.backbone):
         choice, decision = precision.choose(step, wanted=experiment.precision, candidates=candidates, rounds=2)
     emit(decision)
     return choice.name

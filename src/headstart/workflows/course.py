@@ -16,7 +16,7 @@ import torch
 
 from headstart.core import interruption, manifest, registry
 from headstart.core.errors import ConfigError, TrainingError
-from headstart.core.events import Notice, StageStarted
+from headstart.core.events import Decision, Notice, StageStarted
 from headstart.core.run import Run
 from headstart.engine import balance, features, groups, streams
 from headstart.engine.cache import CacheDecision, FrontierCache
@@ -149,7 +149,7 @@ class Course:
         cached = FrontierCache.of(torch.stack(views))
         with self.runtime.exactly():
             val = FrontierCache.of(self.frontiers.pooled(self.val)[None])
-        return self._fit(index, settings, cached, val, None)
+        return self._measured(self._fit(index, settings, cached, val), settings, val, None)
 
     def _train(self, index: int, stage: Stage) -> Outcome:
         """Train the thawed blocks and the head by gradient steps, from the frontier where it is cached."""
@@ -159,9 +159,13 @@ class Course:
         self.prepare(stage)
         thawed = len(self.model.backbone.blocks) - self.model.frozen_prefix
         self.start(index, stage, f"{thawed} of {len(self.model.backbone.blocks)} blocks and the head")
-        with merging.merged(self.model.backbone):
+        with merging.merged(self.model.backbone) as count:
+            if count:
+                reason = "computed by the convolutions before them, wherever they keep their statistics"
+                self.emit(Decision("batch norm", f"{count} merged", reason))
             frontier = self.frontiers.of_stage(index, stage, self.train, self.val)
-            return self._fit(index, stage, frontier.train, frontier.val, frontier.decision)
+            loop = self._fit(index, stage, frontier.train, frontier.val)
+        return self._measured(loop, stage, frontier.val, frontier.decision)
 
     def prepare(self, stage: Stage) -> None:
         """What trains in a stage, and what BatchNorm does meanwhile: all that a model knows of the stage it is in."""
@@ -174,8 +178,8 @@ class Course:
         stage: Training,
         cached: FrontierCache | None,
         val: FrontierCache | None,
-        decision: CacheDecision | None,
-    ) -> Outcome:
+    ) -> Loop:
+        """Train on the streams, judged after every epoch as the training computes."""
         weights = balance.class_weights(self.train.rows.labels, self.model.classes, stage.class_weights)
         task = registry.find("headstart.tasks", self.model.task)
         loss = task.Loss(label_smoothing=stage.label_smoothing, class_weights=weights)
@@ -183,15 +187,18 @@ class Course:
         if stage.mixup or stage.cutmix:
             mixer = Mixer(stage.mixup, stage.cutmix, stage.mix_probability, len(self.model.classes))
 
-        # The frontier of a run in bf16 is in bf16 too; the answers that count are those of the saved model.
-        exact = val if val is not None and (self.runtime.precision == "fp32" or val.frontier == POOLED) else None
-
         def validate() -> Evaluation:
             size = stage.batch_size
             return features.evaluate(self.model, self.val, self.runtime, batch_size=size, cache=val, emit=self.emit)
 
         learner = Learner(self.model, loss, self.runtime.autocast)
-        loop = self.descend(index, stage, learner, self._stream(index, stage, cached), validate, self.metric, mixer)
+        return self.descend(index, stage, learner, self._stream(index, stage, cached), validate, self.metric, mixer)
+
+    def _measured(
+        self, loop: Loop, stage: Training, val: FrontierCache | None, decision: CacheDecision | None
+    ) -> Outcome:
+        """What the stage gave, by the answers that count: those of the model as it is saved, in fp32."""
+        exact = val if val is not None and (self.runtime.precision == "fp32" or val.frontier == POOLED) else None
         with self.runtime.exactly():
             evaluation = features.evaluate(
                 self.model, self.val, self.runtime, batch_size=stage.batch_size, cache=exact, emit=self.emit

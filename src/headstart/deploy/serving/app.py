@@ -47,7 +47,7 @@ class Service:
         spec, golden = predictor.contract.spec, Golden.read(predictor.folder / folder.GOLDEN).inputs
         longest = self.modality.largest_canvas(spec) // (golden[0].nbytes // golden.shape[-1])
         gap = predictor.variant.batch_gap
-        if predictor.variant.batches:  # on the machine that exported: asked again on this one
+        if gap <= mates.SAME:  # on the machine that exported: asked again on this one
             gap = mates.gap(predictor.run, golden, mates.padding(predictor.modality), longest)
         rows = mates.ROWS if gap <= mates.SAME else 1
         self.facts = Facts.read(predictor, rows=rows, gap=gap)

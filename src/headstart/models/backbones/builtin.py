@@ -11,18 +11,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from headstart.data.modalities.audio import AudioSpec
 from headstart.data.modalities.image import ImageSpec
 from headstart.models import shipped, surgery, weights
 from headstart.models.backbone import Backbone, Origin
 from headstart.models.backbones import timm, transformers
-from headstart.models.logmel import LogMelNet
 from headstart.models.shipped import Card
 from headstart.models.wanted import Wanted, resized
+
+if TYPE_CHECKING:  # soundfile is loaded with it
+    from headstart.data.modalities.audio import AudioSpec
 
 WIDTHS = {"tiny": (16, 32, 64, 128)}
 
@@ -47,9 +48,9 @@ def load(name: str, wanted: Wanted) -> Backbone:
     return made
 
 
-def rebuild(architecture: Mapping[str, Any], spec: ImageSpec | AudioSpec, origin: Origin) -> Backbone:
+def rebuild(architecture: Mapping[str, Any], spec: Any, origin: Origin) -> Backbone:
     """The same network with random weights, from what ``load`` recorded."""
-    if isinstance(spec, AudioSpec):
+    if spec.modality == "audio":
         return _hearing(architecture, spec, origin)
     module = TinyNet(WIDTHS[architecture["name"]])
     surgery.adapt_channels(module, architecture["channels"])
@@ -82,6 +83,8 @@ def _of_transformers(card: Card, wanted: Wanted, file: Path | None) -> Backbone:
 
 def _own(card: Card, wanted: Wanted, file: Path | None) -> Backbone:
     """The encoder of sounds, with the constructor's settings of the card."""
+    from headstart.data.modalities.audio import AudioSpec
+
     spec = AudioSpec(**card.input)
     spec = replace(spec, seconds=wanted.seconds or spec.seconds)
     settings = dict(card.architecture["settings"])
@@ -95,6 +98,8 @@ MADE = {"timm": _of_timm, "transformers": _of_transformers, "builtin": _own}  # 
 
 
 def _hearing(architecture: Mapping[str, Any], spec: AudioSpec, origin: Origin) -> Backbone:
+    from headstart.models.logmel import LogMelNet
+
     module = LogMelNet(**architecture["config"])
     return Backbone(module, spec=spec, origin=origin, architecture=architecture)
 
