@@ -149,28 +149,26 @@ def train(given: argparse.Namespace) -> None:
     training.log(**scores)
     print(json.dumps(scores))
     if given.pack:
-        runtime.pack(PLACE, state, card(training, network, amounts, given, weights, scores))
+        settled = {"weights": weights, "amounts": dataclasses.asdict(amounts), "strength": dataclasses.asdict(strength)}
+        settled |= {"batch": given.batch, "lr": given.lr, "minutes": given.minutes}
+        runtime.pack(PLACE, state, card(training, network, settled, scores))
 
 
 def card(
-    training: runtime.Training,
-    network: dict[str, Any],
-    amounts: pool.Amounts,
-    given: argparse.Namespace,
-    weights: dict[str, float],
-    scores: dict[str, Any],
+    training: runtime.Training, network: dict[str, Any], settled: dict[str, Any], scores: dict[str, Any]
 ) -> dict[str, Any]:
     """What the card says."""
+    count = settled["amounts"]["words"]
     data = (
-        f"synthesised speech (espeak-ng and flite): {amounts.words} English words in {len(pool.voices())} voices, "
-        "other languages; sounds made by recipe; no digits, no recordings"
+        f"synthesised speech (espeak-ng and flite): {count} English words in {len(pool.voices())} voices, other "
+        "languages; sounds made by recipe; no digits, no recordings"
     )
     return {
         "architecture": {"library": "builtin", "name": "LogMelNet", "settings": network},
         "input": {"rate": 16_000},
         "data": data,
         "script": "pretraining/audio.py",
-        "arguments": {"batch": given.batch, "lr": given.lr, "weights": weights, "amounts": dataclasses.asdict(amounts)},
+        "arguments": settled,
         "date": time.strftime("%Y-%m-%d"),
         "scores": scores,
         **training.facts(),

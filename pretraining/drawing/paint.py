@@ -28,13 +28,13 @@ class Warp:
 
 
 WARPS = {
-    "glyphs": Warp(area=(0.8, 2.6), stretch=0.35, shear=0.25, wobble=0.05, mirror=False),
-    "strokes": Warp(area=(0.7, 2.2), stretch=0.35, shear=0.2, wobble=0.04, mirror=False),
-    "fractals": Warp(area=(0.35, 1.6), turn=30, wobble=0.03),
-    "contours": Warp(area=(0.4, 1.8), turn=180, shear=0.2, wobble=0.02),
-    "textures": Warp(area=(0.15, 0.8), turn=45, edges="reflection"),
-    "clip_art": Warp(area=(0.3, 1.6), turn=20, wobble=0.02),
-    "photographs": Warp(area=(0.12, 0.8), turn=15, edges="reflection"),
+    "glyphs": Warp(area=(0.8, 1.8), stretch=0.3, shear=0.15, wobble=0.035, mirror=False),
+    "strokes": Warp(area=(0.7, 1.6), stretch=0.3, shear=0.15, wobble=0.025, mirror=False),
+    "fractals": Warp(area=(0.5, 1.3), turn=20, wobble=0.01),
+    "contours": Warp(area=(0.6, 1.5), turn=60, wobble=0.01),
+    "textures": Warp(area=(0.3, 0.9), turn=30, edges="reflection"),
+    "clip_art": Warp(area=(0.4, 1.3), wobble=0.01),
+    "photographs": Warp(area=(0.2, 0.8), turn=10, edges="reflection"),
 }
 
 
@@ -74,8 +74,8 @@ def ink(masks: Tensor, backgrounds: Tensor, plain: float) -> Tensor:
     front = torch.where(near, (back + 0.5) % 1, front)
     front, back = front.expand_as(backgrounds), back.expand_as(backgrounds)
     textured = torch.rand(count, 1, 1, 1)
-    back = torch.where(~grey & (textured < 0.3), backgrounds, back)
-    front = torch.where(~grey & (textured > 0.8), backgrounds.roll(1, 0), front)
+    back = torch.where(~grey & (textured < 0.2), backgrounds, back)
+    front = torch.where(~grey & (textured > 0.9), backgrounds.roll(1, 0), front)
     return back + masks * (front - back)
 
 
@@ -87,8 +87,8 @@ def heat(density: Tensor, backgrounds: Tensor) -> Tensor:
     high = (2 * density - 1).clamp(0, 1)
     colours = stops[:, 0] + low * (stops[:, 1] - stops[:, 0]) + high * (stops[:, 2] - stops[:, 1])
     kind = torch.rand(count, 1, 1, 1)
-    flat = torch.where(kind < 0.3, torch.zeros(()), torch.rand(count, 3, 1, 1)).expand_as(backgrounds)
-    back = torch.where(kind > 0.7, backgrounds, flat)
+    flat = torch.where(kind < 0.5, torch.zeros(()), torch.rand(count, 3, 1, 1)).expand_as(backgrounds)
+    back = torch.where(kind > 0.85, backgrounds, flat)
     return back + (4 * density).clamp(0, 1) * (colours - back)
 
 
@@ -96,12 +96,12 @@ def lay(pictures: Tensor, backgrounds: Tensor) -> Tensor:
     """Colour and opacity (B, 4, S, S) upon white, a colour or a texture: (B, 3, S, S)."""
     count = len(pictures)
     kind = torch.rand(count, 1, 1, 1)
-    flat = torch.where(kind < 0.35, torch.ones(()), torch.rand(count, 3, 1, 1)).expand_as(backgrounds)
-    back = torch.where(kind > 0.65, backgrounds, flat)
+    flat = torch.where(kind < 0.6, torch.ones(()), torch.rand(count, 3, 1, 1)).expand_as(backgrounds)
+    back = torch.where(kind > 0.85, backgrounds, flat)
     return back + pictures[:, 3:] * (pictures[:, :3] - back)
 
 
-def light(pictures: Tensor, strength: float = 1.0, grey: float = 0.15) -> Tensor:
+def light(pictures: Tensor, strength: float = 0.6, grey: float = 0.1) -> Tensor:
     """Brightness, contrast, gamma, a mixing of the channels, and (a share ``grey``) no colour at all."""
     count = len(pictures)
     weights = torch.tensor([0.3, 0.59, 0.11]).expand(3, 3)
@@ -125,7 +125,7 @@ def coarse(pictures: Tensor, share: float) -> Tensor:
     return pictures
 
 
-def spoil(pictures: Tensor, share: float = 0.2) -> Tensor:
+def spoil(pictures: Tensor, share: float = 0.1) -> Tensor:
     """Blur one part, add noise to another, and cover a rectangle of a third."""
     count, side = len(pictures), pictures.shape[-1]
     fate = torch.rand(count)

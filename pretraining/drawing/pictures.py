@@ -141,5 +141,5 @@ def cells(picture: Image.Image) -> Iterator[np.ndarray]:
         for top in range(0, values.shape[0] - SIDE + 1, SIDE):
             for left in range(0, width, SIDE):
                 cell = values[top : top + SIDE, left : left + SIDE]
-                if cell.std((0, 1)).mean() > 6:
+                if cell.std((0, 1)).mean() > 10 and np.abs(np.diff(cell.astype(np.int16), axis=0)).mean() > 2:
                     yield cell

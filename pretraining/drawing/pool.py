@@ -5,6 +5,7 @@ Shapes: N pictures, C channels (1: ink, 3: colour, 4: colour and opacity), S sid
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,10 +37,10 @@ class Amount:
 
 
 AMOUNTS = {
-    "strokes": Amount(600, 40),
-    "fractals": Amount(400, 24),
-    "contours": Amount(400, 24),
-    "textures": Amount(200, 40),
+    "strokes": Amount(300, 40),
+    "fractals": Amount(150, 24),
+    "contours": Amount(150, 24),
+    "textures": Amount(100, 40),
 }
 DRAWERS: dict[str, tuple[Callable[..., Any], Callable[..., np.ndarray]]] = {
     "strokes": (strokes.programme, strokes.draw),
@@ -54,13 +55,19 @@ def source(name: str, folder: Path, seed: int, amount: Amount | None = None) -> 
     """The source from the folder's cache, which is made where it is missing."""
     place = folder / f"{name}-{seed}"
     if not manifest.is_sealed(place):
-        place.mkdir(parents=True, exist_ok=True)
+        unfinished = folder / f".{place.name}-{os.getpid()}"  # another process may be drawing the same
+        unfinished.mkdir(parents=True, exist_ok=True)
         found, labels, words = _drawn(name, seed, amount)
-        np.save(place / "pictures.npy", found)
-        np.save(place / "labels.npy", labels)
+        np.save(unfinished / "pictures.npy", found)
+        np.save(unfinished / "labels.npy", labels)
         if words is not None:
-            np.save(place / "words.npy", words)
-        manifest.seal(place)
+            np.save(unfinished / "words.npy", words)
+        manifest.seal(unfinished)
+        if manifest.is_sealed(place):
+            manifest.remove(unfinished)
+        else:
+            manifest.remove(place)
+            unfinished.rename(place)
     labels = np.load(place / "labels.npy")
     words = np.load(place / "words.npy") if (place / "words.npy").exists() else None
     return Source(name, np.load(place / "pictures.npy", mmap_mode="r"), labels, int(labels.max()) + 1, words)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 RATE = 16_000
-SIZE = 24_576  # of the transforms: a window and the echo after it
+SIZE, MOST = 24_576, 16_880  # of the transforms, and the longest window that leaves room in them for its echo
 ECHO = 7_000
 COARSE = 513  # places at which gains are computed, straight lines between
 
@@ -39,11 +39,12 @@ def batch(clips: Sequence[np.ndarray], window: int, strength: Strength) -> tuple
     """Waves (B, T) in -1..1 of clips in int16, and from which sample to which (B,) a row's clip lies."""
     wave, start, end = _placed(clips, window, strength)
     loud = wave.square().sum(dim=1, keepdim=True) / (end - start)[:, None].clamp_min(1)
-    spectrum = torch.fft.rfft(wave / (loud.sqrt() + 1e-6), SIZE)
+    size = SIZE * -(-window // MOST)
+    spectrum = torch.fft.rfft(wave / (loud.sqrt() + 1e-6), size)
     other = _chance(len(wave), strength.mixed) * 10 ** (-_uniform(len(wave), 0.2, 1.1))
     spectrum = spectrum + other[:, None] * spectrum.roll(1, 0)
-    spectrum = spectrum * _room(len(wave), strength.echo) + _noise(len(wave), strength)
-    wave = torch.fft.irfft(spectrum * _gain(len(wave), strength.narrow), SIZE)[:, :window]
+    spectrum = spectrum * _room(len(wave), strength.echo, size) + _noise(len(wave), strength, size)
+    wave = torch.fft.irfft(spectrum * _gain(len(wave), strength.narrow, size), size)[:, :window]
     start, end = _margins(start, end, window)
     place = torch.arange(window)
     inside = (place >= start[:, None]) & (place < end[:, None])
@@ -74,7 +75,7 @@ def _placed(clips: Sequence[np.ndarray], window: int, strength: Strength) -> tup
     return torch.where(inside, wave / 32768, 0.0), start.clamp_min(0), (start + taken).clamp_max(window)
 
 
-def _room(rows: int, share: float) -> Tensor:
+def _room(rows: int, share: float, size: int) -> Tensor:
     """Frequency response (B, R) of a room: the direct sound, then noise that decays, softer in the treble."""
     time = torch.arange(ECHO) / RATE
     decay = torch.exp(_uniform(rows, -4.2, -1.6))[:, None]  # seconds, 15 to 200 ms: RT60 0.1 to 1.4 s
@@ -83,10 +84,10 @@ def _room(rows: int, share: float) -> Tensor:
     late = late / late.square().sum(dim=1, keepdim=True).sqrt()
     late = late * (_chance(rows, share) * torch.exp(_uniform(rows, -2.5, 0.3)))[:, None]
     late[:, 0] += 1.0
-    return torch.fft.rfft(late, SIZE)
+    return torch.fft.rfft(late, size)
 
 
-def _gain(rows: int, narrow: float) -> Tensor:
+def _gain(rows: int, narrow: float, size: int) -> Tensor:
     """Gain (B, R) of a microphone: gentle bumps over octaves, a tilt, and a band."""
     hertz = torch.linspace(0, RATE / 2, COARSE) + 1.0
     octave = (hertz / 50).log2().clamp_min(0)  # 0 to 7.3
@@ -97,30 +98,31 @@ def _gain(rows: int, narrow: float) -> Tensor:
     top = torch.where(_chance(rows, narrow).bool(), _uniform(rows, 3300, 3950), _uniform(rows, 5000, 9000))
     bottom = torch.exp(_uniform(rows, 3.0, 5.3))  # 20 to 200 Hz
     edge = torch.sigmoid((top[:, None] - hertz) / 60)
-    return _fine(torch.exp(bumps + tilt) * edge / (1 + (bottom[:, None] / hertz) ** 4))
+    return _fine(torch.exp(bumps + tilt) * edge / (1 + (bottom[:, None] / hertz) ** 4), size)
 
 
-def _noise(rows: int, strength: Strength) -> Tensor:
+def _noise(rows: int, strength: Strength, size: int) -> Tensor:
     """Spectrum (B, R) of noise between white and brown, for a clip of loudness 1 where it sounds."""
     hertz = torch.linspace(0, RATE / 2, COARSE) + 30.0
     gain = (hertz / 500) ** -_uniform(rows, 0, 1.0)[:, None]
     gain = gain / gain.square().mean(dim=1, keepdim=True).sqrt()
     level = 10 ** (-_uniform(rows, strength.quietest, strength.cleanest) / 20)
-    shift = int(torch.randint(SIZE // 2, ()))  # drawing new noise every time would take longer than all else
-    drawn = _white()[torch.randint(len(_white()), (rows,))].roll(shift, 1)
-    return drawn * _fine(gain * (level[:, None] * (SIZE / 2) ** 0.5))
+    shift = int(torch.randint(size // 2, ()))  # drawing new noise every time would take longer than all else
+    white = _white(size)
+    drawn = white[torch.randint(len(white), (rows,))].roll(shift, 1)
+    return drawn * _fine(gain * (level[:, None] * (size / 2) ** 0.5), size)
 
 
-@lru_cache(maxsize=1)
-def _white() -> Tensor:
-    """Spectra (256, R) of white noise of loudness 1 before ``SIZE / 2``; the same in every process."""
-    drawn = torch.randn(256, SIZE // 2 + 1, 2, generator=torch.Generator().manual_seed(0))
+@lru_cache(maxsize=2)
+def _white(size: int) -> Tensor:
+    """Spectra (256, R) of white noise of loudness 1 before ``size / 2``; the same in every process."""
+    drawn = torch.randn(256, size // 2 + 1, 2, generator=torch.Generator().manual_seed(0))
     return torch.view_as_complex(drawn)
 
 
-def _fine(coarse: Tensor) -> Tensor:
+def _fine(coarse: Tensor, size: int) -> Tensor:
     """(B, COARSE) to (B, R)."""
-    return functional.interpolate(coarse[:, None], SIZE // 2 + 1, mode="linear", align_corners=True)[:, 0]
+    return functional.interpolate(coarse[:, None], size // 2 + 1, mode="linear", align_corners=True)[:, 0]
 
 
 def _margins(start: Tensor, end: Tensor, window: int) -> tuple[Tensor, Tensor]:
