@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, ElectraConfig, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, ElectraConfig, ElectraModel, PreTrainedTokenizerFast
 
+from headstart.core import manifest
 from pretraining import runtime
-from pretraining.writing import vocabulary
+from pretraining.writing import judging, vocabulary
 from pretraining.writing.batches import Reader
 from pretraining.writing.corpus import collect, read_meanings
 from pretraining.writing.objectives import Writing
@@ -87,12 +88,29 @@ def pack(training: runtime.Training, tokenizer: PreTrainedTokenizerFast, folder:
         "architecture": {"library": "transformers"},
         "input": {"max_length": LENGTH},
         "data": "English and Indonesian that installs with Debian packages: program messages with their translations,"
-        " package descriptions, documentation, quotations, novels, dictionaries and thesauri",
+        " documentation, quotations, novels, scripture, games that tell stories, dictionaries and thesauri",
         "script": "pretraining/text.py",
         **facts,
         **training.facts(),
     }
     runtime.pack(folder, training.averages(prefix="encoder."), card)
+
+
+def about(corpus: Path) -> dict[str, Any]:
+    """What the card says of the corpus."""
+    facts = manifest.read_json(corpus / "manifest.json")
+    return {**{name: facts[name] for name in ("paragraphs", "pairs", "meanings")}, "packages": len(facts["packages"])}
+
+
+def judged(training: runtime.Training, tokenizer: PreTrainedTokenizerFast, topics: Path) -> dict[str, float]:
+    """Accuracy in telling the topics of quotations, beside random weights and TF-IDF."""
+    assert isinstance(training.module, Writing)
+    config = training.module.encoder.config
+    torch.manual_seed(training.settings.seed)
+    encoders = {"frozen probe": ElectraModel(config), "random weights": ElectraModel(config)}
+    encoders["frozen probe"].load_state_dict(training.averages(prefix="encoder."))
+    found = judging.scores(encoders, tokenizer, topics)
+    return {f"topics of quotations, 20 a topic, {name}": score for name, score in found.items()}
 
 
 def main() -> None:
@@ -120,11 +138,13 @@ def main() -> None:
         return
     training, tokenizer = train(options)
     if options.pack is not None:
+        facts: dict[str, Any] = {"corpus": about(options.corpus)}
+        facts["scores"] = judged(training, tokenizer, options.corpus / "topics.tsv")
         names = ("vocabulary", "embedding", "width", "depth", "rows", "length", "share", "pairs", "pair_length")
         names = (*names, "temperature", "contrast", "lr", "seed", "minutes", "steps")
         given = [(name, getattr(options, name)) for name in names if getattr(options, name) is not None]
         arguments = [part for name, value in given for part in (f"--{name.replace('_', '-')}", str(value))]
-        pack(training, tokenizer, options.pack, {"arguments": arguments})
+        pack(training, tokenizer, options.pack, {"arguments": arguments, **facts})
 
 
 if __name__ == "__main__":

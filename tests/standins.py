@@ -62,7 +62,7 @@ def _card(folder: Path, architecture: dict[str, Any], parameters: int) -> None:
         "hardware": "2 cores",
         "script": "python -m pretraining.nothing",
         "arguments": ["--minutes", "1"],
-        "scores": {"probe of drawn shapes": 0.5, "probe of textures": 0.25},
+        "scores": {"probe of drawn shapes": 0.5, "textures": {"probe": 0.25}},
     }
     (folder / "card.json").write_text(json.dumps(told), encoding="utf-8")
 

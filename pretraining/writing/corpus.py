@@ -1,7 +1,8 @@
 """Collects the corpus: paragraphs in English and Indonesian, sentence pairs of the two, and dictionaries' meanings.
 
 A corpus folder holds ``en.txt`` and ``id.txt`` (a paragraph a line), ``pairs.tsv`` (English, Indonesian),
-``meanings.jsonl`` (see ``dictionaries.Meaning``) and ``manifest.json`` (packages, versions, licences, counts, hashes).
+``meanings.jsonl`` (see ``dictionaries.Meaning``), ``topics.tsv`` (see ``judging``) and
+``manifest.json`` (packages, versions, licences, counts, hashes).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from headstart.core import manifest
 from pretraining.writing import dictionaries, formats
 from pretraining.writing.cleaning import Unseen, clean, language, readable
+from pretraining.writing.judging import topic
 from pretraining.writing.packages import Apt, Package, licences
 
 MEMBERS = re.compile(
@@ -36,6 +38,7 @@ class Corpus:
         self.text: dict[str, list[str]] = {"en": [], "id": []}
         self.pairs: dict[str, str] = {}
         self.meanings: list[dictionaries.Meaning] = []
+        self.topics: list[tuple[str, str]] = []
         self.sources: Counter[str] = Counter()
         self.packages: dict[str, dict[str, object]] = {}
         self._unseen = Unseen()
@@ -64,6 +67,7 @@ class Corpus:
             (folder / f"{which}.txt").write_text("\n".join(texts) + "\n", encoding="utf-8")
         lines = (f"{english}\t{other}" for english, other in self.pairs.items())
         (folder / "pairs.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        (folder / "topics.tsv").write_text("".join(f"{name}\t{text}\n" for name, text in self.topics), encoding="utf-8")
         with open(folder / "meanings.jsonl", "w", encoding="utf-8") as file:
             for meaning in self.meanings:
                 file.write(json.dumps(meaning.as_json(), ensure_ascii=False) + "\n")
@@ -92,8 +96,6 @@ def collect(folder: Path, archives: Path, names: Iterable[str]) -> None:
     ordered = sorted(packages, key=lambda package: (package.name not in set(names), package.name))
     for package in ordered:
         _read(corpus, package)
-    for which in ("id", "en"):
-        corpus.add(formats.descriptions(iter(apt.read_lists(f"_Translation-{which}"))), "descriptions", which)
     corpus.save(folder)
 
 
@@ -130,6 +132,7 @@ def _read_file(corpus: Corpus, source: str, path: str, content: bytes) -> None:
         corpus.add(formats.r_lines(content), source, "en")
     elif "/fortunes/" in path:
         corpus.add(formats.fortunes(content), source, "en")
+        corpus.topics += topic(path, content)
     elif "/mythes/" in path:
         corpus.meanings += dictionaries.thesaurus(content, "id" if "th_id" in path else "en")
     elif "eng-ind" in path:

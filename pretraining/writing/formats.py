@@ -113,18 +113,3 @@ def quoted(content: bytes) -> Iterator[str]:
     found = re.findall(r"`([^`\n]{30,})`", text)
     for line in found or re.split(r"\n%+[^\n]*\n|\n\s*\n", re.sub(r"(?m)^#.*$", "", text)):
         yield clean(line)
-
-
-def descriptions(lines: Iterator[str]) -> Iterator[str]:
-    """Paragraphs of package descriptions, from an apt list of translations (Debian policy, section 5.6.13)."""
-    block: list[str] = []
-    for line in lines:
-        if line.startswith(("Package:", "Description-md5:")) or not line.strip() or line.strip() == ".":
-            yield clean(" ".join(block))
-            block = []
-        elif line.startswith("Description-"):
-            block = []
-            yield clean(line.partition(":")[2])
-        elif line.startswith(" "):
-            block.append(line[1:])
-    yield clean(" ".join(block))

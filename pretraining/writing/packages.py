@@ -33,9 +33,7 @@ LARGEST = 36_000_000  # bytes of an archive that is fetched only for its catalog
 CATALOGUE = re.compile(r"(?:/locale/id/LC_MESSAGES/[^/]+\.mo|/help/id/[^/]+/[^/]+\.(?:page|xml))$")
 NO_PROSE = re.compile(r"webkit|-source$|^libreoffice-core")  # the same catalogue again, in a very large archive
 
-CONFIGURATION = """#clear Acquire::Languages;
-Acquire::Languages {{ "en"; "id"; }};
-Dir::State::lists "{lists}";
+CONFIGURATION = """Dir::State::lists "{lists}";
 Dir::Cache "{cache}";
 Acquire::IndexTargets {{
   deb::Contents-deb {{ MetaKey "$(COMPONENT)/Contents-$(ARCHITECTURE)"; ShortDescription "Contents";
@@ -81,7 +79,7 @@ class Apt:
         self.environment = {**os.environ, "APT_CONFIG": str(configuration), "LC_ALL": "C.UTF-8"}
 
     def update(self) -> None:
-        """Fetch the lists: packages, their descriptions in English and Indonesian, and their contents."""
+        """Fetch the lists of packages and of their contents."""
         self._run("apt-get", "update", "-q")
 
     def read_lists(self, part: str) -> Iterator[str]:

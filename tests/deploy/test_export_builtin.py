@@ -69,7 +69,7 @@ def test_the_whole_path(modality: str, tmp_path: Path) -> None:
     place = ship.export(run, settings=QUICK)
     verdict = folder.read_verdict(place)
     assert verdict["accepted"]
-    assert folder.INT8 in {each["file"] for each in verdict["variants"]}
+    assert {folder.INT8, folder.HALF} & {each["file"] for each in verdict["variants"]}, "something smaller was judged"
     asked = asking(modality, tmp_path)
     ours, theirs = Predictor(place).predict([asked]), headstart.predict(run, [asked])
     assert ours[0].scores[0][0] == theirs[0].scores[0][0]

@@ -122,7 +122,7 @@ def test_degraded_clips_repeat_and_lie_where_it_is_said() -> None:
 def test_noise_is_as_loud_as_asked() -> None:
     torch.manual_seed(0)
     quiet = [(np.arange(16_000) % 2).astype(np.int16)]  # too soft to matter
-    spectrum = degrade._noise(64, degrade.Strength(quietest=20, cleanest=20))
+    spectrum = degrade._noise(64, degrade.Strength(quietest=20, cleanest=20), degrade.SIZE)
     wave = torch.fft.irfft(spectrum, degrade.SIZE)
     assert 10 * np.log10(float(wave.square().mean())) == pytest.approx(-20, abs=0.5)
     assert degrade.batch(quiet, 16_880, degrade.Strength())[0].isfinite().all()

@@ -6,7 +6,7 @@ transformers reads. The scripts in ``pretraining/`` wrote them. Imports no torch
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,6 @@ WANTED: dict[str, type | tuple[type, ...]] = {
     "licence": str,
     "sha256": str,
     "parameters": int,
-    "scores": dict,
 }
 
 
@@ -73,7 +72,7 @@ class Card:
     @property
     def scores(self) -> Mapping[str, Any]:
         """Scores on development sets, by what they were measured on."""
-        return dict(self.facts["scores"])
+        return dict(self.facts.get("scores") or {})
 
     @property
     def bytes(self) -> int:
@@ -84,14 +83,15 @@ class Card:
         """What ``headstart models`` tells of it, by title."""
         rows = [("trained on", self.data), ("made by", self.made_by), ("licence", self.licence)]
         rows.append(("file", f"{self.bytes / 1e6:.1f} MB, SHA-256 {self.sha256[:12]}…"))
-        rows += [("scores", f"{score}, {on}") for on, score in self.scores.items()]
+        rows += [("scores", f"{score}  {on}") for on, score in _flat(self.scores)]
         return tuple((title, text) for title, text in rows if text)
 
     @property
     def made_by(self) -> str:
         """The script with its arguments, and what it took."""
         told = self.facts.get("arguments") or ()
-        arguments = told if isinstance(told, str) else " ".join(map(str, told))
+        pairs = [f"{name}={value}" for name, value in _flat(told)] if isinstance(told, Mapping) else map(str, told)
+        arguments = told if isinstance(told, str) else " ".join(pairs)
         parts = [f"{self.facts.get('script', '')} {arguments}".strip()]
         parts += [f"{self.facts['steps']:,} steps"] if isinstance(self.facts.get("steps"), int) else []
         if isinstance(self.facts.get("seconds"), (int, float)):
@@ -114,6 +114,16 @@ class Card:
                 remedy=REMEDY,
             )
         return file
+
+
+def _flat(told: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of nested mappings with the names that lead to them."""
+    for name, value in told.items():
+        whole = f"{before}, {name}" if before else str(name)
+        if isinstance(value, Mapping):
+            yield from _flat(value, whole)
+        else:
+            yield whole, value
 
 
 def names() -> tuple[str, ...]:
