@@ -63,7 +63,9 @@ def test_the_stage_is_judged_by_its_own_loss_and_the_backbone_goes_on(
     assert stages(plain)[0]["metrics"] != probe["metrics"], "the features are those of the backbone before"
     assert "masked_loss" in (run.path / "report.html").read_text(encoding="utf-8")
     model = headstart.load(run)
-    assert model.predict(["it was superb and lovely"])[0].label == "good"
+    answers = model.predict([text for text, _ in rows])
+    right = [answer.label == label for answer, (_, label) in zip(answers, rows, strict=True)]
+    assert sum(right) > 0.9 * len(rows)
 
 
 def test_what_makes_words_harder_to_restore_is_taken_back(
