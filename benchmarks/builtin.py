@@ -26,16 +26,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import assets, few, record, sound, text, transfer
+from headstart.workflows.demo import TUNING
 
 STRATEGIES = ("random", "probe", "scratch", "fine-tuned", "baseline", "real probe", "real fine-tuned")
 SEEDS = (0, 1, 2, 3, 4)
 REAL_SIZE = {"digits": 64, "usps": 64, "hymenoptera": 128, "cartoon": 128}  # pixels, as in the transfer table
-# The whole network after the probe; from scratch, more epochs at the rate that suits random weights.
-TUNING: dict[str, dict[str, Any]] = {
-    "image": {"epochs": 10, "lr": 5e-4, "batch_size": 16, "layer_decay": 0.9, "augment": "light"},
-    "text": {"epochs": 6, "lr": 3e-4, "batch_size": 16, "layer_decay": 0.9, "schedule": "linear"},
-    "audio": {"epochs": 10, "lr": 5e-4, "batch_size": 16, "layer_decay": 0.9, "augment": "light"},
-}
+# After the probe the whole network, as in the demo; from scratch more epochs, at the rate that suits random weights.
 REAL_TUNING = {
     "image": {"lr": 3e-4},
     "text": {"lr": 5e-5, "epochs": 3},
@@ -43,7 +39,7 @@ REAL_TUNING = {
 }
 SCRATCH: dict[str, dict[str, Any]] = {
     "image": {"epochs": 30, "lr": 1e-3, "batch_size": 16, "augment": "light"},
-    "text": {"epochs": 15, "lr": 3e-4, "batch_size": 16},
+    "text": {"epochs": 24, "lr": 5e-4, "batch_size": 16},
     "audio": {"epochs": 30, "lr": 1e-3, "batch_size": 16, "augment": "light"},
 }
 REAL_TUNED = ("few",)  # sizes at which the real weights are fine-tuned: they are larger, and a head says most of it

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -27,16 +28,14 @@ def _small(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(audio, "PER_CLASS", 2)
     for sample in (audio, image, text):
         monkeypatch.setattr(sample, "TEST", 3)
-    short = {
-        "scratch": [{"scratch": {"epochs": 1}}],
-        "probe": [{"probe": {}}],
-        "gradual": [{"probe": {}}, {"thaw": {"blocks": "all", "epochs": 1}}],
-    }
-    quick = tuple(
-        demo.Strategy(each.title, each.about, short[each.plan], each.pretrained)  # type: ignore[arg-type]
-        for each in demo.STRATEGIES
-    )
-    monkeypatch.setattr(demo, "STRATEGIES", quick)
+    tuning = {modality: {**told, "epochs": 1} for modality, told in demo.TUNING.items()}
+    monkeypatch.setattr(demo, "TUNING", tuning)
+    plan = demo.Strategy.plan
+
+    def short(self: demo.Strategy, modality: str) -> Any:
+        return [{"scratch": {"epochs": 1}}] if self.method == "scratch" else plan(self, modality)
+
+    monkeypatch.setattr(demo.Strategy, "plan", short)
     monkeypatch.setattr(demo, "OTHER", {"force": True})
 
 

@@ -18,6 +18,12 @@ Emit = Callable[[Event], None]
 SAMPLES = "headstart.data.samples"
 MODALITIES = ("image", "text", "audio")
 OTHER: dict[str, Any] = {"offline": True}  # settings of every run
+# After the probe, for networks of two million parameters: the named plans' rates are for ten times as many.
+TUNING: dict[str, dict[str, Any]] = {
+    "image": {"epochs": 10, "lr": 5e-4, "batch_size": 16, "layer_decay": 0.9, "augment": "light"},
+    "text": {"epochs": 8, "lr": 5e-4, "batch_size": 16, "layer_decay": 0.9, "schedule": "linear"},
+    "audio": {"epochs": 10, "lr": 5e-4, "batch_size": 16, "layer_decay": 0.9, "augment": "light"},
+}
 
 
 @dataclass(frozen=True)
@@ -26,7 +32,7 @@ class Strategy:
 
     title: str
     about: str
-    plan: str
+    method: str  # scratch, probe, or thaw, which begins with a probe
     pretrained: bool
 
     @property
@@ -34,12 +40,16 @@ class Strategy:
         """Of its run."""
         return self.title.replace(" ", "-")
 
+    def plan(self, modality: str) -> str | list[Any]:
+        """Its plan on rows of a modality."""
+        return ["probe", {"thaw": {"blocks": "all", **TUNING[modality]}}] if self.method == "thaw" else self.method
+
 
 STRATEGIES = (
     Strategy("from scratch", "the same network from random weights, all of it trained", "scratch", False),
     Strategy("frozen random", "random weights that stay as they are, and a new head", "probe", False),
     Strategy("probe", "the pretrained weights as they are, and a new head", "probe", True),
-    Strategy("fine-tuned", "the probe, then the pretrained network thawed from its end", "gradual", True),
+    Strategy("fine-tuned", "the probe, then all of the pretrained network", "thaw", True),
 )
 
 
@@ -86,7 +96,8 @@ def demo(modality: str, output_dir: Path, *, on_event: Emit | None = None) -> De
     place = output_dir / "demo" / modality
     emit(Notice("info", "demo", f"{sample.TITLE} ({sample.ABOUT}), written to {place / 'data'}"))
     data = sample.write(place / "data")
-    lines = tuple(_line(strategy, data, sample.BACKBONE, place, emit) for strategy in STRATEGIES)
+    own = {"data": str(data), "backbone": sample.BACKBONE, "output_dir": str(place), **sample.SETTINGS, **OTHER}
+    lines = tuple(_line(strategy, modality, own, emit) for strategy in STRATEGIES)
     counts = lines[-1].run.read("data.json")["counts"]
     scratch, random, probe, tuned = (Evaluation.load(line.run.path / "predictions-test.npz") for line in lines)
     return Demonstration(
@@ -99,7 +110,7 @@ def demo(modality: str, output_dir: Path, *, on_event: Emit | None = None) -> De
     )
 
 
-def _line(strategy: Strategy, data: Path, backbone: str, place: Path, emit: Emit) -> Line:
+def _line(strategy: Strategy, modality: str, own: dict[str, Any], emit: Emit) -> Line:
     """One run, of which only the progress is shown: its report tells the rest."""
     from headstart.experiment import load
     from headstart.workflows.fit import fit
@@ -107,15 +118,12 @@ def _line(strategy: Strategy, data: Path, backbone: str, place: Path, emit: Emit
     emit(Notice("info", "demo", f"{strategy.title}: {strategy.about}"))
     last = strategy is STRATEGIES[-1]
     experiment = load(
-        data=str(data),
-        backbone=backbone,
         pretrained=strategy.pretrained,
-        plan=strategy.plan,
-        output_dir=str(place),
+        plan=strategy.plan(modality),
         name=strategy.name,
         baseline=last,  # the comparison is with the other strategies; the report of the last has the baseline too
         normalisation_check=last,
-        **OTHER,
+        **own,
     )
     run = fit(experiment, on_event=_Quiet(emit))
     result, best = run.read("result.json"), run.best() or {}

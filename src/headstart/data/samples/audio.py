@@ -10,6 +10,7 @@ Shapes: T samples.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,10 +20,12 @@ TITLE = "gliding vowels"
 ABOUT = "invented voices, synthesised on the spot, in noise"
 BACKBONE = "builtin/audio"
 RATE = 16_000
+SETTINGS: dict[str, Any] = {}
 TEST = 50  # of each glide
 VOWELS = {"a": (730, 1090, 2440), "i": (270, 2290, 3010), "u": (300, 870, 2240), "e": (530, 1840, 2480)}  # Hz, a man's
 GLIDES = ("ai", "au", "ei", "ia", "iu", "ua", "ue", "ui")
 BANDWIDTHS = (70.0, 90.0, 130.0, 220.0)  # Hz
+RATIO = (-10.0, 2.0)  # dB of the voice over the noise
 STEP = 80  # samples for which a resonance stands still: 5 ms
 
 
@@ -56,7 +59,7 @@ def recording(glide: str, rng: np.random.Generator) -> np.ndarray:
     around = [np.zeros(round(RATE * rng.uniform(0.03, 0.25))) for _ in range(2)]
     sound = np.concatenate([around[0], voice, around[1]])
     noise = np.convolve(rng.standard_normal(len(sound)), rng.dirichlet(np.ones(4)), mode="same")
-    sound = sound + noise * 10 ** (-rng.uniform(6, 24) / 20) * sound.std() / noise.std()
+    sound = sound + noise * 10 ** (-rng.uniform(*RATIO) / 20) * sound.std() / noise.std()
     return (sound / np.abs(sound).max() * rng.uniform(0.1, 0.9)).astype(np.float32)
 
 

@@ -12,6 +12,7 @@ from headstart.data.samples.base import divided
 TITLE = "handwritten digits"
 ABOUT = "scikit-learn's 8x8 pixels, written by 43 people"
 BACKBONE = "builtin/image"
+SETTINGS = {"image_size": 64, "augment": {"preset": "light", "flip": 0.0}}  # a mirrored digit is another sign
 TEST = 100  # of each digit
 
 

@@ -11,6 +11,7 @@ import sysconfig
 from collections.abc import Iterator
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 from headstart.core import manifest
 from headstart.core.errors import DataError
@@ -19,6 +20,7 @@ from headstart.data.samples.base import PER_CLASS, divided
 TITLE = "docstrings of the standard library"
 ABOUT = "six topics: code, concurrency, files, network, numbers, testing"
 BACKBONE = "builtin/text"
+SETTINGS: dict[str, Any] = {}
 TEST = 120  # of each topic
 SHORTEST, LONGEST = 25, 300  # characters
 TOPICS = {
