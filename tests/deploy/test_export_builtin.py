@@ -40,6 +40,7 @@ def rows(modality: str, place: Path) -> Path:
     return place / "reviews.tsv"
 
 
+@pytest.mark.slow
 def test_recordings_are_answered_as_by_torch(tmp_path: Path) -> None:
     backbone = backbones.load("builtin/audio", seconds=0.5).eval()
     given = batches(100, backbone.spec)

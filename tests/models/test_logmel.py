@@ -127,6 +127,7 @@ def test_drawing_weights_is_repeatable_and_keeps_no_tables() -> None:
     assert copy.deepcopy(small()).spec.rate == logmel.RATE
 
 
+@pytest.mark.slow
 def test_its_export_answers_as_torch_does(heard: Backbone, tmp_path: Path) -> None:
     values = [(32_000 * row).to(torch.int16).numpy() for row in tones(12, 1.2)]
     values = [value[: 2000 + 1400 * row] for row, value in enumerate(values)]
