@@ -20,7 +20,7 @@ MODALITIES = ("image", "text", "audio")
 OTHER: dict[str, Any] = {"offline": True}  # settings of every run
 # After the probe, for networks of two million parameters: the named plans' rates are for ten times as many.
 TUNING: dict[str, dict[str, Any]] = {
-    "image": {"epochs": 10, "lr": 5e-4, "batch_size": 16, "layer_decay": 0.9, "augment": "light"},
+    "image": {"epochs": 10, "lr": 2e-3, "batch_size": 16, "layer_decay": 0.9, "augment": "light"},
     "text": {"epochs": 8, "lr": 5e-4, "batch_size": 16, "layer_decay": 0.9, "schedule": "linear"},
     "audio": {"epochs": 10, "lr": 5e-4, "batch_size": 16, "layer_decay": 0.9, "augment": "light"},
 }
