@@ -39,7 +39,7 @@ REAL_TUNING = {
 }
 SCRATCH: dict[str, dict[str, Any]] = {
     "image": {"epochs": 30, "lr": 1e-3, "batch_size": 16, "augment": "light"},
-    "text": {"epochs": 24, "lr": 5e-4, "batch_size": 16},
+    "text": {"epochs": 40, "lr": 5e-4, "batch_size": 16},
     "audio": {"epochs": 30, "lr": 1e-3, "batch_size": 16, "augment": "light"},
 }
 REAL_TUNED = ("few",)  # sizes at which the real weights are fine-tuned: they are larger, and a head says most of it
