@@ -23,8 +23,6 @@ from torch import Tensor, nn
 from headstart.models import resume
 from headstart.models.backbone import Backbone
 
-TOLERANCE = 1e-3  # relative distance of features in fp32: only the order of roundings changes
-
 ROWS = 16  # of a usual batch: what a map counts
 WORTH = 4  # values of the maps for one of the weights: below it, making weights anew costs more than it saves
 
@@ -123,15 +121,6 @@ def rest(norm: nn.BatchNorm2d) -> nn.Module:
     """What remains of a BatchNorm that is computed elsewhere: timm's BatchNormAct2d also drops and activates."""
     parts = [part for name in ("drop", "act") if isinstance(part := getattr(norm, name, None), nn.Module)]
     return nn.Sequential(*parts) if parts else nn.Identity()
-
-
-def distance(found: Tensor, wanted: Tensor) -> float:
-    """Relative distance (Frobenius) of features ``found`` from ``wanted`` (B, D), both centred over the rows.
-
-    Centring keeps a large common offset from hiding differences; a single row is compared as it is.
-    """
-    centre = wanted.mean(dim=0, keepdim=True) if len(wanted) > 1 else torch.zeros_like(wanted)
-    return ((found - wanted).norm() / (wanted - centre).norm().clamp_min(1e-12)).item()
 
 
 @contextmanager
