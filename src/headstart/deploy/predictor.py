@@ -132,7 +132,8 @@ class Predictor:
     def answer(self, values: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Logits and probabilities (B, K) of prepared items, each as if it had come alone.
 
-        They are computed as one batch where that changes no answer beyond the precision's rounding. Calls from several threads take turns.
+        They are computed as one batch where that changes no answer beyond the precision's rounding. Calls from several
+        threads take turns.
         """
         return self.run(self._modality.collate(values))
 
