@@ -17,12 +17,13 @@ that slows whoever comes next. About 15 minutes a network on two cores.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import json
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,6 @@ def compare(name: str, folder: Path, nncf: str, threads: int, seconds: float) ->
     """Train, export, judge and time one network."""
     import torch
 
-    from headstart.core.errors import NothingAccepted
     from headstart.deploy import folder as files
     from headstart.deploy import timing
     from headstart.workflows import bench, ship
@@ -130,20 +130,32 @@ def compare(name: str, folder: Path, nncf: str, threads: int, seconds: float) ->
     job = JOBS[name]
     run, rows = trained(job, folder)
     settings = ship.Settings(threads=threads, seconds=seconds / 2)
-    try:
-        place = ship.export(run, data=rows, settings=settings)
-    except NothingAccepted:
-        place = run.path / ship.EXPORT
+    place = _exported(run, rows, settings)
     verdict = files.read_verdict(place)
+    variants, accepted = {each["name"]: each for each in verdict["variants"]}, list(verdict["accepted"])
+    exported = {each: call for each, call in bench._exported(place, threads).items() if each in variants}
+    base = [each for each in accepted if each.startswith("onnxruntime")]
+    if "onnxruntime int8" not in base:  # the climb ended with a rung for OpenVINO alone: what a base install climbs to
+        full = place.rename(folder / "with-openvino")
+        place = _exported(run, rows, replace(settings, runtimes=("onnxruntime",)))
+        alone = files.read_verdict(place)
+        own = {
+            each["name"]: f"{each['name']} of a base install"
+            for each in alone["variants"]
+            if each["file"] != files.FLOAT
+        }
+        variants |= {own[each["name"]]: each for each in alone["variants"] if each["name"] in own}
+        exported |= {own[each]: call for each, call in bench._exported(place, threads).items() if each in own}
+        verdict["gone"] += alone["gone"]
+        base, place = [own.get(each, each) for each in alone["accepted"]], full
     model = load(run).model
     decoded = ship.rows_of(run, model, rows, lambda event: None)
     judge = ship._judge(run, model, decoded, folder, settings, lambda event: None)
     peers = _peers(place, decoded, folder, nncf, threads, job.attends)
-    variants = {each["name"]: each for each in verdict["variants"]}
     torches = bench._torch(model, judge.golden.inputs, lambda event: None) if name != "toy" else {}
     calls: dict[str, Call] = {EAGER: lambda inputs: _eager(model, inputs), **torches}
     calls |= {title: session for title, (session, _) in peers.items()}
-    calls |= {each: call for each, call in bench._exported(place, threads).items() if each in variants}
+    calls |= exported
     times = {}
     for batch in (1, 16):
         turns = {each: functools.partial(call, _inputs(model, judge, batch)) for each, call in calls.items()}
@@ -154,7 +166,8 @@ def compare(name: str, folder: Path, nncf: str, threads: int, seconds: float) ->
         "metric": judge.metric,
         "reference": judge.reference.metric(judge.metric).as_json(),
         "bytes": (place / files.FLOAT).stat().st_size,
-        "accepted": verdict["accepted"],
+        "accepted": accepted,
+        "base": base,  # those of them that need no extra
         "variants": {each: {key: told[key] for key in kept} for each, told in variants.items()},
         "gone": [{key: told[key] for key in ("name", "how", "refused")} for told in verdict["gone"]],
         "peers": {title: _judged(judge, session, title, size) for title, (session, size) in peers.items()},
@@ -162,6 +175,17 @@ def compare(name: str, folder: Path, nncf: str, threads: int, seconds: float) ->
         "threads": threads,
         "runtimes": verdict["host"]["runtimes"],
     }
+
+
+def _exported(run: Any, rows: Any, settings: Any) -> Path:
+    """The folder of an export, whatever its verdict."""
+    from headstart.core.errors import NothingAccepted
+    from headstart.workflows import ship
+
+    with contextlib.suppress(NothingAccepted):
+        ship.export(run, data=rows, settings=settings)
+    place: Path = run.path / ship.EXPORT
+    return place
 
 
 def _eager(model: Any, inputs: np.ndarray) -> Any:

@@ -49,6 +49,7 @@ def measured(**accepted: Any) -> dict[str, Any]:
         "reference": {"value": 0.5, "n": 210},
         "bytes": 44_800_000,
         "accepted": ["openvino bf16", "onnxruntime int8"],
+        "base": ["onnxruntime int8"],
         "variants": {
             "onnxruntime int8": {**variant, "bytes": 11_200_000},
             "openvino bf16": {
@@ -74,7 +75,7 @@ def test_gains_by_hand(deployed: ModuleType) -> None:
     assert "| ResNet-18, PACS photo | 1 | 20.0 ms | onnxruntime int8: 5.0x (5.0 … 5.0) | 4.5x |" in text
     assert "| openvino bf16: 4.0x (4.0 … 4.0) | 10x | 1.20x, torch compiled bf16 |" in text
     assert "2 threads." in text
-    nothing = deployed.deploy_table(measured(accepted=[]))
+    nothing = deployed.deploy_table(measured(accepted=[], base=[]))
     assert "| none | 4.5x | none | 10x | – |" in nothing
 
 

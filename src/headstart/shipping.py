@@ -27,6 +27,10 @@ def export(
     ] = None,
     int8: Annotated[bool, typer.Option(help="Look for a quantised file that is quicker and as good.")] = True,
     threads: Threads = None,
+    runtime: Annotated[
+        list[str] | None,
+        typer.Option(help="Judge only this one (onnxruntime, openvino), as on the machine that will use the export."),
+    ] = None,
     allow_module: AllowModule = False,
 ) -> None:
     """Write ONNX files that run without torch, each with its verdict. Exit code 2 where none is accepted."""
@@ -35,7 +39,7 @@ def export(
     with terminal() as shown:
         from headstart.workflows import ship
 
-        settings = ship.Settings(tolerance=tolerance, precision=precision, int8=int8, threads=threads)
+        settings = ship.Settings(tolerance, precision, int8, threads, runtimes=tuple(runtime or ()))
         write = partial(ship.export, run, data=data, settings=settings, allow_module=allow_module, on_event=shown)
         told(shown.console, write)
 

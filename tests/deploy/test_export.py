@@ -16,7 +16,7 @@ from onnx import helper, numpy_helper
 
 import headstart
 from headstart.core import manifest
-from headstart.core.errors import ArtefactError, NothingAccepted
+from headstart.core.errors import ArtefactError, ConfigError, NothingAccepted
 from headstart.core.events import Event
 from headstart.core.run import Run
 from headstart.data.modalities.image import ImageSpec
@@ -211,6 +211,23 @@ def test_a_quantised_file_with_a_fault_is_refused(fault: Callable[[onnx.ModelPro
     shutil.copy(judge.place / folder.FLOAT, judge.place / folder.INT8)
     altered(judge.place, folder.INT8, fault)
     assert all(each.fault == "metric" for each in judge.judge(folder.INT8, "with a fault"))
+
+
+def test_only_the_wanted_runtime_judges(judge: Judge) -> None:
+    """As on a machine with the base install, whatever is installed here; ONNX Runtime is always asked."""
+    assert judging.runtimes(["onnxruntime"]) == ("onnxruntime",)
+    assert judging.runtimes(["openvino"]) == ("onnxruntime", "openvino") == judge.runtimes
+    alone = replace(judge, runtimes=judging.runtimes(["onnxruntime"]))
+    assert [each.name for each in alone.judge(folder.FLOAT, "weights as they are")] == ["onnxruntime fp32"]
+
+
+def test_a_runtime_that_cannot_judge_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="did you mean 'openvino'"):
+        judging.runtimes(["openvin"])
+    monkeypatch.setattr("headstart.deploy.runtimes.openvino.version", lambda: "")
+    with pytest.raises(ConfigError, match="openvino cannot judge: not installed here") as told:
+        judging.runtimes(["openvino"])
+    assert "headstart[openvino]" in str(told.value)
 
 
 def test_no_export_where_nothing_is_accepted(toy_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

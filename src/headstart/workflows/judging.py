@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from headstart.core import registry
-from headstart.core.errors import ArtefactError
+from headstart.core.errors import ArtefactError, ConfigError
 from headstart.core.events import Event, Notice, Progress
 from headstart.deploy import contract, folder, mates, timing, verdict
 from headstart.deploy.folder import Golden
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from headstart.engine.streams import Examples
 
 Emit = Callable[[Event], None]
+BASE = "onnxruntime"  # of the base install
 
 
 @dataclass(frozen=True)
@@ -46,16 +47,17 @@ class Judge:
     threads: int
     seconds: float
     emit: Emit
+    runtimes: tuple[str, ...]
 
     def judge(self, file: str, how: str) -> list[Judged]:
         """The verdict on a file in every runtime and precision that is installed here."""
         variants = {
             _name(found): found
-            for runtime in runtimes()
+            for runtime in self.runtimes
             for precision in registry.find(RUNTIMES, runtime).PRECISIONS
             if (found := Variant(file, runtime, precision, 0.0)).precision == "fp32" or file == folder.FLOAT
         }
-        plain = Variant(folder.FLOAT, runtimes()[0], "fp32", 0.0)
+        plain = Variant(folder.FLOAT, self.runtimes[0], "fp32", 0.0)
         opened = {_name(plain): open_session(self.place, plain, self.threads), **self._opened(variants)}
         timed = {
             name: replace(each, batch_gap=self.batch_gap(opened[name]))
@@ -80,7 +82,7 @@ class Judge:
             try:
                 found[name] = open_session(self.place, variant, self.threads)
             except ArtefactError as error:
-                if variant.runtime == runtimes()[0]:
+                if variant.runtime == self.runtimes[0]:
                     raise
                 self.emit(Notice("info", "runtime", f"{name} is left out: {error.summary[:160]}"))
         return found
@@ -154,9 +156,20 @@ class Judge:
         )
 
 
-def runtimes() -> list[str]:
-    """Those that are installed, ONNX Runtime first: the plain file in it is what others are measured against."""
-    return [name for name in registry.names(RUNTIMES) if registry.find(RUNTIMES, name).version()]
+def runtimes(wanted: Sequence[str] = ()) -> tuple[str, ...]:
+    """Those of ``wanted``, or all that are installed here; ONNX Runtime is always one: the others are timed against it.
+
+    Raises:
+        ConfigError: one that is not known, or not installed here.
+    """
+    installed = {
+        name: registry.find(RUNTIMES, name, where="--runtime").version() for name in wanted or registry.names(RUNTIMES)
+    }
+    missing = [name for name in wanted if not installed[name]]
+    if missing:
+        what = f"{' and '.join(missing)} cannot judge: not installed here"
+        raise ConfigError(what, where="--runtime", remedy=f"pip install 'headstart[{missing[0]}]'")
+    return (BASE, *(name for name, version in installed.items() if version and name != BASE))
 
 
 def _name(variant: Variant) -> str:

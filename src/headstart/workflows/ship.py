@@ -48,7 +48,8 @@ class Settings:
 
     ``tolerance`` is the loss of the metric that is accepted (0.005: half a point); ``precision`` asks for a threshold
     below which the answer is "don't know", so that what is answered is right that often on validation rows;
-    ``seconds`` go into each comparison by the clock.
+    ``seconds`` go into each comparison by the clock; ``runtimes`` are those of the machines that will use the export:
+    all that are installed here unless told.
     """
 
     tolerance: float = verdict.TOLERANCE
@@ -56,6 +57,7 @@ class Settings:
     int8: bool = True
     threads: int | None = None
     seconds: float = 6.0
+    runtimes: tuple[str, ...] = ()
 
 
 @storage.reported("the export")
@@ -76,9 +78,11 @@ def export(
 
     Raises:
         ArtefactError: the run has no model, or these are not its rows.
+        ConfigError: a runtime that is not known or not installed.
         NothingAccepted: no variant kept what it had to keep; the verdict says why.
     """
     settings, emit = settings or Settings(), on_event or (lambda event: None)
+    runtimes(settings.runtimes)  # a mistake in a name is told at once
     run = path if isinstance(path, Run) else Run.open(path)
     model = load(run, allow_module=allow_module).model
     if model.several and settings.precision is not None:
@@ -167,6 +171,7 @@ def _judge(run: Run, model: Model, decoded: Decoded, place: Path, settings: Sett
         threads=settings.threads or max(1, round(usable_cores())),
         seconds=settings.seconds,
         emit=emit,
+        runtimes=runtimes(settings.runtimes),
     )
 
 
@@ -207,7 +212,7 @@ def _climber(judge: Judge, decoded: Decoded) -> Climber:
     )
 
     def answer(file: Path) -> np.ndarray:
-        session = open_session(judge.place, Variant(file.name, runtimes()[0], "fp32", 0.0), judge.threads)
+        session = open_session(judge.place, Variant(file.name, judge.runtimes[0], "fp32", 0.0), judge.threads)
         return np.concatenate([session(inputs)[0] for inputs in held])
 
     wanted = answer(judge.place / folder.FLOAT)
@@ -222,7 +227,7 @@ def _climber(judge: Judge, decoded: Decoded) -> Climber:
 
 def _write(judge: Judge, decoded: Decoded, kept: list[Judged], gone: list[Judged], order: list[str]) -> None:
     """The verdict, the README, and last the manifest."""
-    versions = {name: registry.find(RUNTIMES, name).version() for name in runtimes()}
+    versions = {name: registry.find(RUNTIMES, name).version() for name in judge.runtimes}
     cpu, features = processor()
     told = {
         "format": folder.FORMAT,
