@@ -81,5 +81,5 @@ def points(difference: dict[str, Any]) -> str:
 def _verdict(variant: dict[str, Any]) -> str:
     told: Iterable[str] = ["accepted" if variant["accepted"] else variant["refused"]]
     few: Sequence[str] = ["too few rows to tell"] if variant["too_few"] else []
-    single: Sequence[str] = [] if variant["batches"] else ["rows one by one"]
+    single: Sequence[str] = [] if variant["batches"] else ["rows by themselves"]
     return "; ".join([*told, *few, *single])

@@ -82,7 +82,7 @@ def test_gains_by_hand(deployed: ModuleType) -> None:
 def test_losses_by_hand(deployed: ModuleType) -> None:
     text = deployed.deploy_losses(measured())
     assert "| onnxruntime int8 | 11.20 MB, 0.250x | -0.2 (-1.1 … +0.7) | accepted; too few rows to tell |" in text
-    assert "| takes long; too few rows to tell; rows one by one |" in text
+    assert "| takes long; too few rows to tell; rows by themselves |" in text
     assert ".500 (n = 210)" in text
 
 

@@ -49,7 +49,7 @@ def show(place: Path, console: Console) -> None:
         console.print(Text(clean(what), style="warn"))
     single = [each["name"] for each in verdict["variants"] if not each["batches"] and not each["refused"]]
     if single:
-        what = "together, answers would depend on the other rows; one row is answered after the other"
+        what = "together, answers would depend on the other rows; every row is answered by itself"
         console.print(Text(clean(f"{', '.join(single)}: {what}"), style="quiet"))
     if verdict["accepted"]:
         console.print(Text(f"headstart predict {clean(shlex.quote(str(place)))} new/", style="accent"))

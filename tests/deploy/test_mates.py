@@ -88,9 +88,8 @@ def dynamic(text_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(text_run.path / "export" / folder.FLOAT, place)
     judge, decoded = judge_in(place, text_run)
     Quantiser(place / folder.FLOAT).write_dynamic(place / folder.INT8)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("headstart.workflows.judging.runtimes", lambda: ["onnxruntime"])
-        kept = [*judge.judge(folder.FLOAT, "plain"), *judge.judge(folder.INT8, "dynamic")]
+    judge = replace(judge, runtimes=("onnxruntime",))
+    kept = [*judge.judge(folder.FLOAT, "plain"), *judge.judge(folder.INT8, "dynamic")]
     kept = [replace(each, fault="", refused="") for each in kept]
     ship._write(judge, decoded, kept, [], ["onnxruntime int8", "onnxruntime fp32"])
     return place
@@ -151,16 +150,16 @@ def test_the_server_lets_nothing_of_it_go_together(dynamic: Path) -> None:
 def test_tables_tell_which_variants_answer_row_by_row(dynamic: Path) -> None:
     file = io.StringIO()
     verdicts.show(dynamic, Console(file=file, theme=THEME, width=200))
-    (line,) = [line for line in file.getvalue().splitlines() if "one row is answered after the other" in line]
+    (line,) = [line for line in file.getvalue().splitlines() if "every row is answered by itself" in line]
     assert line.startswith("onnxruntime int8: ")
     told = {line.split(" | ")[0]: line for line in (dynamic / folder.README).read_text().splitlines()}
-    assert "rows one by one" in told["| onnxruntime int8"]
-    assert "rows one by one" not in told["| onnxruntime fp32"]
+    assert "rows by themselves" in told["| onnxruntime int8"]
+    assert "rows by themselves" not in told["| onnxruntime fp32"]
     table = exports.export_table(SimpleNamespace(exported=folder.read_verdict(dynamic)))  # type: ignore[arg-type]
     assert table is not None
     reasons = {row.name: row.reason for row in table.rows}
     assert reasons["onnxruntime fp32"] == ""
-    assert reasons["onnxruntime int8"] == "one row after the other"
+    assert reasons["onnxruntime int8"] == "rows by themselves"
 
 
 class Counted:
@@ -195,8 +194,7 @@ def test_what_is_timed_and_scored_is_what_the_user_gets(
 
     monkeypatch.setattr(timing, "interleaved", watched)
     monkeypatch.setattr("headstart.workflows.judging.open_session", opened)
-    monkeypatch.setattr("headstart.workflows.judging.runtimes", lambda: ["onnxruntime"])
-    (found,) = judge.judge(folder.INT8, "dynamic")
+    (found,) = replace(judge, runtimes=("onnxruntime",)).judge(folder.INT8, "dynamic")
     assert timed == {"onnxruntime fp32": {1, mates.ROWS}, "onnxruntime int8": {1}}
     session = onnxruntime.load(dynamic / folder.INT8, threads=1)
     alone = [session(batch.inputs)[0] for batch in judge.val.batches(np.arange(len(judge.val)), batch_size=1)]

@@ -27,7 +27,7 @@ def readme(judged: Sequence[Judged], order: Sequence[str], classes: Sequence[str
     ]
     for each in judged:
         told = each.refused or ("taken first" if each.name == order[0] else "accepted")
-        told += "" if each.batches else "; rows one by one"
+        told += "" if each.batches else "; rows by themselves"
         lines.append(
             f"| {each.name} | {each.bytes / 1e6:.1f} | {each.score.value:.4f} | {each.agreement.value:.4f} "
             f"| {each.speed.one.p50_ms:.2f} | {each.speed.rows_a_second:.0f} | {told} |"

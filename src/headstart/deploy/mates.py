@@ -1,4 +1,4 @@
-"""Whether an answer depends on what else is in its batch, and how to answer where it does: one row after the other.
+"""Whether an answer depends on what else is in its batch, and how to answer where it does: every row by itself.
 
 Activations whose range is taken while a network runs (dynamic quantisation) share one range with the whole batch, and
 padding is not hidden from every network. What a row is answered must not depend on who came with it.
@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from headstart.core import registry
-from headstart.deploy import contract
+from headstart.deploy import contract, parallel
 from headstart.deploy.runtimes.base import Session
 
 ROWS = 16  # that are answered at once at most
@@ -52,8 +52,8 @@ def row_by_row(session: Session, pad: int | None) -> Session:
     """A session that answers every row of a batch as if it had come alone, without padding."""
 
     def run(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        answers = [session(_trimmed(inputs[row : row + 1], pad)) for row in range(len(inputs))]
-        return np.concatenate([each[0] for each in answers]), np.concatenate([each[1] for each in answers])
+        rows = [_trimmed(inputs[row : row + 1], pad) for row in range(len(inputs))]
+        return parallel.joined(parallel.each(session, rows))
 
     return run
 

@@ -35,7 +35,7 @@ class Threshold:
 
 @dataclass(frozen=True)
 class Speed:
-    """Times of one row and of sixteen, answered as they will be: together, or one after the other."""
+    """Times of one row and of sixteen, answered as they will be: together, or each by itself."""
 
     one: Timed
     many: Timed

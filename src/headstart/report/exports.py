@@ -70,5 +70,5 @@ def _row(variant: dict[str, Any], metric: str, used: bool) -> ExportRow:
         throughput=f"{variant['speed']['rows_a_second']:.0f} / s",
         chip="keep" if variant["accepted"] else "revert",
         verdict=accepted if variant["accepted"] else "refused",
-        reason=str(variant["refused"]) or ("" if variant["batches"] else "one row after the other"),
+        reason=str(variant["refused"]) or ("" if variant["batches"] else "rows by themselves"),
     )

@@ -13,6 +13,7 @@ import numpy as np
 
 from headstart.core.errors import ArtefactError
 from headstart.deploy.contract import INPUT, OUTPUTS
+from headstart.deploy.parallel import SideBySide
 from headstart.deploy.runtimes.base import Session
 
 EXTRA = ""
@@ -29,6 +30,10 @@ def version() -> str:
 
 def load(path: Path, *, threads: int, precision: str = "fp32") -> Session:
     """Open a file that was looked through (see ``contract.read``)."""
+    return SideBySide(_open(path, threads), threads, lambda: _open(path, 1))
+
+
+def _open(path: Path, threads: int) -> Session:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
