@@ -20,6 +20,7 @@ import psutil
 import pytest
 
 from headstart.deploy.predictor import Predictor
+from headstart.deploy.serving import server
 from headstart.deploy.serving.app import Service
 
 from .. import torchless
@@ -245,6 +246,31 @@ def test_a_stop_under_load_loses_nothing(exported: Path, after: float) -> None:
     assert code == 0
     assert set(seen) <= {"200", "refused"}, seen
     assert seen["200"] > 12
+
+
+def test_who_waits_at_the_door_is_answered(exported: Path) -> None:
+    """A connection that the system has let in, and that nobody has taken when the server stops."""
+
+    async def run() -> bytes:
+        bound = server.listen("127.0.0.1", 0)
+        made = server._server(Service(Predictor(exported, threads=1)), lambda: None)
+        made.config.load()
+        made.lifespan = made.config.lifespan_class(made.config)
+        await made.startup(sockets=[bound])
+        port = bound.getsockname()[1]
+        asyncio.get_running_loop().remove_reader(bound)  # as where the loop has been busy since
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(hostile.valid(stand.picture(1)))
+        await made.shutdown(sockets=[bound])
+        reply = await reader.read()
+        writer.close()
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", port)
+        return reply
+
+    reply = asyncio.run(run())
+    assert status(reply) == 200, reply
+    assert results(reply)[0]["predictions"][0]["label"] == "red"
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from headstart.deploy.serving.limits import Limits
 
 GLANCE_SECONDS = 0.5  # between two looks at a connection
-LAST_WORDS_SECONDS = 0.25  # for a request that is on its way when the server stops
+LAST_WORDS_SECONDS = 1.0  # for a request that is on its way when the server stops
 STOPPING_SECONDS = 2.0  # for the rest of a body when the server stops
 
 

@@ -20,6 +20,7 @@ from headstart.deploy.serving.connection import protocol
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 DRAIN_SECONDS = 0.3  # between the first "not ready" and the closed door: balancers look elsewhere meanwhile
+SETTLE_SECONDS = 0.02  # until connections that were taken last are known
 M_ARENA_MAX = -8  # of glibc's malloc.h
 HEAD_BYTES = 16_384  # of a request
 
@@ -58,6 +59,10 @@ def serve(service: Service, bound: socket.socket, *, on_start: Callable[[], None
         on_start: called when the first request can be answered.
     """
     _keep_memory_together()
+    asyncio.run(_server(service, on_start).serve(sockets=[bound]))
+
+
+def _server(service: Service, on_start: Callable[[], None]) -> _Server:
     limits = service.limits
     config = uvicorn.Config(
         service.app,
@@ -75,7 +80,7 @@ def serve(service: Service, bound: socket.socket, *, on_start: Callable[[], None
         timeout_graceful_shutdown=limits.request_seconds,  # type: ignore[arg-type]
         backlog=1024,
     )
-    asyncio.run(_Server(config, service, on_start).serve(sockets=[bound]))
+    return _Server(config, service, on_start)
 
 
 def _keep_memory_together() -> None:
@@ -86,6 +91,18 @@ def _keep_memory_together() -> None:
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
+
+
+def _accepted(bound: socket.socket) -> Iterator[socket.socket]:
+    """Connections that the system has let in and nobody has taken yet: closing the door would cut them off."""
+    bound.setblocking(False)
+    while True:
+        try:
+            link, _ = bound.accept()
+        except OSError:  # none is left
+            return
+        link.setblocking(False)
+        yield link
 
 
 class _Server(uvicorn.Server):
@@ -113,7 +130,20 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await asyncio.sleep(DRAIN_SECONDS)
+        loop = asyncio.get_running_loop()
+        late = [link for bound in sockets or () for link in _accepted(bound)]
+        for server in self.servers:  # nothing is awaited in between: who comes now is refused, not lost
+            server.close()
+        for link in late:
+            await loop.connect_accepted_socket(self._connection, link)
+        await asyncio.sleep(SETTLE_SECONDS)
         await super().shutdown(sockets=sockets)
+
+    def _connection(self) -> asyncio.Protocol:
+        """As uvicorn makes one for a socket that asyncio has accepted."""
+        known = {"server_state": self.server_state, "app_state": self.lifespan.state}
+        made: asyncio.Protocol = self.config.http_protocol_class(config=self.config, **known)  # type: ignore[call-arg]
+        return made
 
     def _asked(self, number: int, frame: FrameType | None) -> None:
         if self.should_exit:  # asked twice
