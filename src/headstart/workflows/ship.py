@@ -21,7 +21,7 @@ from headstart.core.errors import ArtefactError, ConfigError, NothingAccepted
 from headstart.core.events import Event, Notice, Progress
 from headstart.core.machine import processor, usable_cores
 from headstart.core.run import Run
-from headstart.deploy import card, contract, folder, graph, ladder, verdict
+from headstart.deploy import card, contract, folder, graph, ladder, parallel, verdict
 from headstart.deploy.ladder import Climber
 from headstart.deploy.predictor import RUNTIMES, Variant, open_session
 from headstart.deploy.quantise import Quantiser
@@ -213,7 +213,7 @@ def _climber(judge: Judge, decoded: Decoded) -> Climber:
 
     def answer(file: Path) -> np.ndarray:
         session = open_session(judge.place, Variant(file.name, judge.runtimes[0], "fp32", 0.0), judge.threads)
-        return np.concatenate([session(inputs)[0] for inputs in held])
+        return parallel.joined(parallel.each(session, held))[0]
 
     wanted = answer(judge.place / folder.FLOAT)
     return Climber(
