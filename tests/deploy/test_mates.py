@@ -132,11 +132,11 @@ def test_predictions_do_not_depend_on_each_other(dynamic: Path, tmp_path: Path) 
 
 
 def test_a_precision_may_round_but_a_server_asks_for_one_row() -> None:
-    """In 16 bits the rows of a folder go together where they move by less than the last bit."""
+    """In 16 bits the rows of a folder go together where they move by the last bit at most."""
     coarse, fine = (Variant(folder.FLOAT, "openvino", precision, 0.0, 3e-4) for precision in ("bf16", "fp32"))
     assert coarse.batches
     assert not fine.batches
-    assert not Variant(folder.FLOAT, "openvino", "bf16", 0.0, 3e-3).batches
+    assert not Variant(folder.FLOAT, "openvino", "bf16", 0.0, 5e-3).batches
     assert mates.allowed("bf16") > mates.SAME == mates.allowed("fp32")
 
 

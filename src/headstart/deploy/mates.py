@@ -16,7 +16,7 @@ from headstart.deploy.runtimes.base import Session
 
 ROWS = 16  # that are answered at once at most
 SAME = 1e-5  # by how much a probability may depend on what else is in the batch
-ROUNDING = {"bf16": 2**-9}  # of precisions that round more: half of what the last bit of a probability is worth
+ROUNDING = {"bf16": 2**-8}  # of precisions that round more: the last bit of a probability
 
 
 def allowed(precision: str) -> float:
