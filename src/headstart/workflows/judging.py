@@ -104,11 +104,13 @@ class Judge:
         return mates.padding(self.val.store.modality)
 
     def speeds(self, sessions: dict[str, Session]) -> dict[str, Speed]:
-        """Times of one row and of sixteen, all in turns."""
-        order = np.arange(BATCHES[1]) % len(self.val)
-        many = next(iter(self.val.batches(order, batch_size=BATCHES[1]))).inputs
+        """Times of one row and of sixteen of like length, as rows are predicted, all in turns."""
+        by_length = self.val.by_length(np.arange(len(self.val)))
+        start = max(0, (len(by_length) - BATCHES[1]) // 2)  # the middle: a longest row would say little of the others
+        order = by_length[(start + np.arange(BATCHES[1])) % len(by_length)]
         timed = []
-        for inputs in (np.ascontiguousarray(many[: BATCHES[0]]), many):
+        for rows in (order[: BATCHES[0]], order):
+            inputs = next(iter(self.val.batches(rows, batch_size=len(rows)))).inputs
             calls = {name: functools.partial(run, inputs) for name, run in sessions.items()}
             timed.append(timing.interleaved(calls, seconds=self.seconds))
         return {name: Speed(timed[0][name], timed[1][name]) for name in sessions}
