@@ -7,23 +7,24 @@ python -m pretraining.text --corpus runs/writing --folder runs/text --minutes 60
 from __future__ import annotations
 
 import argparse
-import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import AutoTokenizer, ElectraConfig, ElectraModel, PreTrainedTokenizerFast
 
 from headstart.core import manifest
 from pretraining import runtime
-from pretraining.writing import judging, vocabulary
+from pretraining.writing import factors, judging, vocabulary
 from pretraining.writing.batches import Reader
 from pretraining.writing.corpus import collect, read_meanings
 from pretraining.writing.objectives import Writing
 from pretraining.writing.packages import NAMED
 
 LENGTH = 128  # tokens of the longest text
+SCALE = 0.1  # standard deviation of the embedding at the start
 
 
 def tokenizer_of(folder: Path, corpus: Path, size: int) -> PreTrainedTokenizerFast:
@@ -31,11 +32,28 @@ def tokenizer_of(folder: Path, corpus: Path, size: int) -> PreTrainedTokenizerFa
     place = folder / "tokenizer"
     if not (place / "tokenizer.json").exists():
         texts = {name: (corpus / f"{name}.txt").read_text(encoding="utf-8").splitlines() for name in ("en", "id")}
-        words = itertools.chain.from_iterable(
-            itertools.chain(*meaning.words.values()) for meaning in read_meanings(corpus) if "id" in meaning.words
-        )
-        vocabulary.save(vocabulary.train(texts, words, size, LENGTH), place)
+        listed: dict[str, list[str]] = {name: [] for name in texts}
+        for meaning in read_meanings(corpus):
+            for given in (meaning.words, meaning.related, meaning.opposites):
+                for name, words in given.items():
+                    listed[name] += words
+        vocabulary.save(vocabulary.train(texts, listed, size, LENGTH), place)
     return AutoTokenizer.from_pretrained(place)
+
+
+def start(module: Writing, reader: Reader, tokenizer: PreTrainedTokenizerFast, file: Path) -> None:
+    """Begin with factors of the corpus as the embedding; they are counted at first and kept in ``file``."""
+    embedding = module.encoder.embeddings.word_embeddings.weight.data
+    if not file.exists():
+        texts = [(reader.text["en"], 1.0), (reader.text["id"], 3.0), (reader.exchanged(), 2.0)]
+        found = factors.embedding(tokenizer, texts, reader.meanings, embedding.shape[1])
+        file.parent.mkdir(parents=True, exist_ok=True)
+        np.save(file, found.astype(np.float32))
+    found = torch.from_numpy(np.load(file))
+    found = found * (SCALE / found.std())
+    nowhere = found.norm(dim=1) < 1e-6 * found.norm(dim=1).max()
+    found[nowhere] = SCALE * torch.randn(int(nowhere.sum()), found.shape[1])
+    embedding.copy_(found)
 
 
 def configuration(vocabulary_size: int, embedding: int, width: int, depth: int) -> ElectraConfig:
@@ -62,6 +80,7 @@ def train(options: argparse.Namespace) -> tuple[runtime.Training, PreTrainedToke
     config = configuration(len(tokenizer), options.embedding, options.width, options.depth)
     config._attn_implementation = "eager"  # with short texts on a CPU it is the quickest
     module = Writing(config, options.temperature, options.contrast)
+    start(module, reader, tokenizer, options.folder / "factors.npy")
     settings = runtime.Settings(seed=options.seed, minutes=options.minutes, steps=options.steps, lr=options.lr)
     training = runtime.Training(module, options.folder, replace(settings, weight_decay=0.01, ema=0.998))
     module.train()
@@ -102,15 +121,20 @@ def about(corpus: Path) -> dict[str, Any]:
     return {**{name: facts[name] for name in ("paragraphs", "pairs", "meanings")}, "packages": len(facts["packages"])}
 
 
-def judged(training: runtime.Training, tokenizer: PreTrainedTokenizerFast, topics: Path) -> dict[str, float]:
-    """Accuracy in telling the topics of quotations, beside random weights and TF-IDF."""
+def judged(
+    training: runtime.Training, tokenizer: PreTrainedTokenizerFast, corpus: Path, tweets: Path | None
+) -> dict[str, float]:
+    """Accuracy of a frozen probe on the development sets, beside random weights and TF-IDF."""
     assert isinstance(training.module, Writing)
     config = training.module.encoder.config
     torch.manual_seed(training.settings.seed)
     encoders = {"frozen probe": ElectraModel(config), "random weights": ElectraModel(config)}
     encoders["frozen probe"].load_state_dict(training.averages(prefix="encoder."))
-    found = judging.scores(encoders, tokenizer, topics)
-    return {f"topics of quotations, 20 a topic, {name}": score for name, score in found.items()}
+    sets = {"topics of quotations": judging.topics(corpus / "topics.tsv")}
+    if tweets is not None:
+        sets["emotions in Indonesian tweets (IndoNLU emot)"] = judging.emotions(tweets)
+    found = {name: judging.scores(encoders, tokenizer, rows) for name, rows in sets.items()}
+    return {f"{name}, {what}": score for name, scores in found.items() for what, score in scores.items()}
 
 
 def main() -> None:
@@ -118,10 +142,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     runtime.add_arguments(parser, "runs/text")
     parser.add_argument("--corpus", type=Path, default=Path("runs/writing"), help="made where it is not there yet")
-    parser.add_argument("--vocabulary", type=int, default=12_288)
+    parser.add_argument("--vocabulary", type=int, default=17_408)
     parser.add_argument("--embedding", type=int, default=96)
     parser.add_argument("--width", type=int, default=256)
-    parser.add_argument("--depth", type=int, default=3)
+    parser.add_argument("--depth", type=int, default=2)
     parser.add_argument("--rows", type=int, default=64, help="running texts a step")
     parser.add_argument("--length", type=int, default=64, help="tokens of a running text")
     parser.add_argument("--share", type=float, default=0.15, help="of the words that are hidden")
@@ -129,7 +153,8 @@ def main() -> None:
     parser.add_argument("--pair-length", type=int, default=48)
     parser.add_argument("--temperature", type=float, default=0.05)
     parser.add_argument("--contrast", type=float, default=1.0, help="weight of the contrastive loss")
-    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--tweets", type=Path, help="folder of IndoNLU's emot: a second development set, never read")
     parser.add_argument("--pack", type=Path, help="write the backbone here at the end")
     options = parser.parse_args()
     if not (options.corpus / "manifest.json").exists():
@@ -139,7 +164,7 @@ def main() -> None:
     training, tokenizer = train(options)
     if options.pack is not None:
         facts: dict[str, Any] = {"corpus": about(options.corpus)}
-        facts["scores"] = judged(training, tokenizer, options.corpus / "topics.tsv")
+        facts["scores"] = judged(training, tokenizer, options.corpus, options.tweets)
         names = ("vocabulary", "embedding", "width", "depth", "rows", "length", "share", "pairs", "pair_length")
         names = (*names, "temperature", "contrast", "lr", "seed", "minutes", "steps")
         given = [(name, getattr(options, name)) for name in names if getattr(options, name) is not None]

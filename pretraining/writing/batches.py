@@ -171,7 +171,7 @@ class Reader:
 
     def _running(self, draw: random.Random, length: int) -> str:
         """Consecutive paragraphs in one language, from any place on, with words exchanged in half of the cases."""
-        language = draw.choice(("en", "id"))
+        language = draw.choices(("en", "id"), (0.65, 0.35))[0]  # the Indonesian texts are about computers only
         lines = self.text[language]
         place, text = draw.randrange(len(lines)), ""
         while len(text) < 5 * length and place < len(lines):
@@ -184,25 +184,31 @@ class Reader:
 
     def _varied(self, text: str, language: str, draw: random.Random) -> str:
         choice = draw.random()
-        if choice < 0.25:
-            text = self.exchange.words(text, language, draw, "other", draw.uniform(0.2, 0.9))
+        if choice < 0.4:
+            text = self.exchange.words(text, language, draw, "other", draw.uniform(0.2, 1.0))
             language = "id"  # what was exchanged may be spoken, too
-        elif choice < 0.4:
+        elif choice < 0.55:
             text = self.exchange.words(text, language, draw, "same", 0.4)
         if language == "id" and draw.random() < 0.5:
             text = spoken(text, draw, draw.uniform(0.2, 1.0))
         return text
+
+    def exchanged(self) -> list[str]:
+        """Half of the English paragraphs with most words in everyday Indonesian, which is in hardly any package."""
+        draw, told = random.Random(f"{self.seed}/exchanged"), self.text["en"][::2]
+        mixed = (self.exchange.words(text, "en", draw, "other", draw.uniform(0.5, 1.0)) for text in told)
+        return [spoken(text, draw, 0.5) for text in mixed]
 
     def alike(self, step: int, rows: int, length: int) -> Alike:
         """Rows of texts that mean the same, with an opposite where a dictionary knows one."""
         draw = random.Random(f"{self.seed}/{step}/alike")
         kinds: list[tuple[Callable[[random.Random], tuple[str, str, str]], float]] = [
             (self._gloss, 0.2),
-            (self._synonym, 0.2),
+            (self._synonym, 0.25),
             (self._translation, 0.15),
-            (self._message, 0.15),
-            (self._reworded, 0.2),
-            (self._next, 0.1),
+            (self._message, 0.05),
+            (self._reworded, 0.3),
+            (self._next, 0.05),
         ]
         makers = draw.choices([maker for maker, _ in kinds], [weight for _, weight in kinds], k=rows)
         triples = [maker(draw) for maker in makers]

@@ -1,11 +1,12 @@
-"""What a frozen encoder knows, on texts that the corpus has labels for: the topics of quotations.
+"""What a frozen encoder knows: the topics of quotations, and, where the set is there, the emotions of tweets.
 
-The quotations were read in pretraining, but not which file they come from. Beside the encoder stand the same network
-with random weights, and TF-IDF.
+The quotations were read in pretraining, but not which file they come from; the tweets were not read. Beside the encoder
+stand the same network with random weights, and TF-IDF.
 """
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -30,22 +31,38 @@ def topic(path: str, content: bytes) -> list[tuple[str, str]]:
     return [(name, text) for text in fortunes(content) if len(text) > 20] if name in TOPICS else []
 
 
+def topics(file: Path) -> list[tuple[str, str]]:
+    """Topic and text of the corpus's quotations."""
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return [(name, text) for name, _, text in (line.partition("\t") for line in lines)]
+
+
+def emotions(folder: Path) -> list[tuple[str, str]]:
+    """Emotion and text of the tweets of IndoNLU's "emot" (Wilie et al., 2020), all three parts."""
+    found = []
+    for file in sorted(folder.glob("*_preprocess.csv")):
+        with file.open(newline="", encoding="utf-8") as opened:
+            found += [(row["label"], row["tweet"]) for row in csv.DictReader(opened)]
+    return found
+
+
 def scores(
-    encoders: dict[str, nn.Module], tokenizer: PreTrainedTokenizerFast, file: Path, draws: int = 5
+    encoders: dict[str, nn.Module], tokenizer: PreTrainedTokenizerFast, rows: list[tuple[str, str]], draws: int = 5
 ) -> dict[str, float]:
-    """Accuracy by method with 20 quotations a topic (mean over ``draws``), on a third that is never learned from."""
-    rows = [line.split("\t") for line in file.read_text(encoding="utf-8").splitlines()]
+    """Accuracy by number of rows and method (mean over ``draws``), on a third that is never learned from."""
     labels, texts = np.array([row[0] for row in rows]), np.array([row[1] for row in rows], dtype=object)
     order = np.random.default_rng(1).permutation(len(rows))
     learn, test = order[: 2 * len(rows) // 3], order[2 * len(rows) // 3 :]
     known = {name: means(encoder, tokenizer, list(texts)) for name, encoder in encoders.items()}
     inputs = {name: (_probe(), values) for name, values in known.items()} | {"TF-IDF": (_counts(), texts)}
-    found: dict[str, list[float]] = {name: [] for name in inputs}
+    found: dict[str, list[float]] = {}
     for seed in range(draws):
         rng = np.random.default_rng(seed)
-        few = np.concatenate([rng.permutation(learn[labels[learn] == name])[:20] for name in sorted(set(labels))])
-        for name, (classifier, values) in inputs.items():
-            found[name].append(classifier.fit(values[few], labels[few]).score(values[test], labels[test]))
+        few = [rng.permutation(learn[labels[learn] == name])[:20] for name in sorted(set(labels))]
+        for size, chosen in (("20 a class", np.concatenate(few)), ("500 in all", rng.permutation(learn)[:500])):
+            for name, (classifier, values) in inputs.items():
+                accuracy = classifier.fit(values[chosen], labels[chosen]).score(values[test], labels[test])
+                found.setdefault(f"{size}, {name}", []).append(accuracy)
     return {name: round(float(np.mean(accuracies)), 3) for name, accuracies in found.items()}
 
 
