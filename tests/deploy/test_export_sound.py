@@ -36,7 +36,8 @@ def made(family: str, place: Path) -> Backbone:
     """A small network: the user's own, or a random one of transformers."""
     if family == "own":
         return backbones.load(sounds.ear(), seconds=SECONDS).eval()
-    return sounds_zoo.make(family, place, seconds=SECONDS)
+    own = {} if family == "whisper" else {"seconds": SECONDS}  # Whisper hears windows of one length alone
+    return sounds_zoo.make(family, place, **own)
 
 
 def recordings(count: int, spec: AudioSpec) -> list[np.ndarray]:
