@@ -78,6 +78,13 @@ def test_the_single_thread_is_opened_once() -> None:
     assert len(opened) == 1
 
 
+def test_large_weights_are_held_once(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = exported / folder.FLOAT
+    assert isinstance(onnxruntime.load(path, threads=2), SideBySide)
+    monkeypatch.setattr(onnxruntime, "TWICE_AT_MOST", path.stat().st_size - 1)
+    assert not isinstance(onnxruntime.load(path, threads=2), SideBySide)
+
+
 def test_the_answers_are_those_of_one_session(exported: Path) -> None:
     path = exported / folder.FLOAT
     alone, beside = (onnxruntime.load(path, threads=threads) for threads in (1, 2))

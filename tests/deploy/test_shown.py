@@ -15,7 +15,7 @@ from rich.console import Console
 from headstart import cli, predictions, verdicts
 from headstart.core import manifest
 from headstart.core.run import Run
-from headstart.deploy import folder
+from headstart.deploy import folder, timing
 from headstart.deploy.predictor import Predictor
 from headstart.measure.prediction import Predictions
 from headstart.report import contents, exports, page
@@ -92,7 +92,11 @@ def test_the_threshold_of_an_export_is_used(toy_run: Run, exported: Path, tmp_pa
     assert not any(each.problem for each in Predictor(exported, threads=1).predict(photos))
 
 
-def test_the_command_exports(toy_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_exports(
+    toy_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = timing.interleaved
+    monkeypatch.setattr(timing, "interleaved", lambda calls, seconds: usual(calls, seconds=seconds / 100))
     run = shutil.copytree(toy_run.path, tmp_path / "run", ignore=shutil.ignore_patterns("export"))
     assert cli.run(["export", str(run), "--no-int8", "--threads", "1", "--precision", "0.9"], traceback=True) == 0
     assert "headstart predict" in capsys.readouterr().out

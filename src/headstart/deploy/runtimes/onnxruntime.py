@@ -18,6 +18,7 @@ from headstart.deploy.runtimes.base import Session
 
 EXTRA = ""
 PRECISIONS = ("fp32",)
+TWICE_AT_MOST = 512 * 2**20  # bytes of a file whose weights may be held twice, to answer many rows side by side
 
 
 def version() -> str:
@@ -30,7 +31,10 @@ def version() -> str:
 
 def load(path: Path, *, threads: int, precision: str = "fp32") -> Session:
     """Open a file that was looked through (see ``contract.read``)."""
-    return SideBySide(_open(path, threads), threads, lambda: _open(path, 1))
+    whole = _open(path, threads)
+    if path.stat().st_size > TWICE_AT_MOST:
+        return whole
+    return SideBySide(whole, threads, lambda: _open(path, 1))
 
 
 def _open(path: Path, threads: int) -> Session:
