@@ -11,7 +11,7 @@ file, its own default quantisation, NNCF's, and every variant that the export's 
 validation rows, which calibrate nothing, as differences from torch in fp32 on the same rows.
 
 Times are of a batch of 1 and of 16; texts have 128 tokens. No session of ONNX Runtime spins while it waits, because
-that slows whoever comes next. About 15 minutes a network on two cores.
+that slows whoever comes next. Three to fifteen minutes a network on two cores, a ViT on MNIST up to half an hour.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ def compare(name: str, folder: Path, nncf: str, threads: int, seconds: float) ->
         "reference": judge.reference.metric(judge.metric).as_json(),
         "bytes": (place / files.FLOAT).stat().st_size,
         "accepted": accepted,
-        "base": base,  # those of them that need no extra
+        "base": base,  # what a base install accepts
         "variants": {each: {key: told[key] for key in kept} for each, told in variants.items()},
         "gone": [{key: told[key] for key in ("name", "how", "refused")} for told in verdict["gone"]],
         "peers": {title: _judged(judge, session, title, size) for title, (session, size) in peers.items()},

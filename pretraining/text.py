@@ -154,7 +154,7 @@ def main() -> None:
     parser.add_argument("--temperature", type=float, default=0.05)
     parser.add_argument("--contrast", type=float, default=1.0, help="weight of the contrastive loss")
     parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--tweets", type=Path, help="folder of IndoNLU's emot: a second development set, never read")
+    parser.add_argument("--tweets", type=Path, help="folder of IndoNLU's emot, a second development set")
     parser.add_argument("--pack", type=Path, help="write the backbone here at the end")
     options = parser.parse_args()
     if not (options.corpus / "manifest.json").exists():

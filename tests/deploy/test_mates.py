@@ -104,11 +104,13 @@ def probabilities(predictor: Predictor, texts: list[str]) -> np.ndarray:
 
 
 def test_dynamic_ranges_make_an_answer_depend_on_its_batch(dynamic: Path) -> None:
-    session = onnxruntime.load(dynamic / folder.INT8, threads=1)
+    few, many = (onnxruntime.load(dynamic / folder.INT8, threads=threads) for threads in (1, mates.ROWS))
     spec = Predictor(dynamic, variant="onnxruntime fp32", threads=1).contract.spec
     texts, _ = words.reviews(20, seed=9, longest=40)
     inputs = text.collate([text.prepare(one, spec) for one in texts])
-    assert mates.gap(session, inputs, text.PAD) > 100 * mates.SAME
+    assert mates.gap(few, inputs, text.PAD) > 100 * mates.SAME
+    assert mates.gap(many, inputs, text.PAD) > 100 * mates.SAME, "also where every row has a thread of its own"
+    assert Predictor(dynamic, variant="onnxruntime int8", threads=4).threads == 4, "as many as there are golden rows"
     assert mates.gap(onnxruntime.load(dynamic / folder.FLOAT, threads=1), inputs, text.PAD) < mates.SAME
     assert told(dynamic, "onnxruntime int8")["batches"] is False
     assert told(dynamic, "onnxruntime int8")["batch_gap"] > mates.SAME

@@ -45,7 +45,7 @@ def gap(session: Session, inputs: np.ndarray, pad: int | None, longest: int = 0)
         mates = np.concatenate([inputs, np.zeros_like(inputs[..., :more])], axis=-1)
         mates.reshape(len(inputs), -1, mates.shape[-1])[:, 0, inputs.shape[-1] :] = pad
     order = np.arange(ROWS) % len(inputs)
-    return float(np.abs(session(mates[order])[1] - alone[order]).max())
+    return float(np.abs(parallel.together(session)(mates[order])[1] - alone[order]).max())
 
 
 def row_by_row(session: Session, pad: int | None) -> Session:

@@ -31,9 +31,9 @@ class SideBySide:
     session: Session
     threads: int
     open_single: Callable[[], Session]
-    _single: Session | None = None
-    _pool: ThreadPoolExecutor | None = None
-    _opening: threading.Lock = field(default_factory=threading.Lock)
+    _single: Session | None = field(default=None, init=False, repr=False)
+    _pool: ThreadPoolExecutor | None = field(default=None, init=False, repr=False)
+    _opening: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     def __call__(self, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Logits and probabilities, both (B, K) float32."""
@@ -57,6 +57,15 @@ def each(session: Session, batches: Sequence[np.ndarray]) -> list[tuple[np.ndarr
     return session.each(batches) if isinstance(session, SideBySide) else [session(batch) for batch in batches]
 
 
+def together(session: Session) -> Session:
+    """What answers all rows of a batch as one.
+
+    What a batch does to a row, and what golden rows are answered, must not depend on how many threads this machine has.
+    """
+    return session.session if isinstance(session, SideBySide) else session
+
+
 def joined(answers: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
     """One answer of those to its parts."""
-    return np.concatenate([each[0] for each in answers]), np.concatenate([each[1] for each in answers])
+    logits, probabilities = zip(*answers, strict=True)
+    return np.concatenate(logits), np.concatenate(probabilities)

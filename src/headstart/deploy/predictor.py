@@ -20,7 +20,7 @@ from headstart.core.machine import usable_cores
 from headstart.data import loaders, sources
 from headstart.data.splits import Rows
 from headstart.data.store import Store
-from headstart.deploy import contract, folder, mates
+from headstart.deploy import contract, folder, mates, parallel
 from headstart.deploy.folder import Golden
 from headstart.deploy.runtimes.base import Session
 from headstart.measure.prediction import Predictions
@@ -142,6 +142,11 @@ class Predictor:
         with self._turn:
             return self._session(inputs)
 
+    def batch_gap(self, inputs: np.ndarray, longest: int) -> float:
+        """By how much a probability of these rows depends on their batch on this machine (see ``mates.gap``)."""
+        with self._turn:
+            return mates.gap(self._session, inputs, mates.padding(self.modality), longest)
+
     def _parts(self, rows: Rows, say: Emit) -> Iterator[tuple[np.ndarray, np.ndarray, dict[int, str]]]:
         for start in range(0, len(rows), CHUNK):
             part = rows.take(np.arange(start, min(start + CHUNK, len(rows))))
@@ -162,7 +167,7 @@ class Predictor:
         """In one batch, as torch answered them, whether or not rows are answered together later."""
         golden = Golden.read(self.folder / folder.GOLDEN)
         try:
-            gap = golden.gap(session(golden.inputs)[0])
+            gap = golden.gap(parallel.together(session)(golden.inputs)[0])
         except Exception as error:  # whatever a runtime raises where inputs or outputs do not fit
             raise ArtefactError(f"its golden rows do not fit the model ({error})", where=str(self.folder)) from error
         if not gap <= max(folder.PARITY, SLACK * self.variant.gap):

@@ -16,7 +16,7 @@ import numpy as np
 from headstart.core import registry
 from headstart.core.errors import ArtefactError, ConfigError
 from headstart.core.events import Event, Notice, Progress
-from headstart.deploy import contract, folder, mates, timing, verdict
+from headstart.deploy import contract, folder, mates, parallel, timing, verdict
 from headstart.deploy.folder import Golden
 from headstart.deploy.predictor import RUNTIMES, Variant, open_session
 from headstart.deploy.runtimes.base import Session
@@ -34,7 +34,7 @@ BASE = "onnxruntime"  # of the base install
 class Judge:
     """What every variant is judged by: torch's answers ``reference`` on ``val``, and the plain file's times.
 
-    ``seconds`` go into each comparison by the clock.
+    ``seconds`` go into each comparison by the clock; ``runtimes`` are those that are judged, ONNX Runtime first.
     """
 
     place: Path
@@ -50,7 +50,7 @@ class Judge:
     runtimes: tuple[str, ...]
 
     def judge(self, file: str, how: str) -> list[Judged]:
-        """The verdict on a file in every runtime and precision that is installed here."""
+        """The verdict on a file in every precision of the runtimes."""
         variants = {
             _name(found): found
             for runtime in self.runtimes
@@ -148,7 +148,7 @@ class Judge:
             precision=variant.precision,
             how=how,
             size=(self.place / variant.file).stat().st_size,
-            gap=self.golden.gap(session(self.golden.inputs)[0]),
+            gap=self.golden.gap(parallel.together(session)(self.golden.inputs)[0]),
             batch_gap=variant.batch_gap,
             exact=exact,
             together=self.answers(session, classes, name) if exact and not variant.batches else None,

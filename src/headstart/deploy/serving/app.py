@@ -48,7 +48,7 @@ class Service:
         longest = self.modality.largest_canvas(spec) // (golden[0].nbytes // golden.shape[-1])
         gap = predictor.variant.batch_gap
         if gap <= mates.SAME:  # on the machine that exported: asked again on this one
-            gap = mates.gap(predictor.run, golden, mates.padding(predictor.modality), longest)
+            gap = predictor.batch_gap(golden, longest)
         rows = mates.ROWS if gap <= mates.SAME else 1
         self.facts = Facts.read(predictor, rows=rows, gap=gap)
         self.batcher = Batcher(
