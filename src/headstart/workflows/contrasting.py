@@ -45,7 +45,8 @@ def contrast(course: Course, index: int, stage: contrastive.Settings) -> Outcome
     options = {"pairs": stage.pairs, "batch_size": stage.batch_size, "augment": augment}
     stream = PairStream(runtime, train, key=(course.seed, index), **options)
     learner = Contraster(model, runtime.autocast)
-    loop = course.descend(index, stage, learner, stream, lambda: solved()[1], course.metric)
+    with course.narrowed():
+        loop = course.descend(index, stage, learner, stream, lambda: solved()[1], course.metric)
     layer, evaluation, path = solved()
     model.head.last.load_state_dict(layer.state_dict())
     model.head.requires_grad_(True)

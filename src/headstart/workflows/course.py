@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from headstart.engine.runtime import Runtime
 from headstart.engine.streams import Examples, augmentation
 from headstart.measure.evaluation import Evaluation
 from headstart.measure.metrics import OwnMetric
-from headstart.models import heads, merging
+from headstart.models import heads, merging, narrowing
 from headstart.models.fresh import reinitialise
 from headstart.models.model import Model
 from headstart.stages import gates
@@ -159,13 +160,23 @@ class Course:
         self.prepare(stage)
         thawed = len(self.model.backbone.blocks) - self.model.frozen_prefix
         self.start(index, stage, f"{thawed} of {len(self.model.backbone.blocks)} blocks and the head")
-        with merging.merged(self.model.backbone) as count:
+        with merging.merged(self.model.backbone) as count, self.narrowed():
             if count:
                 reason = "computed by the convolutions before them, wherever they keep their statistics"
                 self.emit(Decision("batch norm", f"{count} merged", reason))
             frontier = self.frontiers.of_stage(index, stage, self.train, self.val)
             loop = self._fit(index, stage, frontier.train, frontier.val)
         return self._measured(loop, stage, frontier.val, frontier.decision)
+
+    @contextmanager
+    def narrowed(self) -> Iterator[None]:
+        """Inside, a language model trains the words that the training texts name."""
+        rows = (self.train.store[row] for row in range(len(self.train)))
+        with narrowing.narrowed(self.model.backbone, rows) as (words, known):
+            if words:
+                why = "no training text names the others: they stay as pretrained, at no cost"
+                self.emit(Decision("words", f"{words:,} of {known:,} train", why))
+            yield
 
     def prepare(self, stage: Stage) -> None:
         """What trains in a stage, and what BatchNorm does meanwhile: all that a model knows of the stage it is in."""
@@ -228,7 +239,7 @@ class Course:
             metric=metric,
             stage=index,
             seed=self.seed,
-            checkpoints=Checkpoints(folder / "state", warn=self._warn),
+            checkpoints=Checkpoints(folder / "state", warn=lambda text: self.emit(Notice("warning", "checkpoint", text))),
             mixer=mixer,
             names=self.train.rows.names,
             deadline=self.deadline,
@@ -306,6 +317,3 @@ class Course:
         if isinstance(stage, Training):
             epochs, updates = stage.epochs, stage.updates(len(self.train) if rows is None else rows)
         self.emit(StageStarted(index, stage.title, stage.method, summary, epochs, updates))
-
-    def _warn(self, message: str) -> None:
-        self.emit(Notice("warning", "checkpoint", message))
