@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+import string
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -54,8 +55,10 @@ def train(
         for word, weight in own.items():  # of a whole word only its letters are wanted
             weights[word] += 1 if word in whole else round(weight * scale)
     tokenizer = _blank(models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=60))
+    # Letters come first: the trainer would number those inside of words in another order every time, and break ties so.
+    first = [*SPECIAL.values(), *(f"##{letter}" for letter in string.ascii_lowercase)]
     trainer = trainers.WordPieceTrainer(
-        vocab_size=size - len(whole), special_tokens=list(SPECIAL.values()), limit_alphabet=100, show_progress=False
+        vocab_size=size - len(whole), special_tokens=first, limit_alphabet=100, show_progress=False
     )
     tokenizer.train_from_iterator(_repeated(weights), trainer)
     found = tokenizer.get_vocab()

@@ -50,6 +50,12 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return vocabulary.train({"en": EN * 5, "id": ID * 5}, {"id": ["lezat"] * 2, "en": []}, 600, 64)
 
 
+def test_a_vocabulary_is_numbered_alike_every_time(tokenizer: PreTrainedTokenizerFast) -> None:
+    again = vocabulary.train({"en": EN * 5, "id": ID * 5}, {"id": ["lezat"] * 2, "en": []}, 600, 64)
+    assert again.get_vocab() == tokenizer.get_vocab()
+    assert [tokenizer.convert_ids_to_tokens(number) for number in range(5)] == list(vocabulary.SPECIAL.values())
+
+
 @pytest.fixture(scope="module")
 def reader(corpus: Path, tokenizer: PreTrainedTokenizerFast) -> Reader:
     return Reader(corpus, tokenizer, seed=3)
