@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,7 +40,7 @@ def narrowed(backbone: Backbone, rows: Iterable[np.ndarray]) -> Iterator[tuple[i
         yield 0, 0 if table is None else table.num_embeddings
         return
     whole = table.weight
-    lookup = _Lookup(table, words)
+    lookup: Any = _Lookup(table, words)
     table.weight = nn.Parameter(whole.detach()[lookup.words])
     table.forward = lookup  # type: ignore[method-assign]
     try:

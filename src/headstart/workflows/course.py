@@ -174,8 +174,7 @@ class Course:
         rows = (self.train.store[row] for row in range(len(self.train)))
         with narrowing.narrowed(self.model.backbone, rows) as (words, known):
             if words:
-                why = "no training text names the others: they stay as pretrained, at no cost"
-                self.emit(Decision("words", f"{words:,} of {known:,} train", why))
+                self.emit(Decision("words", f"{words:,} of {known:,} train", "no training text names the others"))
             yield
 
     def prepare(self, stage: Stage) -> None:
@@ -239,7 +238,9 @@ class Course:
             metric=metric,
             stage=index,
             seed=self.seed,
-            checkpoints=Checkpoints(folder / "state", warn=lambda text: self.emit(Notice("warning", "checkpoint", text))),
+            checkpoints=Checkpoints(
+                folder / "state", warn=lambda text: self.emit(Notice("warning", "checkpoint", text))
+            ),
             mixer=mixer,
             names=self.train.rows.names,
             deadline=self.deadline,
