@@ -33,7 +33,7 @@ SEEDS = (0, 1, 2, 3, 4)
 REAL_SIZE = {"digits": 64, "usps": 64, "hymenoptera": 128, "cartoon": 128}  # pixels, as in the transfer table
 # After the probe the whole network, as in the demo; from scratch more epochs, at the rate that suits random weights.
 REAL_TUNING = {
-    "image": {"lr": 3e-4},
+    "image": {"lr": 3e-4, "bn": "eval"},
     "text": {"lr": 5e-5, "epochs": 3},
     "audio": {"lr": 1e-4},
 }
