@@ -7,11 +7,10 @@
 Eight sets that no pretraining saw (``few.py``), with 20 labelled rows a class and with 500 in all, 5 seeds. ``random``
 and ``probe`` are solved heads on frozen features of the same network, with random and with pretrained weights;
 ``scratch`` trains all of it from random weights; ``fine-tuned`` is the probe, then the whole network, whatever a gate
-would say; ``baseline`` needs no network: pixels and colours, TF-IDF, log-mel statistics. ``real`` are weights from large real data sets:
-MobileNetV2 (ImageNet), MiniLM-L6, YAMNet (AudioSet), Google's speech embedding.
+would say; ``baseline`` needs no network: pixels and colours, TF-IDF, log-mel statistics. ``real`` are weights from
+large real data sets: MobileNetV2 (ImageNet), MiniLM-L6, YAMNet (AudioSet), Google's speech embedding.
 
-A child process does the strategies of one set and seed, each with an empty cache; the first is ``random``, so that no
-other one's seconds hold the loading of libraries. Seconds are of a whole ``fit``: decoding, training, report.
+A child process does the strategies of one set and seed, each with an empty cache, and loads the libraries first. Seconds are of a whole ``fit``: decoding, training, report.
 """
 
 from __future__ import annotations
@@ -165,6 +164,9 @@ def _thinned(pairs: few.Pairs) -> few.Pairs:
 
 def one(name: str, seed: int, wanted: list[list[str]], quick: bool, folder: Path) -> None:
     """The child process: strategies of one set and seed; each result is written as soon as it is there."""
+    from headstart.models import backbone
+
+    backbone.load(f"builtin/{few.MODALITY[name]}")  # with the libraries: nobody's seconds hold their loading
     for number, (size, strategy) in enumerate(wanted):
         place = folder / str(number)
         os.environ["HEADSTART_CACHE"] = str(place / "cache")
