@@ -10,7 +10,8 @@ and ``probe`` are solved heads on frozen features of the same network, with rand
 would say; ``baseline`` needs no network: pixels and colours, TF-IDF, log-mel statistics. ``real`` are weights from
 large real data sets: MobileNetV2 (ImageNet), MiniLM-L6, YAMNet (AudioSet), Google's speech embedding.
 
-A child process does the strategies of one set and seed, each with an empty cache, and loads the libraries first. Seconds are of a whole ``fit``: decoding, training, report.
+A child process does the strategies of one set and seed, each with an empty cache, and loads
+the libraries first. Seconds are of a whole ``fit``: decoding, training, report.
 """
 
 from __future__ import annotations
