@@ -331,12 +331,12 @@ def _shuffled_folders() -> None:
 def other_machine(folder: Path, *, threads: int = 1, version: str = "") -> None:
     import torch
 
-    from headstart.engine import loop
+    from headstart.engine.runtime import Runtime
 
     torch.set_num_threads(threads)
-    original = loop.Loop._choices
+    original = Runtime.choices
     if version:
-        loop.Loop._choices = lambda self: {**original(self), "torch": version}
+        Runtime.choices = lambda self: {**original(self), "torch": version}
 
 
 # ---- jobs: what a life can do instead of training -------------------------------------------------------------------

@@ -70,6 +70,13 @@ def groups(
     return chosen
 
 
+def of_learner(learner: Any, **settings: Any) -> list[dict[str, Any]]:
+    """``groups`` of a learner with its ``model``; what is not the backbone's has the head's rate."""
+    blocks = learner.model.backbone.blocks
+    depths = {f"model.{name}": depth for name, depth in learner.model.depths().items() if depth <= len(blocks)}
+    return groups(learner.named_parameters(), depths, blocks, **settings)
+
+
 def rates_by_depth(
     blocks: int | Sequence[str],
     *,

@@ -86,6 +86,7 @@ class Loop:
         self.wrapped, _ = job.runtime.wrap(job.learner, self.optimizer)
         self.ema = EMA(job.learner, settings.ema) if settings.ema else None
         self.best: dict[str, torch.Tensor] = {}
+        self.judged: Evaluation | None = None  # of these weights, where this process has judged them
         self.notices: list[Notice] = []
         self.saved = time.monotonic()
 
@@ -238,7 +239,7 @@ class Loop:
         improved = score > self.state.best_score
         if improved:
             self.state.best_score, self.state.best_epoch, self.state.waited = score, self.state.epoch, 0
-            self.best = self._snapshot()
+            self.best, self.judged = self._snapshot(), evaluation
         else:
             self.state.waited += 1
         return improved
@@ -281,13 +282,9 @@ class Loop:
         tensors.update({f"optimizer/{name}": value for name, value in optimizer.items()})
         if self.ema is not None:
             tensors.update({f"ema/{name}": value for name, value in self.ema.state_tensors().items()})
-        facts = {"state": self.state.__dict__, "optimizer": settings, "choices": self._choices()}
+        facts = {"state": self.state.__dict__, "optimizer": settings, "choices": job.runtime.choices()}
         job.checkpoints.save(self.state.updates + (1 if self.state.finished else 0), tensors, facts)
         job.runtime.wait()
-
-    def _choices(self) -> dict[str, Any]:
-        runtime = self.job.runtime
-        return {"precision": runtime.precision, "threads": torch.get_num_threads(), "torch": str(torch.__version__)}
 
     def _resume(self) -> Iterator[Event]:
         found = self.job.checkpoints.latest() if self.job.checkpoints is not None else None
@@ -298,7 +295,7 @@ class Loop:
             state, choices = State(**facts["state"]), dict(facts["choices"])
         except (KeyError, TypeError, ValueError) as error:
             raise ArtefactError(f"not the checkpoint of a stage ({error})", where=self._where()) from error
-        for name, now in self._choices().items():
+        for name, now in self.job.runtime.choices().items():
             if (then := choices.get(name)) != now:
                 yield Notice(
                     "warning", "resume-differs", f"{name} was {then} and is {now}: the result will not be bit-equal"

@@ -59,6 +59,10 @@ class Runtime:
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
         return contextlib.nullcontext()
 
+    def choices(self) -> dict[str, Any]:
+        """What decides how sums are rounded: recorded with every checkpoint."""
+        return {"precision": self.precision, "threads": torch.get_num_threads(), "torch": str(torch.__version__)}
+
     @contextlib.contextmanager
     def exactly(self) -> Iterator[None]:
         """fp32 inside: what is reported is what the saved model answers, not what training is fast in."""

@@ -5,7 +5,6 @@ Shapes: N rows, D features, K classes.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from typing import Any
 
 import torch
 
-from headstart.core import interruption, manifest, registry
+from headstart.core import interruption, registry
 from headstart.core.errors import ConfigError, TrainingError
 from headstart.core.events import Decision, Notice, StageStarted
 from headstart.core.run import Run
@@ -35,7 +34,7 @@ from headstart.models import heads, merging, narrowing
 from headstart.models.fresh import reinitialise
 from headstart.models.model import Model
 from headstart.stages import gates
-from headstart.stages.base import Stage, Training, as_mapping
+from headstart.stages.base import Stage, Training
 from headstart.stages.gates import Verdict
 from headstart.stages.learner import POOLED, Learner
 from headstart.stages.methods import contrastive, mlm, probe, scratch
@@ -165,8 +164,9 @@ class Course:
                 reason = "computed by the convolutions before them, wherever they keep their statistics"
                 self.emit(Decision("batch norm", f"{count} merged", reason))
             frontier = self.frontiers.of_stage(index, stage, self.train, self.val)
-            loop = self._fit(index, stage, frontier.train, frontier.val)
-        return self._measured(loop, stage, frontier.val, frontier.decision)
+            exactly = count == 0 and (self.runtime.precision == "fp32" or stage.epochs == 1)
+            loop = self._fit(index, stage, frontier.train, frontier.val, exactly)
+        return self._measured(loop, stage, frontier.val, frontier.decision, loop.judged if exactly else None)
 
     @contextmanager
     def narrowed(self) -> Iterator[None]:
@@ -188,8 +188,12 @@ class Course:
         stage: Training,
         cached: FrontierCache | None,
         val: FrontierCache | None,
+        exactly: bool = False,
     ) -> Loop:
-        """Train on the streams, judged after every epoch as the training computes."""
+        """Train on the streams, judged after every epoch as the training computes, or else ``exactly``.
+
+        Where nothing is to be compared (one epoch), the answers that count are asked for at once.
+        """
         weights = balance.class_weights(self.train.rows.labels, self.model.classes, stage.class_weights)
         task = registry.find("headstart.tasks", self.model.task)
         loss = task.Loss(label_smoothing=stage.label_smoothing, class_weights=weights)
@@ -198,6 +202,8 @@ class Course:
             mixer = Mixer(stage.mixup, stage.cutmix, stage.mix_probability, len(self.model.classes))
 
         def validate() -> Evaluation:
+            if exactly:
+                return self._exact(stage, val)
             size = stage.batch_size
             return features.evaluate(self.model, self.val, self.runtime, batch_size=size, cache=val, emit=self.emit)
 
@@ -205,15 +211,23 @@ class Course:
         return self.descend(index, stage, learner, self._stream(index, stage, cached), validate, self.metric, mixer)
 
     def _measured(
-        self, loop: Loop, stage: Training, val: FrontierCache | None, decision: CacheDecision | None
+        self,
+        loop: Loop,
+        stage: Training,
+        val: FrontierCache | None,
+        decision: CacheDecision | None,
+        known: Evaluation | None = None,
     ) -> Outcome:
-        """What the stage gave, by the answers that count: those of the model as it is saved, in fp32."""
+        """What the stage gave, by the answers that count, where they are not ``known`` already."""
+        return self.told(loop, self._exact(stage, val) if known is None else known, decision)
+
+    def _exact(self, stage: Training, val: FrontierCache | None) -> Evaluation:
+        """The answers of the model as it is saved, in fp32."""
         exact = val if val is not None and (self.runtime.precision == "fp32" or val.frontier == POOLED) else None
         with self.runtime.exactly():
-            evaluation = features.evaluate(
+            return features.evaluate(
                 self.model, self.val, self.runtime, batch_size=stage.batch_size, cache=exact, emit=self.emit
             )
-        return self.told(loop, evaluation, decision)
 
     def descend(
         self,
@@ -233,7 +247,7 @@ class Course:
             learner=learner,
             settings=stage,
             stream=stream,
-            groups=self._groups(stage, learner),
+            groups=groups.of_learner(learner, weight_decay=stage.weight_decay, **stage.by_depth),
             validate=validate,
             metric=metric,
             stage=index,
@@ -281,28 +295,10 @@ class Course:
             self.runtime, order, self.train, augmentation(stage.augment, self.train.store.modality)
         )
 
-    def _groups(self, stage: Training, learner: Any) -> list[dict[str, Any]]:
-        backbone = self.model.backbone
-        return groups.groups(
-            learner.named_parameters(),
-            {f"model.{name}": depth for name, depth in self.model.depths().items() if depth <= len(backbone.blocks)},
-            backbone.blocks,
-            weight_decay=stage.weight_decay,
-            **stage.by_depth,
-        )
-
     def _replay(self, index: int, stage: Stage, folder: Path) -> Verdict:
         """Take a complete stage as it was."""
-        manifest.check(folder)
+        stored = outcomes.stored(folder, index, stage)["verdict"]
         Checkpoints(folder / "state").clear()
-        result = manifest.read_json(folder / "result.json")
-        if result["settings"] != json.loads(json.dumps(as_mapping(stage))):
-            raise ConfigError(
-                f"stage {index} ({stage.title}) of this run was made with other settings",
-                where=str(folder),
-                remedy="give the run another --name, or restore the settings",
-            )
-        stored = result["verdict"]
         if stored["decision"] == "keep":
             self.prepare(stage)
             tensors = load_tensors(folder / "state" / "model.safetensors")

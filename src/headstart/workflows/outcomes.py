@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from headstart.core import manifest
+from headstart.core.errors import ConfigError
 from headstart.core.events import StageDone
 from headstart.engine.cache import CacheDecision
 from headstart.engine.checkpoint import Checkpoints, save_tensors
@@ -100,6 +102,23 @@ def write(
         save_tensors(folder / "state" / "model.safetensors", changed)
     manifest.seal(folder, without="state/step-*")
     Checkpoints(folder / "state").clear()
+
+
+def stored(folder: Path, index: int, stage: Stage) -> dict[str, Any]:
+    """What ``result`` gave, of a stage that is complete.
+
+    Raises:
+        ArtefactError: the folder is damaged. ConfigError: it is of other settings.
+    """
+    manifest.check(folder)
+    found: dict[str, Any] = manifest.read_json(folder / "result.json")
+    if found["settings"] != json.loads(json.dumps(as_mapping(stage))):
+        raise ConfigError(
+            f"stage {index} ({stage.title}) of this run was made with other settings",
+            where=str(folder),
+            remedy="give the run another --name, or restore the settings",
+        )
+    return found
 
 
 def done(result: dict[str, Any], verdict: Verdict) -> StageDone:
