@@ -12,6 +12,7 @@ import pytest
 import headstart
 from headstart.core.errors import DataError
 from headstart.core.run import Run
+from headstart.measure.evaluation import Evaluation
 
 from .. import words
 
@@ -22,6 +23,12 @@ THAW = {"thaw": {"blocks": "all", "epochs": 4, "lr": 2e-3, "batch_size": 16}}
 def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random BERT in a folder."""
     return words.network(tmp_path_factory.mktemp("reader"))
+
+
+@pytest.fixture(scope="module")
+def well_read(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One that knows more words than the texts name."""
+    return words.network(tmp_path_factory.mktemp("reader"), seed=1, vocab_size=200)
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +50,8 @@ def fitted(folder: Path, data: Any, reader: Path, plan: Any, **own: Any) -> Run:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, table: Path, reader: Path) -> Run:
-    return fitted(tmp_path_factory.mktemp("runs"), table, reader, ["probe", THAW], max_length=40)
+def run(tmp_path_factory: pytest.TempPathFactory, table: Path, well_read: Path) -> Run:
+    return fitted(tmp_path_factory.mktemp("runs"), table, well_read, ["probe", THAW], max_length=40)
 
 
 def test_a_run_learns_what_words_tell(run: Run) -> None:
@@ -53,6 +60,49 @@ def test_a_run_learns_what_words_tell(run: Run) -> None:
     stages = [json.loads(file.read_text()) for file in sorted(run.path.glob("stages/*/result.json"))]
     assert [stage["name"] for stage in stages] == ["probe", "thaw-all"]
     assert stages[0]["metrics"]["val"]["accuracy"]["value"] >= 0.8
+
+
+def test_words_that_no_text_names_stay_as_pretrained(run: Run, well_read: Path) -> None:
+    from safetensors.numpy import load_file
+
+    (said,) = [each for each in run.read("decisions.json") if each["topic"] == "words"]
+    named, known = (int(part) for part in said["choice"].removesuffix(" train").split(" of "))
+    assert known == 200
+    (before,), (after,) = (
+        [value for name, value in load_file(folder / "model.safetensors").items() if "word_embeddings" in name]
+        for folder in (well_read, run.model_folder)
+    )
+    changed = (before != after).any(1)
+    assert 40 < changed.sum() <= named < 70
+    words_known = len(json.loads(words.tokenizer())["model"]["vocab"])
+    assert not changed[words_known:].any()
+
+
+def test_one_epoch_is_judged_once_by_the_answers_that_count(
+    table: Path, well_read: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from headstart.engine import features
+
+    judged: list[str] = []
+    evaluate = features.evaluate
+
+    def counting(model: Any, examples: Any, runtime: Any, **own: Any) -> Any:
+        judged.append(runtime.precision)
+        return evaluate(model, examples, runtime, **own)
+
+    monkeypatch.setattr(features, "evaluate", counting)
+    once = {"thaw": {"blocks": "all", "epochs": 1, "lr": 2e-3}}
+    run = fitted(tmp_path, table, well_read, [once], precision="bf16", max_length=40)
+    (stage,) = run.path.glob("stages/*")
+    assert judged[0] == "fp32"
+    assert judged.count("fp32") == len(judged) == 2, "validation rows once, test rows once"
+    stored = Evaluation.load(stage / "predictions.npz")
+    texts = [line.rsplit("\t", 1)[0] for line in table.read_text(encoding="utf-8").splitlines()]
+    asked = [texts[int(name.split()[1])] for name in run.read("rows.json")["val"]]
+    model = headstart.load(run)
+    wanted = stored.with_temperature(model.model.temperature).probabilities.max(1)
+    found = [prediction.score for prediction in model.predict(asked)]
+    assert np.allclose(found, wanted, atol=1e-6)
 
 
 def test_what_the_audit_says(run: Run) -> None:
@@ -106,7 +156,7 @@ def test_the_report_shows_texts_escaped(table: Path, reader: Path, tmp_path: Pat
 
 
 def test_an_interrupted_stage_goes_on_bit_for_bit(
-    run: Run, table: Path, reader: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, table: Path, well_read: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from headstart.core.events import Progress
     from headstart.engine import loop
@@ -120,8 +170,8 @@ def test_an_interrupted_stage_goes_on_bit_for_bit(
 
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
     with pytest.raises(Stop):
-        fitted(tmp_path, table, reader, ["probe", THAW], max_length=40, on_event=stop)
-    again = fitted(tmp_path, table, reader, ["probe", THAW], max_length=40, resume=True)
+        fitted(tmp_path, table, well_read, ["probe", THAW], max_length=40, on_event=stop)
+    again = fitted(tmp_path, table, well_read, ["probe", THAW], max_length=40, resume=True)
     first, second = ((each.model_folder / "model.safetensors").read_bytes() for each in (run, again))
     assert first == second
 
