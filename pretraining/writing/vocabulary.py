@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import re
-import string
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -26,6 +25,7 @@ SPECIAL = {
     "sep_token": "[SEP]",
     "mask_token": "[MASK]",
 }
+LETTERS = 100  # and signs; words with others are not learned from
 SHARES = {"en": 0.58, "id": 0.29}  # of the vocabulary are whole words of a language; the rest is signs and pieces
 SIGNS = "0 1 2 3 4 5 6 7 8 9 . , ; : ! ? ' \" ( ) - / & % $ + = * # @ [ ] _ < > ~ ^ | \\ ` { } "
 
@@ -55,12 +55,16 @@ def train(
         for word, weight in own.items():  # of a whole word only its letters are wanted
             weights[word] += 1 if word in whole else round(weight * scale)
     tokenizer = _blank(models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=60))
+    written: Counter[str] = Counter()
+    for word, weight in weights.items():
+        written[tokenizer.normalizer.normalize_str(word)] += weight
     # Letters come first: the trainer would number those inside of words in another order every time, and break ties so.
-    first = [*SPECIAL.values(), *(f"##{letter}" for letter in string.ascii_lowercase)]
+    letters = _letters(written)
+    first = [*SPECIAL.values(), *(f"##{letter}" for letter in letters)]
     trainer = trainers.WordPieceTrainer(
-        vocab_size=size - len(whole), special_tokens=first, limit_alphabet=100, show_progress=False
+        vocab_size=size - len(whole), special_tokens=first, limit_alphabet=LETTERS, show_progress=False
     )
-    tokenizer.train_from_iterator(_repeated(weights), trainer)
+    tokenizer.train_from_iterator(_repeated(written, letters), trainer)
     found = tokenizer.get_vocab()
     every = dict.fromkeys([*sorted(found, key=lambda piece: found[piece]), *whole])
     pieces = {piece: number for number, piece in enumerate(every)}
@@ -82,9 +86,21 @@ def _chosen(counts: Counter[str], meanings: Counter[str], number: int) -> list[s
     return sorted(worth, key=lambda word: (-worth[word], word))[:number]
 
 
-def _repeated(weights: Counter[str]) -> Iterator[str]:
-    """Lines in which each word stands as often as it weighs."""
+def _letters(weights: Counter[str]) -> list[str]:
+    """The commonest letters of the words, in the order of the alphabet."""
+    counts: Counter[str] = Counter()
+    for word, count in weights.items():
+        for letter in word:
+            counts[letter] += count
+    return sorted(sorted(counts, key=lambda letter: (-counts[letter], letter))[: LETTERS - len(SIGNS.split())])
+
+
+def _repeated(weights: Counter[str], letters: Iterable[str]) -> Iterator[str]:
+    """Lines in which each word of these letters stands as often as it weighs."""
+    known = set(letters)
     for word, count in sorted(weights.items()):
+        if not known.issuperset(word):
+            continue
         for start in range(0, count, 100):
             yield f"{word} " * min(100, count - start)
     yield SIGNS * 50

@@ -113,12 +113,24 @@ class Gauge:
         self._seen = len(self.passed)
 
     def told(
-        self, index: int, stage: Any, seconds: float, *, start: int, epochs: int, updates: int, solved: Sequence[int]
+        self,
+        index: int,
+        stage: Any,
+        seconds: float,
+        *,
+        start: int,
+        epochs: int,
+        updates: int,
+        trained: int,
+        again: bool,
+        solved: Sequence[int],
     ) -> dict[str, Any]:
         """The limit of a stage that took ``seconds``, right after it, for ``result.json``.
 
         Args:
             start: the frontier that its updates began at.
+            trained: numbers that the optimizer moved.
+            again: whether the validation rows were asked once more after the epochs, in fp32.
             solved: iterations of the solver, of every strength.
         """
         assert self._before is not None
@@ -127,7 +139,8 @@ class Gauge:
         terms = {"frozen blocks": passes_limit(counts, peaks, self.passed[self._seen :])}
         if epochs:
             training = stage if isinstance(stage, Training) else stage.as_training()
-            terms |= self._training(counts, peaks, training, start, epochs, updates)
+            terms |= self._training(counts, peaks, start, epochs, again)
+            terms["optimizer"] = updates * trained * OPTIMIZER_BYTES[training.optimizer] / peaks.copy
         if solved:
             dims, classes = self.model.backbone.feature_dim, len(self.model.classes)
             rows = len(self.train) * stage.views
@@ -140,19 +153,15 @@ class Gauge:
         total = sum(terms.values())
         return {"seconds": total, "of": spent, "share": total / spent, "terms": terms, "peaks": peaks.__dict__}
 
-    def _training(
-        self, counts: Counts, peaks: Peaks, stage: Training, start: int, epochs: int, updates: int
-    ) -> dict[str, float]:
+    def _training(self, counts: Counts, peaks: Peaks, start: int, epochs: int, again: bool) -> dict[str, float]:
         precision, first = self.runtime.precision, counts.point(start)
         thawed = first if start == POOLED else self.model.frozen_prefix
         row = counts.seconds(peaks, precision, first, thawed=thawed)
         judged = counts.seconds(peaks, precision, first)
         exactly = counts.seconds(peaks, "fp32", first if precision == "fp32" or start == POOLED else 0)
-        trainable = sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)
         return {
             "updates": len(self.train) * epochs * row,
-            "optimizer": updates * trainable * OPTIMIZER_BYTES[stage.optimizer] / peaks.copy,
-            "validation": len(self.val) * (epochs * judged + exactly),
+            "validation": len(self.val) * (epochs * judged + again * exactly),
         }
 
 

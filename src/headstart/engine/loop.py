@@ -266,6 +266,8 @@ class Loop:
 
     def _put(self, tensors: dict[str, torch.Tensor]) -> None:
         own = dict(self.job.learner.state_dict(keep_vars=True))
+        if any(name not in own or own[name].shape != value.shape for name, value in tensors.items()):
+            raise ArtefactError("the checkpoint is of other weights than train here", where=self._where())
         with torch.no_grad():
             for name, value in tensors.items():
                 own[name].copy_(value)

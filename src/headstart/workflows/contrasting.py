@@ -18,7 +18,7 @@ from headstart.measure.evaluation import Evaluation
 from headstart.stages.contrasting import Contraster
 from headstart.stages.learner import POOLED
 from headstart.stages.methods import contrastive
-from headstart.workflows import solving
+from headstart.workflows import solving, vocabulary
 from headstart.workflows.outcomes import Outcome
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def contrast(course: Course, index: int, stage: contrastive.Settings) -> Outcome
         heads.append(solved())
         return heads[-1][1]
 
-    with course.narrowed():
+    with vocabulary.narrowed(course, stage):
         loop = course.descend(index, stage, learner, stream, judge, course.metric)
     layer, evaluation, path = next((each for each in heads if each[1] is loop.judged), None) or solved()
     model.head.last.load_state_dict(layer.state_dict())

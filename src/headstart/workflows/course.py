@@ -6,8 +6,7 @@ Shapes: N rows, D features, K classes.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from headstart.engine.runtime import Runtime
 from headstart.engine.streams import Examples, augmentation
 from headstart.measure.evaluation import Evaluation
 from headstart.measure.metrics import OwnMetric
-from headstart.models import heads, merging, narrowing
+from headstart.models import heads, merging
 from headstart.models.fresh import reinitialise
 from headstart.models.model import Model
 from headstart.stages import gates
@@ -38,7 +37,7 @@ from headstart.stages.base import Stage, Training
 from headstart.stages.gates import Verdict
 from headstart.stages.learner import POOLED, Learner
 from headstart.stages.methods import contrastive, mlm, probe, scratch
-from headstart.workflows import contrasting, outcomes, pretraining, rate, solving
+from headstart.workflows import contrasting, outcomes, pretraining, rate, solving, vocabulary
 from headstart.workflows.outcomes import Outcome
 
 
@@ -159,7 +158,7 @@ class Course:
         self.prepare(stage)
         thawed = len(self.model.backbone.blocks) - self.model.frozen_prefix
         self.start(index, stage, f"{thawed} of {len(self.model.backbone.blocks)} blocks and the head")
-        with merging.merged(self.model.backbone) as count, self.narrowed():
+        with merging.merged(self.model.backbone) as count, vocabulary.narrowed(self, stage):
             if count:
                 reason = "computed by the convolutions before them, wherever they keep their statistics"
                 self.emit(Decision("batch norm", f"{count} merged", reason))
@@ -167,15 +166,6 @@ class Course:
             exactly = count == 0 and (self.runtime.precision == "fp32" or stage.epochs == 1)
             loop = self._fit(index, stage, frontier.train, frontier.val, exactly)
         return self._measured(loop, stage, frontier.val, frontier.decision, loop.judged if exactly else None)
-
-    @contextmanager
-    def narrowed(self) -> Iterator[None]:
-        """Inside, a language model trains the words that the training texts name."""
-        rows = (self.train.store[row] for row in range(len(self.train)))
-        with narrowing.narrowed(self.model.backbone, rows) as (words, known):
-            if words:
-                self.emit(Decision("words", f"{words:,} of {known:,} train", "no training text names the others"))
-            yield
 
     def prepare(self, stage: Stage) -> None:
         """What trains in a stage, and what BatchNorm does meanwhile: all that a model knows of the stage it is in."""
@@ -219,7 +209,9 @@ class Course:
         known: Evaluation | None = None,
     ) -> Outcome:
         """What the stage gave, by the answers that count, where they are not ``known`` already."""
-        return self.told(loop, self._exact(stage, val) if known is None else known, decision)
+        outcome = self.told(loop, self._exact(stage, val) if known is None else known, decision)
+        outcome.again = known is None
+        return outcome
 
     def _exact(self, stage: Training, val: FrontierCache | None) -> Evaluation:
         """The answers of the model as it is saved, in fp32."""
@@ -277,8 +269,15 @@ class Course:
         """What the stage gave that this loop trained."""
         rates = {group["depth"]: group["base_lr"] for group in loop.job.groups}
         history = {"history": loop.state.history, "best_epoch": loop.state.best_epoch + 1}
+        trained = sum(parameter.numel() for group in loop.job.groups for parameter in group["params"])
         return Outcome(
-            evaluation, rates, loop.state.updates, loop.state.epoch, decision, {**history, **(details or {})}
+            evaluation,
+            rates,
+            loop.state.updates,
+            loop.state.epoch,
+            trained,
+            cache=decision,
+            details={**history, **(details or {})},
         )
 
     def _stream(self, index: int, stage: Training, cached: FrontierCache | None) -> streams.Stream:

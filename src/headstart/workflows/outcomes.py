@@ -31,6 +31,8 @@ class Outcome:
     rates: dict[int, float] = field(default_factory=dict)  # learning rate by depth
     updates: int = 0
     epochs: int = 0
+    trained: int = 0  # numbers that the optimizer moved; 0 where there was none
+    again: bool = True  # whether the answers that count took another pass over the validation rows
     cache: CacheDecision | None = None
     details: dict[str, Any] = field(default_factory=dict)
 
@@ -58,7 +60,7 @@ def result(
         "name": stage.title,
         "method": stage.method,
         "settings": as_mapping(stage),
-        "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "trainable": outcome.trained or sum(p.numel() for p in model.parameters() if p.requires_grad),
         "parameters": sum(p.numel() for p in model.parameters()),
         "frozen_blocks": model.frozen_prefix,
         "blocks": len(model.backbone.blocks),
@@ -83,6 +85,8 @@ def limit(gauge: Gauge, index: int, stage: Stage, outcome: Outcome, seconds: flo
         start=POOLED if isinstance(stage, probe.Settings) else above,
         epochs=outcome.epochs,
         updates=outcome.updates,
+        trained=outcome.trained,
+        again=outcome.again,
         solved=outcome.details.get("probe", {}).get("iterations", ()),
     )
 

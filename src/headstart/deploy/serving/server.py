@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import errno
 import ipaddress
 import signal
 import socket
@@ -34,10 +35,15 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         bound = socket.socket(family, socket.SOCK_STREAM)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(address)
+        try:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind(address)
+        except BaseException:
+            bound.close()
+            raise
     except (OSError, UnicodeError) as error:
-        remedy = "--port 0 takes a free one" if getattr(error, "errno", None) == 98 else "see --host and --port"
+        taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+        remedy = "--port 0 takes a free one" if taken else "see --host and --port"
         raise ConfigError(f"cannot listen ({error})", where=f"{host}:{port}", remedy=remedy) from error
     return bound
 
