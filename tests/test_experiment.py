@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from headstart.core import settings
 from headstart.core.errors import ConfigError
 from headstart.experiment import Experiment, load
-from headstart.stages import plans
+from headstart.stages import budget, plans
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -155,7 +156,7 @@ head: {dropout: 1.5}
         "seed: should be greater than or equal to 0 (got -1) (command line)",
         "lr: given twice, as 'lr' and as 'learning_rate' (command line)",
         "command line: 'oops' is not key=value",
-        "plan[9].thaw.lr: there is nothing of that name, plan has 3 entries (command line)",
+        "plan[9].thaw.lr: there is nothing of that name, plan has 3 entries: probe, thaw, thow (command line)",
         "seed.x: there is nothing of that name, seed is -1 (command line)",
     ):
         assert line in told
@@ -200,6 +201,53 @@ def test_one_stage_of_a_named_plan_can_be_changed() -> None:
     assert [stage.lr for stage in (quarter, half, whole)] == [1e-3, 5e-5, 1e-3]  # type: ignore[attr-defined]
     assert half.blocks == plans.PLANS["gradual"][2].blocks  # type: ignore[attr-defined]
     assert load(None, ["lr=1e-3", "plan.thaw-half.lr=5e-5"]).stages()[1:3] != experiment.stages()[1:3]
+
+
+@pytest.mark.parametrize("overrides", [["plan.thaw-half.lr=5e-5"], ["plan[2].lr=5e-5"], ["plan[2].thaw.lr=5e-5"]])
+@pytest.mark.parametrize("named", [{}, {"plan": "gradual"}])
+@pytest.mark.parametrize("modality", ["image", "text", "audio"])
+def test_the_other_stages_stay_those_of_the_named_plan(
+    overrides: list[str], named: dict[str, str], modality: str, tmp_path: Path
+) -> None:
+    """A planted mistake of long ago: ``--plan`` came last, and what was said of its stages was gone."""
+    experiment = load(None, overrides, **named)
+    usual, found = plans.parse("gradual", modality=modality), experiment.stages(modality)
+    assert found[2] == replace(usual[2], lr=5e-5)  # type: ignore[call-arg]
+    assert (*found[:2], found[3]) == (*usual[:2], usual[3])
+    again = load(write(tmp_path, experiment.to_yaml()))
+    assert again.stages(modality) == found
+    why = {row.key: (row.value, row.why) for row in experiment.explain(modality)}
+    assert why["plan[2].thaw.lr"] == (5e-5, "argument")
+    assert why["plan[1].thaw.blocks"] == (0.25, "plan gradual")
+    assert why["plan[1].thaw.lr"][0] == usual[1].lr  # type: ignore[attr-defined]
+    few = experiment.lengthened(found, 20)
+    assert (
+        [stage.epochs for stage in few[1:]]
+        == [  # type: ignore[attr-defined]
+            stage.epochs
+            for stage in budget.repaired(usual, 20)[1:]  # type: ignore[attr-defined]
+        ]
+    )
+    told = load(None, [*overrides, "plan.thaw-all.epochs=1"], **named)
+    assert told.lengthened(told.stages(modality), 20)[3].epochs == 1  # type: ignore[attr-defined]
+
+
+def test_the_order_on_the_line_does_not_matter() -> None:
+    for overrides in (["plan.thaw.lr=1e-3", "plan=[probe, thaw]"], ["plan=[probe, thaw]", "plan.thaw.lr=1e-3"]):
+        assert load(None, overrides).stages()[1].lr == 1e-3  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError, match="unknown setting, did you mean 'epochs'"):
+        load(None, ["plan.thaw-half.epochz=3"], plan="gradual")
+    with pytest.raises(ConfigError, match=r"plan has 4 entries: gradual.probe, gradual.thaw-quarter, "):
+        load(None, ["plan.thaw-haf.epochs=3"])
+
+
+def test_stages_of_named_plans_can_stand_in_a_list(tmp_path: Path) -> None:
+    file = write(tmp_path, "plan:\n  - gradual.probe: {views: 2}\n  - full.full\n")
+    probe, full = load(file).stages("text")
+    (usual,) = plans.parse("full", modality="text")
+    assert (probe, full) == (replace(plans.PLANS["probe"][0], views=2), usual)  # type: ignore[call-arg]
+    with pytest.raises(ConfigError, match=r"plan 'gradual' has no stage 'thaw-haf', did you mean 'thaw-half'\?"):
+        load(plan=["gradual.thaw-haf"])
 
 
 def test_the_whole_plan_yields_to_a_stage_of_the_same_source_only(tmp_path: Path) -> None:

@@ -66,7 +66,9 @@ def fit(
 
     with options.terminal(experiment) as terminal:
         if explain:
-            terminal.console.print(tables.explained(experiment.explain()))
+            from headstart.data import sources
+
+            terminal.console.print(tables.explained(experiment.explain(sources.modality_of(experiment.data))))
             return
         from headstart.workflows.fit import fit as run_fit
 

@@ -19,7 +19,7 @@ from headstart.core.layers import Layers
 from headstart.core.settings import Keys, Written, text_of
 from headstart.data.settings import DataSettings, SplitSettings
 from headstart.measure import metrics
-from headstart.stages import plans
+from headstart.stages import budget, plans
 from headstart.stages.base import STRICT, Gate, Stage, as_mapping
 
 _SPLIT_NAMES = {"train", "val", "valid", "validation", "test", "target"}
@@ -93,10 +93,21 @@ class Experiment:
 
     def _whole_plan(self, index: int, stage: Stage) -> dict[str, Any]:
         """The settings of ``training`` that this stage has and does not say itself."""
-        entry = None if isinstance(self.plan, str) else self.plan[index]
-        said = next(iter(entry.values())) or {} if isinstance(entry, Mapping) else {}
-        names = {item.name for item in fields(stage) if item.init} - set(said)
+        names = {item.name for item in fields(stage) if item.init} - set(self._entry(index)[1])
         return {key: item for key, item in self.training.items() if key in names}
+
+    def _entry(self, index: int) -> tuple[str, Mapping[str, Any]]:
+        """What the plan calls a stage (the plan's own name where it has one), and the settings given with it."""
+        entry = self.plan if isinstance(self.plan, str) else self.plan[index]
+        name, said = next(iter(entry.items())) if isinstance(entry, Mapping) else (entry, None)
+        return (name, said or {}) if isinstance(name, str) else (name.method, {})
+
+    def lengthened(self, stages: Sequence[Stage], rows: int) -> tuple[Stage, ...]:
+        """These stages, those of a named plan whose epochs nobody has set with as many as they need to learn."""
+        told = [self._entry(index) for index in range(len(stages))]
+        mine = [not (isinstance(self.plan, str) or name.partition(".")[0] in plans.PLANS) for name, _ in told]
+        kept = [own or "epochs" in {**self.training, **said} for own, (_, said) in zip(mine, told, strict=True)]
+        return budget.repaired(stages, rows, kept)
 
     def as_mapping(self) -> dict[str, Any]:
         """Plain values for ``experiment.yaml``; ``load`` reads them back as the same experiment."""
@@ -107,7 +118,7 @@ class Experiment:
         """The text of ``experiment.yaml``."""
         return settings.dump(self.as_mapping())
 
-    def explain(self) -> tuple[Explained, ...]:
+    def explain(self, modality: str = "image") -> tuple[Explained, ...]:
         """Every setting with its value and where it came from; the stages of the plan follow the settings."""
         rows = [
             Explained(key, item, self._why(key))
@@ -117,20 +128,20 @@ class Experiment:
         ]
         rows.append(Explained("plan", self.plan if isinstance(self.plan, str) else "a list", self._why("plan")))
         rows += [Explained(key, _plain(item), self._why(key)) for key, item in self.training.items()]
-        return (*rows, *(() if self.plan == "auto" else self._explain_stages()))
+        return (*rows, *(() if self.plan == "auto" else self._explain_stages(modality)))
 
-    def _explain_stages(self) -> Iterator[Explained]:
-        for index, stage in enumerate(self.stages()):
+    def _explain_stages(self, modality: str) -> Iterator[Explained]:
+        for index, stage in enumerate(self.stages(modality)):
             defaults, whole_plan = as_mapping(type(stage)()), self._whole_plan(index, stage)
+            (name, said), plan = self._entry(index), self._entry(index)[0].partition(".")[0]
             for key, item in as_mapping(stage).items():
-                path = f"plan[{index}].{stage.method}.{key}"
                 if key in whole_plan:
                     why = self._why(key)
-                elif isinstance(self.plan, str) and item != defaults[key]:
-                    why = f"plan {self.plan}"
+                elif key not in said and plan in plans.PLANS and item != defaults[key]:
+                    why = f"plan {plan}"
                 else:
-                    why = self._why(path)
-                yield Explained(path, item, why)
+                    why = self._why(f"plan[{index}].{name}.{key}")
+                yield Explained(f"plan[{index}].{stage.method}.{key}", item, why)
 
     def _why(self, key: str) -> str:
         inside = (place for path, place in self.places.items() if path.startswith((f"{key}.", f"{key}[")))
@@ -169,7 +180,7 @@ def load(
     for key, item in flags.items():
         if item is not None:
             given.append(((key,), settings.wrap(item, origin, lists=key == "plan")))
-    layers.take(given)
+    layers.take(sorted(given, key=lambda pair: pair[0] != ("plan",)))  # the plan, before what is said of its stages
     return _checked(layers)
 
 
@@ -244,37 +255,12 @@ def _settle(root: Written, path: Keys, item: Written) -> tuple[Keys, Written]:
         return path, item
     plan = root.value.get("plan") or Written(plans.DEFAULT, item.place)
     if isinstance(plan.value, str) and plan.value in plans.PLANS:
-        stages = [{stage.method: _own_settings(stage)} for stage in plans.PLANS[plan.value]]
+        stages = [f"{plan.value}.{stage.title}" for stage in plans.PLANS[plan.value]]
         plan = settings.wrap(stages, f"plan {plan.value}", lists=True)
     if not isinstance(plan.value, list):
         return path, item
     root.value["plan"] = plan
-    return ("plan", *_stage_keys(plan.value, path[1:])), item
-
-
-def _stage_keys(plan: list[Any], path: Keys) -> Keys:
-    """``(1, "lr")`` or ``("thaw-half", "lr")`` as ``(1, "thaw", "lr")``."""
-    index, rest = path[0], path[1:]
-    for place, entry in enumerate(plan):
-        if isinstance(entry.value, str):
-            entry.value = {entry.value: Written({}, entry.place)}
-        if not isinstance(entry.value, dict) or len(entry.value) != 1:
-            continue
-        ((method, inner),) = entry.value.items()
-        if inner.value is None:
-            inner.value = {}
-        title = inner.value.get("name") if isinstance(inner.value, dict) else None
-        if index == (title.value if title else method):
-            index = place
-        if index == place and rest[:1] != (method,):
-            rest = (method, *rest)
-    return (index, *rest)
-
-
-def _own_settings(stage: Stage) -> dict[str, Any]:
-    """What a stage of a named plan sets beside its method's defaults."""
-    defaults = as_mapping(type(stage)())
-    return {key: item for key, item in as_mapping(stage).items() if item != defaults[key]}
+    return ("plan", *plans.address(plan.value, path[1:])), item
 
 
 @functools.cache

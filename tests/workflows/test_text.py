@@ -105,6 +105,24 @@ def test_one_epoch_is_judged_once_by_the_answers_that_count(
     assert np.allclose(found, wanted, atol=1e-6)
 
 
+def test_the_metric_that_was_asked_for_chooses_the_epoch(
+    run: Run, table: Path, well_read: Path, tmp_path: Path
+) -> None:
+    """Planted: a metric that falls whenever it is asked for makes the first epoch the best."""
+    calls: list[float] = []
+
+    def falling(labels: np.ndarray, probabilities: np.ndarray) -> float:
+        calls.append(1 / (2 + len(calls)))
+        return calls[-1]
+
+    other = fitted(tmp_path, table, well_read, [THAW], max_length=40, metric=falling)
+    best = [
+        json.loads(next(each.path.glob("stages/*thaw*/result.json")).read_text())["best_epoch"] for each in (run, other)
+    ]
+    assert best[0] > 1
+    assert best[1] == 1
+
+
 def test_what_the_audit_says(run: Run) -> None:
     kinds = {finding["kind"]: finding["names"] for finding in run.read("data.json")["audit"]["findings"]}
     assert kinds["unreadable"] == ["row 11"]

@@ -84,6 +84,13 @@ class Layers:
                 here = inside[key] = item if last else inside[key]
             else:
                 holder = text_of(path[:depth]) or "it"
-                what = f"{holder} has {len(inside)} entries" if isinstance(inside, list) else f"{holder} is {inside!r}"
+                what = f"{holder} is {inside!r}"
+                if isinstance(inside, list):
+                    what = f"{holder} has {len(inside)} entries: {', '.join(map(_title, inside))}"
                 self.problems.append(Problem(f"there is nothing of that name, {what} ({item.place})", text_of(path)))
                 return
+
+
+def _title(entry: Written) -> str:
+    """Of an entry of a list, for messages: what it is, or what its settings belong to."""
+    return ", ".join(map(str, entry.value)) if isinstance(entry.value, dict) else str(entry.value)

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from headstart.core import registry
-from headstart.core.errors import ConfigError, DataError, Problem
+from headstart.core.errors import ConfigError, DataError, HeadstartError, Problem
 from headstart.core.registry import suggest
 from headstart.data.reading import guess, hub, objects, unlabelled
 from headstart.data.reading.collection import Collection, Found, indexed, labelled, merged, split_name
@@ -34,6 +35,7 @@ __all__ = [
     "divide",
     "find_unlabelled",
     "fingerprint",
+    "modality_of",
     "read",
     "read_labelled",
     "read_unlabelled",
@@ -59,6 +61,16 @@ def collect(source: Any, settings: DataSettings, *, seed: int = 0, offline: bool
     """
     found = _find(source, _modality(settings), settings, offline)
     return indexed(found, limit=settings.limit, seed=seed)
+
+
+def modality_of(settings: DataSettings, usual: str = "image") -> str:
+    """What the rows are, where that is said or the source is on this machine and can be read; else ``usual``."""
+    if settings.modality != "auto":
+        return settings.modality
+    if isinstance(settings.source, (str, os.PathLike)) and os.path.exists(settings.source):
+        with suppress(HeadstartError):
+            return collect(settings.source, settings, offline=True).modality
+    return usual
 
 
 def read(source: Any, settings: DataSettings, *, seed: int, offline: bool = False) -> Splits:

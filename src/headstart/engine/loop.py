@@ -64,6 +64,7 @@ class Job:
     metric: str | OwnMetric
     stage: int
     seed: int
+    decides: str | OwnMetric = "log_loss"  # which epoch is the best, where the stage's settings do not say it
     checkpoints: Checkpoints | None = None
     mixer: Mixer | None = None
     names: tuple[str, ...] = ()  # of the training rows, for messages
@@ -230,8 +231,8 @@ class Loop:
             return self.job.validate()
 
     def _note(self, evaluation: Evaluation) -> bool:
-        """Keep the weights of the best epoch, by the stage's metric or else the validation loss."""
-        metric = "log_loss" if self.job.settings.metric == "auto" else self.job.settings.metric
+        """Keep the weights of the best epoch, by the stage's own metric or else what decides for the run."""
+        metric = self.job.decides if self.job.settings.metric == "auto" else self.job.settings.metric
         value = evaluation.metric(metric).value
         if not math.isfinite(value):
             raise TrainingError(f"the metric {metrics.name_of(metric)} is {value}", where=self._where())

@@ -84,7 +84,8 @@ class Training(Stage):
     bn: Literal["eval", "frozen_eval", "train"] = "frozen_eval"
     front_end: bool = False  # whether the convolutional front end of wav2vec2 and its relatives counts as a block too
     patience: int | None = Field(default=None, ge=1)  # epochs without improvement before stopping
-    metric: str = "auto"  # what early stopping and the best epoch look at; auto: the validation loss
+    # what early stopping and the best epoch look at; auto: the run's metric where one was asked for, else the log-loss
+    metric: str = "auto"
     time_limit: float | None = Field(default=None, gt=0.0)  # seconds for this stage
 
     @property

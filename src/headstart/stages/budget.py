@@ -28,25 +28,29 @@ def starved(stages: Sequence[Stage], rows: int) -> list[Problem]:
     found = []
     for index, stage in enumerate(stages):
         least = needed(stages, index)
-        if not isinstance(stage, Training) or stage.prepares or stage.updates(rows) >= least:
-            continue
+        if not isinstance(stage, Training) or stage.prepares or stage.solves or stage.updates(rows) >= least:
+            continue  # a head that is solved has learned after any number of updates
+        also = ", or a probe before it" if least == FROM_RANDOM_HEAD and stage.method != "scratch" else ""
         epochs = -(-least // stage.updates_per_epoch(rows))
         found.append(
             Problem(
                 f"{stage.updates(rows)} updates are too few to learn ({stage.epochs} epochs of "
                 f"{stage.updates_per_epoch(rows)} updates on {rows} rows; at least {least} are needed)",
                 f"plan[{index}].{stage.title}",
-                f"epochs={epochs}, a smaller batch_size, or a probe before it; force=true runs it as it is",
+                f"epochs={epochs}, or a smaller batch_size{also}; force=true runs it as it is",
             )
         )
     return found
 
 
-def repaired(stages: Sequence[Stage], rows: int) -> tuple[Stage, ...]:
-    """The same plan with epochs raised where a training stage would starve: for plans chosen by name."""
+def repaired(stages: Sequence[Stage], rows: int, kept: Sequence[bool] | None = None) -> tuple[Stage, ...]:
+    """The same plan with epochs raised where a training stage would starve: for plans chosen by name.
+
+    ``kept`` says of every stage whether it stays as it is; without it none does.
+    """
     return tuple(
         replace(stage, epochs=max(stage.epochs, -(-needed(stages, index) // stage.updates_per_epoch(rows))))
-        if isinstance(stage, Training) and not stage.prepares
+        if isinstance(stage, Training) and not stage.prepares and not (kept and kept[index])
         else stage
         for index, stage in enumerate(stages)
     )

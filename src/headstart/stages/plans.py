@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from headstart.core import registry
 from headstart.core.errors import ConfigError, Problem
-from headstart.core.settings import Keys, keys_of, problems_from
+from headstart.core.settings import Keys, Written, keys_of, problems_from
 from headstart.stages.base import Gate, Stage, Training
 from headstart.stages.methods import probe, scratch, thaw
 
@@ -81,6 +81,8 @@ def names() -> tuple[str, ...]:
 def parse(plan: str | Sequence[Any], *, modality: str = "image", where: str = "plan") -> tuple[Stage, ...]:
     """Stages from a plan's name or from a list such as ``["probe", {"thaw": {"blocks": 4}}]``.
 
+    In a list, ``gradual.thaw-half`` is that stage of that plan, and settings beside it replace its own.
+
     Args:
         modality: named plans have other numbers for some (see ``OTHERWISE``).
 
@@ -101,7 +103,7 @@ def parse(plan: str | Sequence[Any], *, modality: str = "image", where: str = "p
     problems: list[Problem] = []
     stages: list[Stage] = []
     for index, entry in enumerate(plan):
-        stage = _entry(entry, f"{where}[{index}]", problems)
+        stage = _entry(entry, f"{where}[{index}]", modality, problems)
         if stage is not None:
             stages.append(stage)
     if not problems and not stages:
@@ -109,6 +111,44 @@ def parse(plan: str | Sequence[Any], *, modality: str = "image", where: str = "p
     if problems:
         raise ConfigError("the plan cannot be used", problems=problems)
     return tuple(stages)
+
+
+def named(name: str, modality: str = "image") -> Stage | None:
+    """The stage that ``gradual.thaw-half`` means; None where the first part is no plan's name.
+
+    Raises:
+        ConfigError: the plan has no such stage.
+    """
+    plan, dot, title = name.partition(".")
+    if plan not in PLANS or not dot:
+        return None
+    titles = {stage.title: stage for stage in parse(plan, modality=modality)}
+    if title not in titles:
+        what = f"plan '{plan}' has no stage '{title}'{registry.suggest(title, titles)}"
+        raise ConfigError(what, where="plan", remedy=f"known: {', '.join(titles)}")
+    return titles[title]
+
+
+def address(plan: list[Written], path: Keys) -> Keys:
+    """Where a setting of a stage stands in a plan that is a list: ``("thaw-half", "lr")`` is ``(1, "thaw", "lr")``."""
+    index, rest = path[0], path[1:]
+    for place, entry in enumerate(plan):
+        if isinstance(entry.value, str):
+            entry.value = {entry.value: Written({}, entry.place)}
+        if not isinstance(entry.value, dict) or len(entry.value) != 1:
+            continue
+        ((method, inner),) = entry.value.items()
+        if inner.value is None:
+            inner.value = {}
+        title = inner.value.get("name") if isinstance(inner.value, dict) else None
+        borrowed = named(method) if method.partition(".")[0] in PLANS else None
+        if index in (method, title.value if title else borrowed.title if borrowed else method):
+            index = place
+        if index == place and rest[:1] in ((method,), (borrowed.method if borrowed else method,)):
+            rest = rest[1:]
+        if index == place:
+            rest = (method, *rest)
+    return (index, *rest)
 
 
 def override(stages: Sequence[Stage], settings: Mapping[str, Any], *, where: str = "") -> tuple[Stage, ...]:
@@ -156,7 +196,7 @@ def settings_of(stage: Stage) -> dict[str, Any]:
     return {item.name: getattr(stage, item.name) for item in fields(stage) if item.init}
 
 
-def _entry(entry: Any, where: str, problems: list[Problem]) -> Stage | None:
+def _entry(entry: Any, where: str, modality: str, problems: list[Problem]) -> Stage | None:
     if isinstance(entry, Stage):
         return entry
     if isinstance(entry, str):
@@ -168,11 +208,13 @@ def _entry(entry: Any, where: str, problems: list[Problem]) -> Stage | None:
         return None
     ((name, settings),) = entry.items()
     try:
-        method = registry.find(METHODS, str(name), where=where)
+        base = named(str(name), modality)
+        kind = registry.find(METHODS, str(name), where=where).Settings if base is None else type(base)
     except ConfigError as error:
-        problems.extend(error.problems)
+        problems.extend(replace(problem, where=where) for problem in error.problems)
         return None
-    return _validate(method.Settings, dict(settings or {}), f"{where}.{name}", problems)
+    own = {} if base is None else settings_of(base)
+    return _validate(kind, {**own, **(settings or {})}, f"{where}.{name}", problems)
 
 
 def _validate(kind: type[Stage], values: dict[str, Any], where: str, problems: list[Problem]) -> Stage | None:

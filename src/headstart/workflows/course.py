@@ -67,6 +67,7 @@ class Course:
     emit: Emit
     seed: int
     metric: str | OwnMetric
+    decides: str | OwnMetric = "log_loss"  # which epoch of a stage is its best, where the stage does not say it
     deadline: float | None = None  # time.monotonic() at which the budget of the run ends
     gauge: Gauge | None = None
     incumbent: Incumbent | None = None
@@ -242,6 +243,7 @@ class Course:
             groups=groups.of_learner(learner, weight_decay=stage.weight_decay, **stage.by_depth),
             validate=validate,
             metric=metric,
+            decides="log_loss" if stage.prepares else self.decides,
             stage=index,
             seed=self.seed,
             checkpoints=Checkpoints(

@@ -161,13 +161,12 @@ def choose_plan(experiment: Experiment, model: Model, decoded: Decoded, emit: Em
         stages = plans.override(plans.parse(name, modality=modality), experiment.training)
     else:
         stages = experiment.stages(modality)
-    if isinstance(experiment.plan, str) and "epochs" not in experiment.training:
-        repaired = budget.repaired(stages, rows)
-        for before, after in zip(stages, repaired, strict=True):
-            if before != after and isinstance(before, Training) and isinstance(after, Training):
-                few = f"{before.epochs} epochs would be {before.updates(rows)} updates on {rows} rows"
-                emit(Decision(f"epochs of {after.title}", str(after.epochs), f"{few}, too few to learn"))
-        stages = repaired
+    longer = experiment.lengthened(stages, rows)
+    for before, after in zip(stages, longer, strict=True):
+        if before != after and isinstance(before, Training) and isinstance(after, Training):
+            few = f"{before.epochs} epochs would be {before.updates(rows)} updates on {rows} rows"
+            emit(Decision(f"epochs of {after.title}", str(after.epochs), f"{few}, too few to learn"))
+    stages = longer
     problems = budget.starved(stages, rows)
     if problems and not experiment.force:
         raise ConfigError("this recipe is starved of updates", problems=problems)
@@ -202,6 +201,7 @@ def _course(
         emit=emit,
         seed=experiment.seed,
         metric=metric,
+        decides="log_loss" if experiment.metric == "auto" else metric,
         deadline=None if experiment.time_limit is None else started + experiment.time_limit,
         gauge=_gauge(run, runtime, model, decoded, frontiers) if experiment.limits else None,
     )
