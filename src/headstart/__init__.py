@@ -104,10 +104,20 @@ def predict(run: str | Path | Run, source: Any, *, top_k: int | None = None, all
 
 
 def evaluate(run: str | Path | Run, data: Any = None, *, allow_module: Any = False) -> Evaluation:
-    """What the run's model answers on labelled data, or on its own test rows; ``allow_module`` as in ``load``."""
+    """What the run's model answers on labelled data, or on its own test rows; ``allow_module`` as in ``load``.
+
+    Warns where rows are left out, and where the run has learned from them.
+    """
+    import warnings
+
+    from headstart.core.events import Notice
     from headstart.workflows.predict import evaluate as evaluate_run
 
-    return evaluate_run(run, data, allow_module=allow_module)
+    def warn(event: Event) -> None:
+        if isinstance(event, Notice) and event.level == "warning":
+            warnings.warn(event.message, stacklevel=4)
+
+    return evaluate_run(run, data, allow_module=allow_module, on_event=warn)
 
 
 def embed(run: str | Path | Run, source: Any, *, allow_module: Any = False) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -51,6 +51,7 @@ def test_pictures_are_judged_by_map(run: Run) -> None:
     assert baselines == {"majority", "pixels"}
 
 
+@pytest.mark.filterwarnings("ignore:of .* rows the model has learned")
 def test_predictions_are_the_labels_that_reach_the_threshold(run: Run, tmp_path: Path) -> None:
     model, (pictures, _) = headstart.load(run), marked()
     found, every = model.predict(list(pictures)), model.predict(list(pictures), top_k=3)
@@ -90,6 +91,7 @@ def test_the_report_has_no_confusion(run: Run) -> None:
     assert ">AP</th>" in page
 
 
+@pytest.mark.filterwarnings("ignore:of .* rows the model has learned")
 def test_texts_with_a_separator(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     lines = ["text,label"]

@@ -53,6 +53,7 @@ def test_classes_may_come_in_another_order_or_be_missing(run, pictures):
     assert found.metric("accuracy").value == 1.0
 
 
+@pytest.mark.filterwarnings("ignore:of .* rows the model has learned")
 def test_classes_that_the_model_does_not_know_are_named(run, pictures, tmp_path):
     inputs, labels = pictures(6)
     with pytest.raises(DataError, match="blue"):

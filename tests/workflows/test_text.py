@@ -162,6 +162,32 @@ def test_evaluation_on_given_rows_and_on_the_test_rows(run: Run, tmp_path: Path)
     assert headstart.evaluate(run).metric("macro_f1").value >= 0.85
 
 
+def test_rows_that_the_run_has_seen_are_told(run: Run, table: Path, tmp_path: Path) -> None:
+    from headstart.core.events import Notice
+    from headstart.workflows.predict import evaluate
+
+    def told(data: Path) -> list[str]:
+        said: list[Any] = []
+        evaluate(run, data, on_event=said.append)
+        return [event.message for event in said if isinstance(event, Notice) and event.kind == "seen-rows"]
+
+    lines = table.read_text(encoding="utf-8").splitlines()
+    rows = run.read("rows.json")
+    of = {split: [lines[int(name.split()[1])] for name in rows[split]] for split in ("train", "val", "test")}
+    file = tmp_path / "under another name.tsv"
+    file.write_text("\n".join(["text\tlabel", *of["train"][:30], *of["val"][:20], *of["test"][:10]]) + "\n")
+    (message,) = told(file)
+    with pytest.warns(UserWarning, match="the model has learned 30"):
+        headstart.evaluate(run, file)
+    assert message.startswith("of 60 rows the model has learned 30 and was chosen by 20")
+    file.write_text("\n".join(["text\tlabel", *of["test"]]) + "\n")
+    assert told(file) == []
+    (run.path / "seen.npz").rename(tmp_path / "seen.npz")
+    file.write_text("\n".join(["text\tlabel", *of["train"]]) + "\n")
+    assert told(file) == [], "a run of before, without the file, is evaluated all the same"
+    (tmp_path / "seen.npz").rename(run.path / "seen.npz")
+
+
 def test_the_report_shows_texts_escaped(table: Path, reader: Path, tmp_path: Path) -> None:
     lines = table.read_text().splitlines()[:120]
     lines = [f"<b onclick=x>{line}" for line in lines]

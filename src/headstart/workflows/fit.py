@@ -14,7 +14,7 @@ from headstart.core.events import Decision, Event, Notice
 from headstart.core.run import Run
 from headstart.stages import auto, budget, plans
 from headstart.stages.base import Stage, Training
-from headstart.workflows import choices, finish, folds, materials, preflight, space
+from headstart.workflows import choices, finish, folds, materials, preflight, seen, space
 from headstart.workflows.choices import Choices
 from headstart.workflows.materials import Decoded, phase
 from headstart.workflows.places import open_run, recorder, remember_contents, seconds_before
@@ -122,6 +122,7 @@ def _go(
     model = materials.assemble(experiment, backbone, decoded, runtime, emit)
     if runtime.is_main:
         materials.describe(run, experiment, decoded)
+        seen.record(run, decoded)
         remember_contents(run, collection.rows, collection.modality, decoded.contents)
     if runtime.is_main and experiment.baseline:
         finish.baselines(run, decoded, metric, emit)

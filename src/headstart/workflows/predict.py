@@ -21,6 +21,7 @@ from headstart.measure.evaluation import Evaluation
 from headstart.measure.metrics import softmax
 from headstart.measure.multilabel import sigmoid
 from headstart.measure.prediction import Predictions
+from headstart.workflows import seen
 
 if TYPE_CHECKING:
     from headstart.data.settings import DataSettings
@@ -293,6 +294,7 @@ def evaluate(
     model = load(run, allow_module=allow_module)
     rows, classes = sources.read_labelled(data, _reading(run, model))
     where = str(data) if isinstance(data, (str, Path)) else ""
+    seen.warn(run, rows.items, model.modality, on_event)
     return model.evaluate(rows, classes, "given", on_event, where=where)
 
 

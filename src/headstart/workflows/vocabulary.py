@@ -24,5 +24,11 @@ def narrowed(course: Course, stage: Training) -> Iterator[None]:
     with narrowing.narrowed(course.model.backbone, rows) as found:
         if found:
             words, known = found
-            course.emit(Decision("words", f"{words:,} of {known:,} train", "no training text names the others"))
+            course.emit(
+                Decision(
+                    "words",
+                    f"{words:,} of {known:,} train",
+                    "the others stand in no training text and stay as pretrained",
+                )
+            )
         yield
