@@ -42,6 +42,7 @@ SCRATCH: dict[str, dict[str, Any]] = {
     "text": {"epochs": 40, "lr": 5e-4, "batch_size": 16},
     "audio": {"epochs": 30, "lr": 1e-3, "batch_size": 16, "augment": "light"},
 }
+LONGER = {"hymenoptera": 60}  # epochs from scratch: two classes are few rows, and 30 would be too few updates to learn
 UNGATED = {"on_fail": "warn"}  # or a tie on few validation rows would give the probe the name of fine-tuning
 REAL_TUNED = ("few",)  # sizes at which the real weights are fine-tuned: they are larger, and a head says most of it
 UNMIRRORED = {"digits", "usps"}
@@ -53,7 +54,7 @@ def settings() -> dict[str, Any]:
     return {
         "tuning": TUNING,
         "gate": UNGATED,
-        "scratch": SCRATCH,
+        "scratch": SCRATCH | {"longer": LONGER},
         "real": {"sizes": REAL_SIZE, "tuning": REAL_TUNING},
         "rows": {"per class": few.PER_CLASS, "in all": few.IN_ALL, "choosing": few.CHOOSING, "test": few.TESTED},
     }
@@ -80,7 +81,8 @@ def plan(name: str, strategy: str, quick: bool) -> list[Any]:
     """The stages of a strategy on a set."""
     modality = few.MODALITY[name]
     if strategy == "scratch":
-        stages: list[Any] = [{"scratch": dict(SCRATCH[modality])}]
+        epochs = {"epochs": LONGER[name]} if name in LONGER else {}
+        stages: list[Any] = [{"scratch": {**SCRATCH[modality], **epochs}}]
     elif strategy.endswith("fine-tuned"):
         own = REAL_TUNING[modality] if strategy.startswith("real") else {}
         stages = [{"probe": {}}, {"thaw": {"blocks": "all", **TUNING[modality], **own, "gate": UNGATED}}]
