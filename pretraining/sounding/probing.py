@@ -27,7 +27,7 @@ STRENGTH = degrade.Strength(speed=0.1, mixed=0.0, quietest=8.0, silent=1.0)
 
 
 def scores(backbone: nn.Module, sounds: Pool) -> dict[str, float]:
-    """Accuracy in percent of a probe on held-out words, and on held-out recipes; of one seed."""
+    """Accuracy of a probe on held-out words, and on held-out recipes; of one seed."""
     return {name: _probed(_features(backbone, sounds, name), sounds, name, SEEDS[:1]) for name in SECONDS}
 
 
@@ -72,7 +72,7 @@ def _probed(features: np.ndarray, sounds: Pool, name: str, seeds: tuple[int, ...
         path = solve_path(features[fit], labels[fit], features[choose], labels[choose], int(labels.max()) + 1)
         logits = features[judge] @ path.weight.numpy().T + path.bias.numpy()
         found.append(float((logits.argmax(axis=1) == labels[judge]).mean()))
-    return round(100 * float(np.mean(found)), 1)
+    return round(float(np.mean(found)), 4)
 
 
 @lru_cache(maxsize=4)

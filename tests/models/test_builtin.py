@@ -175,7 +175,7 @@ def test_the_catalogue_tells_how_they_came_to_be() -> None:
         ("made by", "python -m pretraining.nothing --minutes 1, 1,200 steps, 2 min on 2 cores"),
         ("licence", "Apache-2.0"),
         ("file", f"{card.bytes / 1e6:.1f} MB, SHA-256 {card.sha256[:12]}…"),
-        ("scores", "0.5  probe of drawn shapes"),
-        ("scores", "0.25  textures, probe"),
+        ("scores", "0.500  probe of drawn shapes"),
+        ("scores", "0.250  textures, probe"),
     )
     assert not found["builtin/tiny"].about

@@ -117,7 +117,8 @@ def resolve(name: str) -> tuple[str, str]:
     raise BackboneError(
         f"'{name}' is not a backbone",
         where="backbone",
-        remedy=f"did you mean torchvision/{name} or timm/{name}? `headstart models {name}` searches",
+        remedy=f"did you mean torchvision/{name} or timm/{name}? An id of the Hub has an owner (OWNER/{name}); "
+        f"`headstart models {name}` searches",
     )
 
 

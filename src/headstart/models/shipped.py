@@ -83,7 +83,7 @@ class Card:
         """What ``headstart models`` tells of it, by title."""
         rows = [("trained on", self.data), ("made by", self.made_by), ("licence", self.licence)]
         rows.append(("file", f"{self.bytes / 1e6:.1f} MB, SHA-256 {self.sha256[:12]}…"))
-        rows += [("scores", f"{score}  {on}") for on, score in _flat(self.scores)]
+        rows += [("scores", f"{score:.3f}  {on}") for on, score in _flat(self.scores)]
         return tuple((title, text) for title, text in rows if text)
 
     @property
