@@ -65,6 +65,9 @@ def test_strings_stay_strings(tmp_path: Path) -> None:
     assert any("task=multilabel" in note for note in found.notes), "nothing hints at several labels"
     plain = collected(csv(tmp_path, "a|b", "c", "c"))
     assert not any("task=multilabel" in note for note in plain.notes)
+    whole = collected(csv(tmp_path, "bad|film", "bad|long|film", "long|bad"))  # no part stands by itself
+    assert any("task=multilabel" in note for note in whole.notes)
+    assert not any("task=multilabel" in note for note in collected(csv(tmp_path, "a|b", "c|d", "e")).notes)
 
 
 def test_one_of_several_signs_has_to_be_named(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ Shapes: N rows.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -46,10 +47,14 @@ def _several(table: Table, column: str, settings: DataSettings, notes: list[str]
 
 
 def _looks_parted(values: Sequence[Any]) -> str:
-    """A label that parts into others of the column at a bar or semicolon; "" where none does."""
+    """A label whose parts, at a bar or semicolon, all stand in others of the column too; "" where there is none."""
     names = {value for value in values if isinstance(value, str)}
-    parted = (name for name in sorted(names) for sign in "|;" if sign in name and {*name.split(sign)} <= names)
-    return next(parted, "")
+    for sign in "|;":
+        times = Counter(part for name in names for part in {*name.split(sign)})
+        parted = (name for name in sorted(names) if sign in name and min(times[part] for part in name.split(sign)) > 1)
+        if found := next(parted, ""):
+            return found
+    return ""
 
 
 def _labels(table: Table, column: str, problems: list[Problem]) -> list[str | None]:
