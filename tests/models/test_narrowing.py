@@ -188,9 +188,10 @@ class Scaled(nn.Embedding):
 
 @pytest.mark.parametrize("how", ["called", "subclass", "arguments", "none", "past the module"])
 def test_a_network_of_somebodys_own(how: str) -> None:
-    module = Reader(how)
-    module.spec = text.TextSpec(words.tokenizer(extra=200))
-    backbone = backbones.load(module).eval()
+    given = Reader(how)
+    given.spec = text.TextSpec(words.tokenizer(extra=200))
+    backbone = backbones.load(given).eval()
+    module = backbone.module
     inputs = torch.from_numpy(rng_rows(backbone))
     wanted = backbone.features(inputs)
     parameter = module.table.weight
