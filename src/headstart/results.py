@@ -175,4 +175,5 @@ def _conclusion(run: Run, result: Mapping[str, Any], metric: str) -> Iterator[tu
     if (run.path / "report.html").is_file():
         yield "report", Text(clean(run.path / "report.html"))
     if run.model_folder.is_dir() and not result.get("beaten_by"):
-        yield "next", Text(f"headstart predict {clean(shlex.quote(str(run.path)))} new/", style="accent")
+        rows = "new.csv" if run.read("data.json", default={}).get("modality") == "text" else "new/"
+        yield "next", Text(f"headstart predict {clean(shlex.quote(str(run.path)))} {rows}", style="accent")
