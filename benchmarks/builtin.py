@@ -34,7 +34,7 @@ REAL_SIZE = {"digits": 64, "usps": 64, "hymenoptera": 128, "cartoon": 128}  # pi
 # After the probe the whole network, as in the demo; from scratch more epochs, at the rate that suits random weights.
 REAL_TUNING = {
     "image": {"lr": 3e-4, "bn": "eval"},
-    "text": {"lr": 5e-5, "epochs": 3},
+    "text": {"lr": 5e-5},
     "audio": {"lr": 1e-4},
 }
 SCRATCH: dict[str, dict[str, Any]] = {
