@@ -65,7 +65,8 @@ def probe_table(results: dict[str, Any]) -> str:
             extrapolated += sum("extrapolated" in run for run in runs)
             told = [judged(run) for run in runs if "accuracy" in run]
             memory = f"{statistics.median(run['peak_rss_mb'] for run in runs):,.0f} MB"
-            line = [name, side, spread([run["seconds"] for run in runs]), share(statistics.fmean(told)), memory]
+            accuracy = share(statistics.fmean(told)) if told else "–"  # what was extrapolated tells none
+            line = [name, side, spread([run["seconds"] for run in runs]), accuracy, memory]
             if side in probe.PEERS:
                 line += [ratio_text(ratios(only, ours, side, set=name)) for ours in probe.SIDES]
                 line.append(equal_text(only, probe.SIDES[0], side, set=name))
