@@ -66,6 +66,9 @@ def test_all_strategies_answer_for_the_same_rows(sample: ModuleType, tmp_path: P
     shown = console.file.getvalue()
     for told in (sample.TITLE, "from scratch", f"n = {found.rows['test']}", "points ["):
         assert told in shown
+    stages = found.run.stages()
+    kept = "was not better than the probe" in shown
+    assert kept == (found.run.read("result.json")["best"] == "probe") == (stages[1]["verdict"]["decision"] != "keep")
     assert "report.html" in shown.replace("\n", ""), "a long path is wrapped"
     assert max(map(len, shown.splitlines())) <= 100
     again = demo.demo(modality, tmp_path)

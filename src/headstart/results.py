@@ -71,6 +71,8 @@ def demonstration(found: Demonstration, console: Console) -> None:
     console.print()
     for name, against in (("probe", "the same with frozen random weights"), ("fine-tuned", "training from scratch")):
         console.print(Text(f"{name}: {_gain(found.gains[name])} against {against}"))
+    if found.run.read("result.json")["best"] == "probe":
+        console.print(Text("fine-tuned: on the rows to choose by it was not better than the probe, which was kept"))
     console.print(Text(f"report: {clean(found.run.path / 'report.html')}", style="accent"))
     console.print()
 
