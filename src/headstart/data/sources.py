@@ -63,14 +63,14 @@ def collect(source: Any, settings: DataSettings, *, seed: int = 0, offline: bool
     return indexed(found, limit=settings.limit, seed=seed)
 
 
-def modality_of(settings: DataSettings, usual: str = "image") -> str:
-    """What the rows are, where that is said or the source is on this machine and can be read; else ``usual``."""
+def modality_of(settings: DataSettings) -> str:
+    """What the rows are, where that is said or the source is on this machine and can be read; else pictures."""
     if settings.modality != "auto":
         return settings.modality
     if isinstance(settings.source, (str, os.PathLike)) and os.path.exists(settings.source):
         with suppress(HeadstartError):
             return collect(settings.source, settings, offline=True).modality
-    return usual
+    return "image"
 
 
 def read(source: Any, settings: DataSettings, *, seed: int, offline: bool = False) -> Splits:

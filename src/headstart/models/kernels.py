@@ -4,7 +4,7 @@ Measured on two cores of a server CPU with AMX, forward and backward:
 
 - **Attention** (16 rows of 66 tokens, 12 heads, bf16): 24 ms by torch's fused kernel, whose backward is slow, 10 ms
   with dropout, where it draws value by value; 3 and 5 ms written out as matrix products.
-- **Dropout** (400,000 values): 2.2 ms, nearly all of it for drawing; .3 ms with sixteen bits a value.
+- **Dropout** (400,000 values): 2.2 ms, nearly all of it for drawing; .4 ms with sixteen bits a value.
 - **Strided depthwise convolutions** in bf16 (16 maps of 96 x 112 x 112, kernel 3 x 3): their gradient for the inputs
   has no bf16 kernel in oneDNN: 64 ms, in fp32 5 ms. MobileNetV2 has four of them, a third of its training step.
 
