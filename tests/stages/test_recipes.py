@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from headstart.core.errors import ConfigError
@@ -21,6 +23,25 @@ def test_gradual_thaws_more_and_more_at_falling_rates():
     assert [stage.blocks for stage in stages[1:]] == [0.25, 0.5, "all"]
     rates = [stage.lr for stage in stages[1:]]
     assert rates == sorted(rates, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "left"),
+    [
+        (1, ["probe", "thaw-all"]),
+        (2, ["probe", "thaw-half", "thaw-all"]),
+        (3, ["probe", "thaw-quarter", "thaw-half", "thaw-all"]),
+    ],
+)
+def test_a_share_that_is_rounded_to_the_next_one_is_no_stage_of_its_own(blocks, left):
+    opened = lambda stage: math.ceil(blocks * (1 if stage.blocks == "all" else stage.blocks))  # noqa: E731
+    assert [stage.title for stage in plans.distinct(plans.parse("gradual"), opened)] == left
+
+
+@pytest.mark.parametrize("blocks", [[1, 1], [0.5, 0.5], [0.5, 1], [1, "all"], ["all", "all"]])
+def test_stages_that_are_meant_to_open_the_same_stay(blocks):
+    stages = plans.parse(["probe", *({"thaw": {"blocks": each}} for each in blocks)])
+    assert plans.distinct(stages, lambda stage: 1) == stages
 
 
 def test_all_mistakes_of_a_plan_come_at_once():

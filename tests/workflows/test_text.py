@@ -62,6 +62,19 @@ def test_a_run_learns_what_words_tell(run: Run) -> None:
     assert stages[0]["metrics"]["val"]["accuracy"]["value"] >= 0.8
 
 
+def test_a_network_of_two_blocks_is_thawed_by_half_and_whole(table: Path, tmp_path: Path) -> None:
+    small = words.network(tmp_path / "small", num_hidden_layers=2)
+    run = fitted(tmp_path / "runs", table, small, "gradual", max_length=8, epochs=1)
+    stages = [folder.name for folder in sorted(run.path.glob("stages/*"))]
+    assert stages == ["00-probe", "01-thaw-half", "02-thaw-all"]
+    (told,) = (each for each in run.read("decisions.json") if each["topic"] == "thaw-quarter")
+    assert told["choice"] == "left out"
+    assert "of 2 blocks" in told["reason"]
+    quick = {"backbone": str(small), "device": "cpu", "precision": "fp32", "force": True, "max_length": 8}
+    laid = headstart.plan(table, plan="gradual", **quick)
+    assert [stage.title for stage in laid.stages] == ["probe", "thaw-half", "thaw-all"]
+
+
 def test_words_that_no_text_names_stay_as_pretrained(run: Run, well_read: Path) -> None:
     from safetensors.numpy import load_file
 

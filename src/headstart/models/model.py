@@ -83,8 +83,7 @@ class Model(nn.Module):
         Raises:
             ConfigError: not a number of blocks this backbone has, nor a share, nor "all".
         """
-        total = len(self.backbone.blocks) - (0 if front_end else self.backbone.front)
-        blocks = _blocks_to_thaw(count, total)
+        blocks, total = self.opened(count, front_end=front_end)
         frozen = len(self.backbone.blocks) - blocks  # this many leading blocks stay
         depths = self.backbone.depths()
         unused = self.backbone.measured.unused if self.backbone.measured else ()
@@ -96,6 +95,15 @@ class Model(nn.Module):
         for parameter in self.head.parameters():
             parameter.requires_grad_(True)
         self.train(self.training)
+
+    def opened(self, count: int | float | str, *, front_end: bool = False) -> tuple[int, int]:
+        """How many blocks ``thaw`` would open, and of how many.
+
+        Raises:
+            ConfigError: not a number of blocks this backbone has, nor a share, nor "all".
+        """
+        total = len(self.backbone.blocks) - (0 if front_end else self.backbone.front)
+        return _blocks_to_thaw(count, total), total
 
     @property
     def frozen_prefix(self) -> int:

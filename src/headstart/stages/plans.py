@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -189,6 +189,25 @@ def _settled(stage: Stage, later: bool, modality: str) -> Stage:
     head = stage.head_multiple if stage.head_multiple is not None else 1.0 if later else NEW_HEAD
     usual = "none" if modality == "text" else "standard"
     return replace(stage, head_multiple=head, augment=usual if stage.augment == "auto" else stage.augment)
+
+
+def distinct(stages: Sequence[Stage], opened: Callable[[thaw.Settings], Any]) -> tuple[Stage, ...]:
+    """The stages without those whose share opens as many whole blocks as the next stage: they would train the same.
+
+    Of two blocks a quarter and a half are one, and the half stays; of a single block only ``all`` does.
+
+    Args:
+        opened: what a stage opens of the network.
+    """
+
+    def again(stage: Stage, after: Stage | None) -> bool:
+        if not isinstance(stage, thaw.Settings) or not isinstance(after, thaw.Settings):
+            return False
+        meant = isinstance(stage.blocks, int) or isinstance(after.blocks, int) or stage.blocks == after.blocks
+        return not meant and opened(stage) == opened(after)
+
+    following = (*stages[1:], None)
+    return tuple(stage for stage, after in zip(stages, following, strict=True) if not again(stage, after))
 
 
 def settings_of(stage: Stage) -> dict[str, Any]:

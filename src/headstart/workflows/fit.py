@@ -167,7 +167,11 @@ def choose_plan(experiment: Experiment, model: Model, decoded: Decoded, emit: Em
         if before != after and isinstance(before, Training) and isinstance(after, Training):
             few = f"{before.epochs} epochs would be {before.updates(rows)} updates on {rows} rows"
             emit(Decision(f"epochs of {after.title}", str(after.epochs), f"{few}, too few to learn"))
-    stages = longer
+    stages = plans.distinct(longer, lambda stage: model.opened(**stage.thawed))
+    for stage in longer:
+        if stage not in stages:
+            blocks = len(model.backbone.blocks)
+            emit(Decision(stage.title, "left out", f"of {blocks} blocks it opens as many as the stage after it"))
     problems = budget.starved(stages, rows)
     if problems and not experiment.force:
         raise ConfigError("this recipe is starved of updates", problems=problems)
