@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -106,6 +107,15 @@ PLANTED: dict[str, tuple[Callable[[], dict[int, Any]], str, set[int]]] = {
     "nothing": (lambda: {9: "  "}, "unreadable", {9}),
     "the same text with two labels": (lambda: {11: COPY[10]}, "conflicting-labels", {10, 11}),
 }
+
+
+def test_files_whose_encoding_was_guessed_are_named(tmp_path: Path) -> None:
+    for index, story in enumerate(COPY[:3]):
+        (tmp_path / f"{index}.txt").write_bytes(f"{story} café".encode("utf-8" if index else "cp1252"))
+    told = checked(splits({row: tmp_path / f"{row}.txt" for row in range(3)})).findings
+    (found,) = (finding for finding in told if finding.kind == "guessed-encoding")
+    assert found.rows == (0,)
+    assert "cp1252" in found.message
 
 
 @pytest.mark.parametrize(("change", "kind", "rows"), PLANTED.values(), ids=PLANTED)

@@ -170,7 +170,7 @@ CASES: dict[str, Case] = {
     "a folder of odd files": Case(
         folder({"up/1.txt": b"good", "up/2.txt": b"", "up/3.txt": b"caf\xe9", "down/1.txt": "bad".encode("utf-16"),
                 "down/2.txt": b"\x00\x01\x02", "down/.hidden.txt": b"x", "down/notes.pdf": b"x"}),
-        codes={1: "empty-text", 3: "empty-file", 4: "encoding"},
+        codes={1: "empty-text", 3: "empty-file"},
         labels=["down", "down", "up", "up", "up"],
         notes=("hidden", ".pdf 1"),
     ),

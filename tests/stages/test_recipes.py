@@ -83,6 +83,13 @@ def test_a_stage_after_a_probe_needs_fewer_updates():
     assert budget.starved(stages[1:], 244)
 
 
+def test_where_epochs_are_raised_patience_waits_in_proportion():
+    (longer,) = budget.repaired([thaw.Settings(epochs=12, patience=5)], 64)
+    assert (longer.epochs, longer.patience) == (50, 21)
+    (without,) = budget.repaired([thaw.Settings(epochs=12)], 64)
+    assert (without.epochs, without.patience) == (50, None)
+
+
 def test_repair_leaves_what_is_enough_as_it_is():
     stages = plans.parse("gradual")
     assert budget.repaired(stages, 5000) == stages

@@ -48,9 +48,26 @@ def test_other_weights_under_the_same_name_are_another_run(fit, pictures, own_we
     second = fit(rows, weights=str(own_weights))
     assert (first.path.name, second.path.name) == ("run", "run-2")
     moved(own_weights, 0.01)
-    with pytest.raises(ArtefactError, match="these weights"):
+    with pytest.raises(ArtefactError, match="differs in the weights"):
         fit(rows, weights=str(own_weights), resume=True)
     assert not (fit.folder / "run-3").exists()
+
+
+def test_a_run_that_cannot_be_resumed_says_what_differs(fit, pictures):
+    rows = pictures(30)
+    run = fit(rows)
+    with pytest.raises(ArtefactError) as caught:
+        fit(rows, val=0.3, metric="macro_f1", resume=True)
+    told = str(caught.value)
+    assert told.startswith(f"{run.path}: cannot be resumed, for it differs in data.split.val (0.15 there, 0.3 here), m")
+    assert "macro_f1 here)\n" in told  # and in nothing else
+    with pytest.raises(ArtefactError, match="for it differs in the rows"):
+        fit(pictures(31), resume=True)
+    fit(rows, val=0.3)
+    with pytest.raises(ArtefactError) as caught:
+        fit(rows, val=0.2, resume=True)
+    assert [problem.where for problem in caught.value.problems] == [str(run.path), f"{run.path}-2"]
+    assert [folder.name for folder in sorted(fit.folder.iterdir())] == ["run", "run-2"]
 
 
 def test_a_retrained_local_backbone_is_another_run(fit, pictures):

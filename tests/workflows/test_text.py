@@ -11,6 +11,7 @@ import pytest
 
 import headstart
 from headstart.core.errors import DataError
+from headstart.core.events import Notice
 from headstart.core.run import Run
 from headstart.measure.evaluation import Evaluation
 
@@ -73,6 +74,15 @@ def test_a_network_of_two_blocks_is_thawed_by_half_and_whole(table: Path, tmp_pa
     quick = {"backbone": str(small), "device": "cpu", "precision": "fp32", "force": True, "max_length": 8}
     laid = headstart.plan(table, plan="gradual", **quick)
     assert [stage.title for stage in laid.stages] == ["probe", "thaw-half", "thaw-all"]
+
+
+def test_what_the_audit_calls_an_error_is_told_once(reader: Path, tmp_path: Path) -> None:
+    texts, labels = words.reviews(40, seed=2)
+    events: list[Any] = []
+    with pytest.raises(DataError, match="cannot be read") as caught:
+        fitted(tmp_path, ([" ", *texts[1:20], *[" "] * 20], labels), reader, "probe", on_event=events.append)
+    told = [event.message for event in events if isinstance(event, Notice)]
+    assert not {problem.what for problem in caught.value.problems} & set(told)
 
 
 def test_words_that_no_text_names_stay_as_pretrained(run: Run, well_read: Path) -> None:

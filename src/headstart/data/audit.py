@@ -40,6 +40,11 @@ class Audit:
         """The findings with which no training should start."""
         return tuple(finding for finding in self.findings if finding.severity == "error")
 
+    @property
+    def remarks(self) -> tuple[Finding, ...]:
+        """The findings that stop nothing."""
+        return tuple(finding for finding in self.findings if finding.severity != "error")
+
     def to_json(self) -> dict[str, Any]:
         """Plain values; of long lists of rows the first 200."""
         return {

@@ -15,7 +15,8 @@ def reinitialise(model: Model, seed: int) -> None:
     """Draw all weights of a model anew, in place, the same for the same seed.
 
     The network is built again by its library, so that everything is initialised as its authors meant it; a module
-    that the user handed over is reset part by part.
+    that the user handed over is reset part by part. Where nothing in it normalises, its weights are drawn as He et al.
+    (2015) do: with torch's own, each layer of a third of the variance, twelve layers tell no input from another.
 
     Raises:
         BackboneError: the user's own module has parameters that no ``reset_parameters`` draws.
@@ -33,7 +34,19 @@ def _module(backbone: Backbone) -> nn.Module:
         return kind.rebuild(backbone.architecture, backbone.spec, backbone.origin).module
     import copy
 
-    return _reset(copy.deepcopy(backbone.module))
+    module = _reset(copy.deepcopy(backbone.module))
+    if not any("norm" in type(part).__name__.lower() for part in module.modules()):
+        _keep_variance(module)
+    return module
+
+
+def _keep_variance(module: nn.Module) -> None:
+    """Draw the weights of layers so that a ReLU after each keeps the variance of what comes in."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear | nn.modules.conv._ConvNd):
+            nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
 
 
 def _reset(module: nn.Module) -> nn.Module:

@@ -46,11 +46,20 @@ def starved(stages: Sequence[Stage], rows: int) -> list[Problem]:
 def repaired(stages: Sequence[Stage], rows: int, kept: Sequence[bool] | None = None) -> tuple[Stage, ...]:
     """The same plan with epochs raised where a training stage would starve: for plans chosen by name.
 
+    Early stopping waits longer in proportion, for it means updates too.
+
     ``kept`` says of every stage whether it stays as it is; without it none does.
     """
     return tuple(
-        replace(stage, epochs=max(stage.epochs, -(-needed(stages, index) // stage.updates_per_epoch(rows))))
+        _long_enough(stage, -(-needed(stages, index) // stage.updates_per_epoch(rows)))
         if isinstance(stage, Training) and not stage.prepares and not (kept and kept[index])
         else stage
         for index, stage in enumerate(stages)
     )
+
+
+def _long_enough(stage: Training, epochs: int) -> Training:
+    if epochs <= stage.epochs:
+        return stage
+    waits = None if stage.patience is None else -(-stage.patience * epochs // stage.epochs)
+    return replace(stage, epochs=epochs, patience=waits)

@@ -143,7 +143,7 @@ def decode(
     splits, stores, found = inspect(collection, experiment, spec, emit, store)
     for note in splits.notes:
         emit(Notice("info", "data", note))
-    for finding in found.findings:
+    for finding in found.remarks:
         emit(Notice(finding.severity, finding.kind, finding.message, finding.remedy))
     if found.errors:
         problems = [Problem(each.message, each.split, each.remedy) for each in found.errors]

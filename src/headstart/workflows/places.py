@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import yaml
 
-from headstart.core import interruption, manifest
-from headstart.core.errors import ArtefactError, ConfigError
+from headstart.core import interruption, manifest, settings
+from headstart.core.errors import ArtefactError, ConfigError, Problem
 from headstart.core.events import Event
 from headstart.core.run import Run
 from headstart.data import store
@@ -37,12 +38,14 @@ def open_run(
     Raises:
         ArtefactError: ``resume`` was asked for and no run of this experiment on this data and network exists.
     """
-    found = ("", False)
+    found, others = ("", False), list[Problem]()
     if runtime.is_main:
         network = _network(backbone)
         found = _choose(experiment, collection, network)
         if found[0] == "" and not resume:
             found = (_create(experiment, collection, network), False)
+        elif found[0] == "":
+            others = [_unlike(run, experiment, collection, network) for run in _named(experiment, collection)]
         for left in Path(experiment.output_dir).glob(f".{run_name(experiment, collection)}.tmp-*"):
             manifest.remove(left)  # of a run that was killed before it had a folder
         if found[1]:
@@ -53,6 +56,7 @@ def open_run(
             "there is no run of this experiment on this data and these weights to resume",
             where=str(Path(experiment.output_dir) / run_name(experiment, collection)),
             remedy="give the data, the weights and the settings (experiment.yaml in its folder) of the interrupted run",
+            problems=others,
         )
     return Run(path), continued
 
@@ -147,15 +151,39 @@ def _names(collection: Collection) -> str:
     return fingerprint({"all": collection.rows}, collection.classes)
 
 
-def _choose(experiment: Experiment, collection: Collection, network: dict[str, Any]) -> tuple[str, bool]:
+def _named(experiment: Experiment, collection: Collection) -> list[Run]:
+    """The runs of this name that are there, in the order of their numbers."""
     folder, name = Path(experiment.output_dir), run_name(experiment, collection)
-    text = experiment.to_yaml()
     numbered = [path for path in folder.glob(f"{name}-*") if path.name.rpartition("-")[2].isdigit()]
-    for path in [folder / name, *sorted(numbered, key=lambda path: int(path.name.rpartition("-")[2]))]:
-        file = path / "experiment.yaml"
-        if file.is_file() and file.read_text(encoding="utf-8") == text and _same_inputs(Run(path), collection, network):
-            return str(path), True
+    paths = [folder / name, *sorted(numbered, key=lambda path: int(path.name.rpartition("-")[2]))]
+    return [Run(path) for path in paths if (path / "experiment.yaml").is_file()]
+
+
+def _choose(experiment: Experiment, collection: Collection, network: dict[str, Any]) -> tuple[str, bool]:
+    text = experiment.to_yaml()
+    for run in _named(experiment, collection):
+        written = (run.path / "experiment.yaml").read_text(encoding="utf-8")
+        if written == text and _same_inputs(run, collection, network):
+            return str(run.path), True
     return "", False
+
+
+def _unlike(run: Run, experiment: Experiment, collection: Collection, network: dict[str, Any]) -> Problem:
+    """What keeps a run from being gone on with as this experiment."""
+    there, here = (
+        dict(settings.flat("", yaml.safe_load(text)))
+        for text in ((run.path / "experiment.yaml").read_text(encoding="utf-8"), experiment.to_yaml())
+    )
+    keys = [key for key in {**there, **here} if there.get(key) != here.get(key)]
+    differs = [f"{key[1:]} ({there.get(key, 'not set')} there, {here.get(key, 'not set')} here)" for key in keys]
+    known = run.read("identity.json", default={})
+    if not _same_network(known.get("backbone"), network):
+        differs.append("the weights")
+    elif not _same_inputs(run, collection, network):
+        differs.append("the rows")
+    return Problem(
+        f"cannot be resumed, for it differs in {', '.join(differs)}", str(run.path), "give what it was given"
+    )
 
 
 def _create(experiment: Experiment, collection: Collection, network: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from headstart.core.errors import DataError
 from headstart.core.events import Notice
-from headstart.data import files, sources
+from headstart.data import sources
 from headstart.data.splits import UNLABELLED, Rows
 from headstart.data.store import Store
 from headstart.data.texts import reading
@@ -54,7 +54,7 @@ def _read(written: str, course: Course) -> Examples:
     """The texts that a setting names; unreadable ones are left out, said aloud."""
     path = os.path.expanduser(written)
     if os.path.isfile(path) and path.endswith(".txt"):
-        lines = [line for line in reading.decoded(files.read_bytes(path), path).splitlines() if line.strip()]
+        lines = [line for line in reading.of_file(path)[0].splitlines() if line.strip()]
         rows = Rows(lines, np.full(len(lines), UNLABELLED), tuple(f"line {n}" for n in range(1, len(lines) + 1)))
     else:
         rows, notes = sources.find_unlabelled(path, modality="text")

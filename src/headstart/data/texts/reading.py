@@ -1,4 +1,4 @@
-"""One item to a text or a pair of texts: strings, bytes and files, in the one encoding they can be in."""
+"""One item to a text or a pair of texts: strings, bytes and files."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typing import Any
 from headstart.data import files
 from headstart.data.modalities.base import DecodeError
 
+LATIN = "file in Windows' Latin"
+MARKS = (b"\xff\xfe", b"\xfe\xff")  # of UTF-16
 LOOKED_AT = 32  # rows, until one can be read
 MAX_CHARACTERS = 1_000_000  # of one text
 # What UTF-8 looks like when it was read as Windows' Latin.
@@ -28,7 +30,7 @@ def read(item: Any) -> tuple[tuple[str, ...], str, bytes]:
     """
     kind = type(item).__name__
     if isinstance(item, os.PathLike):
-        item, kind = decoded(files.read_bytes(item), os.fspath(item)), "file"
+        item, kind = of_file(item)
     elif isinstance(item, bytes):
         item = decoded(item, "")
     texts = tuple(item) if isinstance(item, (tuple, list)) else (item,)
@@ -88,10 +90,26 @@ def is_garbled(text: str) -> bool:
     return "\ufffd" in text or any(trace in text for trace in TRACES)
 
 
+def of_file(path: str | os.PathLike[str]) -> tuple[str, str]:
+    """The text in a file, and what the file is; one that is not UTF-8 is read as Windows' Latin, as tables are.
+
+    Raises:
+        DecodeError: encoding (it holds characters that no text holds), or a code of ``files.read_bytes``.
+    """
+    content = files.read_bytes(path)
+    try:
+        return decoded(content, os.fspath(path)), "file"
+    except DecodeError:
+        with suppress(UnicodeDecodeError):
+            text = content.decode("cp1252")
+            if content[:2] not in MARKS and all(letter.isprintable() or letter.isspace() for letter in text):
+                return text, LATIN
+        raise
+
+
 def decoded(content: bytes, where: str) -> str:
     """UTF-8 with or without its mark, or UTF-16 with one; nothing is guessed."""
-    marked = content[:2] in (b"\xff\xfe", b"\xfe\xff")
     try:
-        return content.decode("utf-16" if marked else "utf-8-sig")
+        return content.decode("utf-16" if content[:2] in MARKS else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise DecodeError("encoding", f"is not UTF-8 ({error.reason} at byte {error.start})", where=where) from error

@@ -10,6 +10,7 @@ import numpy as np
 
 from headstart.data.checks.findings import Finding, View
 from headstart.data.modalities.text import Facts
+from headstart.data.texts import reading
 
 UNKNOWN_SHARE = 0.2  # of a text's tokens
 RARE_SCRIPT = 0.05  # of the rows
@@ -42,6 +43,10 @@ def looks(view: View) -> list[Finding]:
     if garbled:
         text = f"{len(garbled)} hold the traces of a wrong encoding (such as Ã© for é): {{names}}"
         findings.append(view.finding("garbled", "warning", garbled, text, "read the source again as what it is"))
+    guessed = [row for row, facts in seen.items() if facts.format == reading.LATIN]
+    if guessed:
+        text = f"{len(guessed)} are not UTF-8 and were read as Windows' Latin (cp1252): {{names}}"
+        findings.append(view.finding("guessed-encoding", "warning", guessed, text, "check their accented letters"))
     return findings + _unlike(view, seen)
 
 
