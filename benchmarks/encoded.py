@@ -9,6 +9,7 @@ from typing import Any
 from benchmarks import sound, text
 from benchmarks.speed import equal_text, ratio_text, ratios, spread
 from benchmarks.texts import busy, chosen, gain_text, judged, machines, markdown, mean_text, seconds_text, share
+from headstart.measure.intervals import wilson
 
 TEXTS = {"smsa": "SmSA: Indonesian, 3 classes", "sst2": "SST-2: English, 2 classes"}
 SOUNDS = {
@@ -47,13 +48,16 @@ def _strategies(results: dict[str, Any], titles: Mapping[str, str], names: Mappi
     present = [name for name in text.STRATEGIES if chosen(only, strategy=name)]
     rows = []
     for name, title in titles.items():
-        line = [title]
+        line, of_set = [title], chosen(only, set=name)
+        tested = next((run["rows"]["test"] for run in of_set if "rows" in run), None)
         for strategy in present:
             runs = chosen(only, set=name, strategy=strategy)
             few = f" ({len(runs)} seed{'s' * (len(runs) > 1)})" if len(runs) < seeds else ""
-            line.append(f"{_scores(runs)}{few}<br>{_seconds(runs)}" if runs else "–")
+            line.append(f"{_scores(runs, tested)}{few}<br>{_seconds(runs)}" if runs else "–")
         rows.append(line)
     over = f"Mean and 95 % interval (Student's t) over {seeds} seed{'s' * (seeds != 1)}"
+    if any(len(chosen(only, set=name, strategy=present[0])) == 1 for name in titles):
+        over += "; of a single seed, accuracy with the interval (Wilson's) that its test rows leave"
     spent = "median seconds of a whole process: start, decoding, training, report"
     table = markdown(["accuracy<br>macro-F1<br>time", *(names.get(each, each) for each in present)], rows)
     return f"{table}\n{over}; {spent}. {busy(only['runs'])} {machines(only)}\n"
@@ -129,8 +133,13 @@ def _f1(run: dict[str, Any]) -> float:
     return float(told.get("test", told["val"]))
 
 
-def _scores(runs: list[dict[str, Any]]) -> str:
-    return f"{mean_text([judged(run) for run in runs])}<br>F1 {mean_text([_f1(run) for run in runs])}"
+def _scores(runs: list[dict[str, Any]], tested: int | None) -> str:
+    """Over seeds, or of a single one over the test rows."""
+    accuracy = mean_text([judged(run) for run in runs])
+    if len(runs) == 1 and tested:
+        low, high = wilson(judged(runs[0]) * tested, tested)
+        accuracy += f" [{share(low)}, {share(high)}]"
+    return f"{accuracy}<br>F1 {mean_text([_f1(run) for run in runs])}"
 
 
 def _seconds(runs: list[dict[str, Any]]) -> str:

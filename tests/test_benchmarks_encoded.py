@@ -60,6 +60,16 @@ def test_both_scores_stand_in_the_table(encoded: Any, kind: str, name: str, titl
     assert f"| {title} | +.150 ± .000 | +.050 ± .000 | – | +.500 |" in gains
 
 
+def test_a_single_seed_has_the_interval_of_its_rows(encoded: Any) -> None:
+    runs = [strategy("esc10", kind, 0, accuracy, 0.85) for kind, accuracy in (("baseline", 0.5), ("probe", 0.9))]
+    text = encoded.sound_table(results(runs[0], runs[1] | {"rows": {"train": 80, "test": 40}}))
+    # by statsmodels' proportion_confint(36, 40, method="wilson") and of 20 in 40
+    assert "| .900 [.769, .960]<br>F1 .850<br>12 s |" in text
+    assert "| .500 [.352, .648]<br>F1 .850<br>12 s |" in text
+    assert "Wilson" in text
+    assert "Wilson" not in encoded.sound_table(seeds("esc10"))
+
+
 def test_a_file_of_one_question_does_not_answer_the_other(encoded: Any) -> None:
     pair = {"key": {"set": "smsa", "pair": 0, "side": "headstart"}, "seconds": 1.0}
     for make in (encoded.text_table, encoded.text_gains, encoded.sound_table, encoded.sound_gains):

@@ -20,7 +20,7 @@ from headstart.core.settings import Keys, Written, text_of
 from headstart.data.settings import DataSettings, SplitSettings
 from headstart.measure import metrics
 from headstart.stages import budget, plans
-from headstart.stages.base import STRICT, Gate, Stage, Training, as_mapping
+from headstart.stages.base import STRICT, Gate, Stage, as_mapping
 
 _SPLIT_NAMES = {"train", "val", "valid", "validation", "test", "target"}
 
@@ -103,20 +103,17 @@ class Experiment:
         return (name, said or {}) if isinstance(name, str) else (name.method, {})
 
     def lengthened(self, stages: Sequence[Stage], rows: int) -> tuple[Stage, ...]:
-        """These stages, those of a named plan whose epochs nobody has set with as many as they need to learn.
+        """These stages, those of a named plan with as many epochs and as much patience as they need to learn.
 
-        A patience that somebody has set stays.
+        What somebody has set stays.
         """
         told = [self._entry(index) for index in range(len(stages))]
         mine = [not (isinstance(self.plan, str) or name.partition(".")[0] in plans.PLANS) for name, _ in told]
-        set_by_hand = [{*self.training, *said} for _, said in told]
-        kept = [own or "epochs" in names for own, names in zip(mine, set_by_hand, strict=True)]
-        longer = budget.repaired(stages, rows, kept)
-        patience = [getattr(stage, "patience", None) for stage in stages]
-        return tuple(
-            replace(new, patience=own) if isinstance(new, Training) and "patience" in names else new
-            for new, own, names in zip(longer, patience, set_by_hand, strict=True)
-        )
+        kept = [
+            {"epochs", "patience"} if own else {*self.training, *said}
+            for own, (_, said) in zip(mine, told, strict=True)
+        ]
+        return budget.repaired(stages, rows, kept)
 
     def as_mapping(self) -> dict[str, Any]:
         """Plain values for ``experiment.yaml``; ``load`` reads them back as the same experiment."""

@@ -83,11 +83,21 @@ def test_a_stage_after_a_probe_needs_fewer_updates():
     assert budget.starved(stages[1:], 244)
 
 
-def test_where_epochs_are_raised_patience_waits_in_proportion():
+def test_early_stopping_waits_for_the_updates_that_learning_needs():
     (longer,) = budget.repaired([thaw.Settings(epochs=12, patience=5)], 64)
-    assert (longer.epochs, longer.patience) == (50, 21)
+    assert (longer.epochs, longer.patience) == (50, 50)
     (without,) = budget.repaired([thaw.Settings(epochs=12)], 64)
     assert (without.epochs, without.patience) == (50, None)
+    (enough,) = budget.repaired([thaw.Settings(epochs=60, patience=5)], 64)  # epochs suffice, patience would not
+    assert (enough.epochs, enough.patience) == (60, 50)
+    after_a_probe = budget.repaired([probe.Settings(), thaw.Settings(epochs=12, patience=5)], 64)[1]
+    assert (after_a_probe.epochs, after_a_probe.patience) == (12, 10)
+
+
+@pytest.mark.parametrize(("kept", "left"), [({"epochs"}, (12, 50)), ({"patience"}, (50, 5)), ({"lr"}, (50, 50))])
+def test_repair_leaves_what_somebody_has_set(kept, left):
+    (stage,) = budget.repaired([thaw.Settings(epochs=12, patience=5)], 64, [kept])
+    assert (stage.epochs, stage.patience) == left
 
 
 def test_repair_leaves_what_is_enough_as_it_is():

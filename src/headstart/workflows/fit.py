@@ -164,9 +164,11 @@ def choose_plan(experiment: Experiment, model: Model, decoded: Decoded, emit: Em
         stages = experiment.stages(modality)
     longer = experiment.lengthened(stages, rows)
     for before, after in zip(stages, longer, strict=True):
-        if before != after and isinstance(before, Training) and isinstance(after, Training):
-            few = f"{before.epochs} epochs would be {before.updates(rows)} updates on {rows} rows"
-            emit(Decision(f"epochs of {after.title}", str(after.epochs), f"{few}, too few to learn"))
+        for name in ("epochs", "patience"):
+            few, enough = getattr(before, name, None), getattr(after, name, None)
+            if few and few != enough and isinstance(before, Training):
+                updates = f"{few} epochs would be {few * before.updates_per_epoch(rows)} updates on {rows} rows"
+                emit(Decision(f"{name} of {after.title}", str(enough), f"{updates}, too few to learn"))
     stages = plans.distinct(longer, lambda stage: model.opened(**stage.thawed))
     for stage in longer:
         if stage not in stages:
