@@ -56,8 +56,9 @@ def _strategies(results: dict[str, Any], titles: Mapping[str, str], names: Mappi
             line.append(f"{_scores(runs, tested)}{few}<br>{_seconds(runs)}" if runs else "–")
         rows.append(line)
     over = f"Mean and 95 % interval (Student's t) over {seeds} seed{'s' * (seeds != 1)}"
-    if any(len(chosen(only, set=name, strategy=present[0])) == 1 for name in titles):
-        over += "; of a single seed, accuracy with the interval (Wilson's) that its test rows leave"
+    if any(len(chosen(only, set=name, strategy=each)) == 1 for name in titles for each in present):
+        single = "f a single seed, accuracy with the interval (Wilson's) that its test rows leave"
+        over = f"O{single}" if seeds == 1 else f"{over}; o{single}"
     spent = "median seconds of a whole process: start, decoding, training, report"
     table = markdown(["accuracy<br>macro-F1<br>time", *(names.get(each, each) for each in present)], rows)
     return f"{table}\n{over}; {spent}. {busy(only['runs'])} {machines(only)}\n"
