@@ -7,7 +7,6 @@ Files are read by soundfile (libsndfile), resampled by soxr; neither needs torch
 from __future__ import annotations
 
 import io
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
@@ -28,6 +27,9 @@ NOUN = ("recording", "recordings")
 EXTENT = "seconds"
 DTYPE, RANK = "int16", 1
 SKETCH = (32, 32)  # the loudness over time and pitch, as a small picture
+_EDGES = np.unique(np.geomspace(1, 129, 33).round().astype(int))  # of its bands
+_ROWS = np.linspace(0, len(_EDGES) - 2, SKETCH[0]).round().astype(int)
+_WINDOW = np.hanning(256).astype(np.float32)
 PAD = -32768  # no sample has it: decoding ends at -32767
 MAX_SECONDS = 60.0  # of one recording that are used
 LONGEST_WINDOW = 30.0  # seconds that a batch holds of each row, unless the user asks for more
@@ -207,17 +209,15 @@ def sketch(canvas: np.ndarray) -> np.ndarray:
     """The whole sound as a small spectrogram, uint8 (32, 32): 32 bands (log) by 32 moments, in steps of 0.4 dB."""
     frames = max(1, len(canvas) // 256)
     cut = np.resize(canvas, frames * 256).reshape(frames, 256).astype(np.float32)
-    power = np.abs(np.fft.rfft(cut * np.hanning(256).astype(np.float32), axis=1)) ** 2
-    edges = np.unique(np.geomspace(1, 129, 33).round().astype(int))
-    bands = np.stack([power[:, a:b].mean(axis=1) for a, b in itertools.pairwise(edges.tolist())])
-    rows = np.linspace(0, len(bands) - 1, SKETCH[0]).round().astype(int)
-    moments = np.array_split(np.arange(frames), SKETCH[1]) if frames >= SKETCH[1] else None
-    if moments is None:
-        columns = np.linspace(0, frames - 1, SKETCH[1]).round().astype(int)
-        small = bands[rows][:, columns]
+    power = np.abs(np.fft.rfft(cut * _WINDOW, axis=1)) ** 2
+    bands = (np.add.reduceat(power, _EDGES[:-1], axis=1) / np.diff(_EDGES))[:, _ROWS]  # reduceat: a call, not 33
+    if frames >= SKETCH[1]:
+        moments, (length, longer) = np.arange(SKETCH[1]), divmod(frames, SKETCH[1])
+        starts = moments * length + np.minimum(moments, longer)
+        small = np.add.reduceat(bands, starts, axis=0) / np.diff(starts, append=frames)[:, None]
     else:
-        small = np.stack([bands[rows][:, part].mean(axis=1) for part in moments], axis=1)
-    decibels = 10 * np.log10(small + 1.0)
+        small = bands[np.linspace(0, frames - 1, SKETCH[1]).round().astype(int)]
+    decibels = 10 * np.log10(small.T + 1.0)
     return (2.0 * decibels).clip(0, 255).astype(np.uint8)
 
 
