@@ -19,6 +19,7 @@ SOUNDS = {
 }
 GAINS = (("probe", "baseline"), ("gradual", "probe"), ("full", "gradual"), ("gradual", "scratch"))
 MISSING = "Not measured yet.\n"
+FEW = 2  # seeds, of which both values tell more than an interval
 
 
 def text_table(results: dict[str, Any]) -> str:
@@ -56,6 +57,7 @@ def _strategies(results: dict[str, Any], titles: Mapping[str, str], names: Mappi
             line.append(f"{_scores(runs, tested)}{few}<br>{_seconds(runs)}" if runs else "–")
         rows.append(line)
     over = f"Mean and 95 % interval (Student's t) over {seeds} seed{'s' * (seeds != 1)}"
+    over = f"Mean (and both) of {seeds} seeds" if seeds == FEW else over
     if any(len(chosen(only, set=name, strategy=each)) == 1 for name in titles for each in present):
         single = "f a single seed, accuracy with the interval (Wilson's) that its test rows leave"
         over = f"O{single}" if seeds == 1 else f"{over}; o{single}"
@@ -74,7 +76,9 @@ def _gains(results: dict[str, Any], titles: Mapping[str, str]) -> str:
                 {run["key"]["seed"]: _f1(run) for run in chosen(results, set=name, strategy=each)}
                 for each in (ours, theirs)
             )
-            line.append(gain_text([left[seed] - right[seed] for seed in left if seed in right]))
+            gains = [left[seed] - right[seed] for seed in left if seed in right]
+            each = f" ({' and '.join(gain_text([gain]) for gain in gains)})" if len(gains) == FEW else ""
+            line.append(gain_text(gains).partition(" ±")[0] + each if each else gain_text(gains))
         rows.append(line)
     if all(cell == "–" for line in rows for cell in line[1:]):
         return MISSING
@@ -136,11 +140,18 @@ def _f1(run: dict[str, Any]) -> float:
 
 def _scores(runs: list[dict[str, Any]], tested: int | None) -> str:
     """Over seeds, or of a single one over the test rows."""
-    accuracy = mean_text([judged(run) for run in runs])
+    accuracy = _mean([judged(run) for run in runs])
     if len(runs) == 1 and tested:
         low, high = wilson(judged(runs[0]) * tested, tested)
         accuracy += f" [{share(low)}, {share(high)}]"
-    return f"{accuracy}<br>F1 {mean_text([_f1(run) for run in runs])}"
+    return f"{accuracy}<br>F1 {_mean([_f1(run) for run in runs])}"
+
+
+def _mean(values: list[float]) -> str:
+    """With its interval; of two values with both of them, whose interval by Student's t would be 12.7 times as wide."""
+    if len(values) != FEW:
+        return mean_text(values)
+    return f"{share(statistics.fmean(values))} ({share(min(values))} … {share(max(values))})"
 
 
 def _seconds(runs: list[dict[str, Any]]) -> str:

@@ -51,13 +51,12 @@ def seeds(name: str) -> dict[str, Any]:
 def test_both_scores_stand_in_the_table(encoded: Any, kind: str, name: str, title: str, bar: str) -> None:
     text = getattr(encoded, f"{kind}_table")(seeds(name))
     assert f"| {bar} | probe | gradual | scratch |" in text
-    # accuracies .80 and .78: mean .79, 12.706 times .0141 / sqrt(2) = .127; of F1 .70 and .60: .65 ± .635
-    assert f"| {title} | .790 ± .127<br>F1 .650 ± .635<br>12 s |" in text
+    assert f"| {title} | .790 (.780 … .800)<br>F1 .650 (.600 … .700)<br>12 s |" in text
     assert "| .500<br>F1 .400 (1 seed)<br>99 s |" in text
     assert "| – | – | – | – |" in text, "a set that was not measured"
-    assert "over 2 seeds" in text
+    assert "Mean (and both) of 2 seeds" in text
     gains = getattr(encoded, f"{kind}_gains")(seeds(name))
-    assert f"| {title} | +.150 ± .000 | +.050 ± .000 | – | +.500 |" in gains
+    assert f"| {title} | +.150 (+.150 and +.150) | +.050 (+.050 and +.050) | – | +.500 |" in gains
 
 
 def test_a_single_seed_has_the_interval_of_its_rows(encoded: Any) -> None:
@@ -68,7 +67,14 @@ def test_a_single_seed_has_the_interval_of_its_rows(encoded: Any) -> None:
     assert "| .500 [.352, .648]<br>F1 .850<br>12 s |" in text
     assert "\nOf a single seed, accuracy with the interval (Wilson's)" in text
     both = encoded.sound_table(seeds("esc10"))  # scratch has one of two
-    assert "over 2 seeds; of a single seed" in both
+    assert "of 2 seeds; of a single seed" in both
+
+
+def test_from_three_seeds_on_there_is_an_interval(encoded: Any) -> None:
+    scores = ((0.8, 0.7), (0.78, 0.6), (0.79, 0.65))
+    runs = [strategy("esc10", "probe", seed, *each) for seed, each in enumerate(scores)]
+    # 4.303 times .01 / sqrt(3) = .025, and five times that of F1
+    assert ".790 ± .025<br>F1 .650 ± .124<br>12 s" in encoded.sound_table(results(*runs))
 
 
 def test_a_file_of_one_question_does_not_answer_the_other(encoded: Any) -> None:
