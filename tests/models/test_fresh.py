@@ -48,6 +48,30 @@ def test_inputs_are_told_apart_where_nothing_normalises() -> None:
     assert all(torch.equal(value, again[name]) for name, value in model.state_dict().items())
 
 
+class Residual(nn.Module):
+    """Thirty blocks around which the input goes: torch's own draw tells inputs apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spec = ImageSpec(size=(8, 8))
+        self.stem = nn.Conv2d(3, 16, 1)
+        self.layers = nn.ModuleList(nn.Conv2d(16, 16, 3, padding=1) for _ in range(30))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        maps: torch.Tensor = self.stem(images)
+        for layer in self.layers:
+            maps = maps + layer(maps.relu())
+        return maps
+
+
+def test_what_tells_inputs_apart_keeps_the_draw_of_its_layers() -> None:
+    model = Model(backbone.load(Residual()), heads.build("linear", 16, 2), "ab").eval()
+    fresh.reinitialise(model, 0)
+    weights = [part.weight for part in model.backbone.module.modules() if isinstance(part, nn.Conv2d)]
+    assert len(weights) == 31
+    assert all(weight.abs().max() <= weight[0].numel() ** -0.5 for weight in weights)  # He's draw goes further
+
+
 def test_a_network_that_normalises_is_drawn_as_its_layers_draw() -> None:
     module = drawn(True).backbone.module
     for part in module.modules():

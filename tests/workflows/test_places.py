@@ -70,6 +70,17 @@ def test_a_run_that_cannot_be_resumed_says_what_differs(fit, pictures):
     assert [folder.name for folder in sorted(fit.folder.iterdir())] == ["run", "run-2"]
 
 
+def test_settings_in_another_form_or_none_at_all_are_said_too(fit, pictures):
+    rows = pictures(30)
+    file = fit(rows).path / "experiment.yaml"
+    file.write_text("# by hand\n" + file.read_text())
+    with pytest.raises(ArtefactError, match="the form of its settings"):
+        fit(rows, resume=True)
+    file.write_text("a: [")
+    with pytest.raises(ArtefactError, match="cannot be read"):
+        fit(rows, resume=True)
+
+
 def test_a_retrained_local_backbone_is_another_run(fit, pictures):
     rows = pictures(30)
     folder = fit(rows, name="before").model_folder

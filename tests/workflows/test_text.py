@@ -74,6 +74,8 @@ def test_a_network_of_two_blocks_is_thawed_by_half_and_whole(table: Path, tmp_pa
     quick = {"backbone": str(small), "device": "cpu", "precision": "fp32", "force": True, "max_length": 8}
     laid = headstart.plan(table, plan="gradual", **quick)
     assert [stage.title for stage in laid.stages] == ["probe", "thaw-half", "thaw-all"]
+    mine = ["probe", {"thaw": {"blocks": 0.25, "lr": 1e-3}}, {"thaw": {"blocks": 0.5, "lr": 1e-4}}]
+    assert len(headstart.plan(table, plan=mine, **quick).stages) == 3
 
 
 def test_what_the_audit_calls_an_error_is_told_once(reader: Path, tmp_path: Path) -> None:

@@ -192,7 +192,7 @@ def _settled(stage: Stage, later: bool, modality: str) -> Stage:
 
 
 def distinct(stages: Sequence[Stage], opened: Callable[[thaw.Settings], Any]) -> tuple[Stage, ...]:
-    """The stages without those whose share opens as many whole blocks as the next stage: they would train the same.
+    """The stages of a named plan without those whose share opens as many whole blocks as the next stage.
 
     Of two blocks a quarter and a half are one, and the half stays; of a single block only ``all`` does.
 

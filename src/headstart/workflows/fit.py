@@ -162,18 +162,21 @@ def choose_plan(experiment: Experiment, model: Model, decoded: Decoded, emit: Em
         stages = plans.override(plans.parse(name, modality=modality), experiment.training)
     else:
         stages = experiment.stages(modality)
-    longer = experiment.lengthened(stages, rows)
+    distinct = stages
+    if isinstance(experiment.plan, str):
+        distinct = plans.distinct(stages, lambda stage: model.opened(**stage.thawed))
+    for stage in stages:
+        if isinstance(stage, Training) and stage not in distinct:
+            blocks = model.opened(**stage.thawed)[1]
+            emit(Decision(stage.title, "left out", f"of {blocks} blocks it opens as many as the stage after it"))
+    stages, longer = distinct, experiment.lengthened(distinct, rows)
     for before, after in zip(stages, longer, strict=True):
         for name in ("epochs", "patience"):
             few, enough = getattr(before, name, None), getattr(after, name, None)
             if few and few != enough and isinstance(before, Training):
                 updates = f"{few} epochs would be {few * before.updates_per_epoch(rows)} updates on {rows} rows"
                 emit(Decision(f"{name} of {after.title}", str(enough), f"{updates}, too few to learn"))
-    stages = plans.distinct(longer, lambda stage: model.opened(**stage.thawed))
-    for stage in longer:
-        if stage not in stages:
-            blocks = len(model.backbone.blocks)
-            emit(Decision(stage.title, "left out", f"of {blocks} blocks it opens as many as the stage after it"))
+    stages = longer
     problems = budget.starved(stages, rows)
     if problems and not experiment.force:
         raise ConfigError("this recipe is starved of updates", problems=problems)

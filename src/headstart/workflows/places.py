@@ -170,17 +170,20 @@ def _choose(experiment: Experiment, collection: Collection, network: dict[str, A
 
 def _unlike(run: Run, experiment: Experiment, collection: Collection, network: dict[str, Any]) -> Problem:
     """What keeps a run from being gone on with as this experiment."""
-    there, here = (
-        dict(settings.flat("", yaml.safe_load(text)))
-        for text in ((run.path / "experiment.yaml").read_text(encoding="utf-8"), experiment.to_yaml())
-    )
+    written = (run.path / "experiment.yaml").read_text(encoding="utf-8")
+    try:
+        there, here = (dict(settings.flat("", yaml.safe_load(text))) for text in (written, experiment.to_yaml()))
+    except yaml.YAMLError:
+        return Problem("cannot be resumed: its experiment.yaml cannot be read", str(run.path), "start another run")
     keys = [key for key in {**there, **here} if there.get(key) != here.get(key)]
     differs = [f"{key[1:]} ({there.get(key, 'not set')} there, {here.get(key, 'not set')} here)" for key in keys]
     known = run.read("identity.json", default={})
     if not _same_network(known.get("backbone"), network):
         differs.append("the weights")
-    elif not _same_inputs(run, collection, network):
+    elif known.get("data") != _names(collection) or (not differs and not _same_inputs(run, collection, network)):
         differs.append("the rows")
+    if not differs and written != experiment.to_yaml():
+        differs.append("the order or the form of its settings (see its experiment.yaml)")
     return Problem(
         f"cannot be resumed, for it differs in {', '.join(differs)}", str(run.path), "give what it was given"
     )

@@ -107,8 +107,9 @@ def plan(experiment: Experiment, *, data: Any = None, on_event: Callable[[Event]
         stages = plans.override(plans.parse(name, modality=collection.modality), experiment.training)
     else:
         stages = experiment.stages(collection.modality)
-    stages = plans.distinct(experiment.lengthened(stages, rows), lambda stage: model.opened(**stage.thawed))
-    stages = plans.settled(stages, collection.modality)
+    if isinstance(experiment.plan, str):
+        stages = plans.distinct(stages, lambda stage: model.opened(**stage.thawed))
+    stages = plans.settled(experiment.lengthened(stages, rows), collection.modality)
     preflight.check(stages, model, labels)
     bench = _Bench(inputs, _forward_seconds(model, inputs, 0), rows, val, choices.frontier_budget(experiment))
     laid = tuple(_stage(model, stage, bench) for stage in stages)

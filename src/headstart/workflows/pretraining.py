@@ -54,7 +54,11 @@ def _read(written: str, course: Course) -> Examples:
     """The texts that a setting names; unreadable ones are left out, said aloud."""
     path = os.path.expanduser(written)
     if os.path.isfile(path) and path.endswith(".txt"):
-        lines = [line for line in reading.of_file(path)[0].splitlines() if line.strip()]
+        text, kind = reading.of_file(path)
+        if kind == reading.LATIN:
+            what = f"{written}: it is not UTF-8 and was read as Windows' Latin (cp1252)"
+            course.emit(Notice("warning", "guessed-encoding", what, "check its accented letters"))
+        lines = [line for line in text.splitlines() if line.strip()]
         rows = Rows(lines, np.full(len(lines), UNLABELLED), tuple(f"line {n}" for n in range(1, len(lines) + 1)))
     else:
         rows, notes = sources.find_unlabelled(path, modality="text")

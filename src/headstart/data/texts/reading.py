@@ -13,7 +13,9 @@ from headstart.data import files
 from headstart.data.modalities.base import DecodeError
 
 LATIN = "file in Windows' Latin"
-MARKS = (b"\xff\xfe", b"\xfe\xff")  # of UTF-16
+SOFT_HYPHEN = "\xad"
+UTF16 = (b"\xff\xfe", b"\xfe\xff")
+MARKS = (b"\xef\xbb\xbf", *UTF16)  # a file that begins so says what it is
 LOOKED_AT = 32  # rows, until one can be read
 MAX_CHARACTERS = 1_000_000  # of one text
 # What UTF-8 looks like when it was read as Windows' Latin.
@@ -91,7 +93,7 @@ def is_garbled(text: str) -> bool:
 
 
 def of_file(path: str | os.PathLike[str]) -> tuple[str, str]:
-    """The text in a file, and what the file is; one that is not UTF-8 is read as Windows' Latin, as tables are.
+    """The text in a file, and what the file is; one that is not UTF-8 is read as Windows' Latin (cp1252).
 
     Raises:
         DecodeError: encoding (it holds characters that no text holds), or a code of ``files.read_bytes``.
@@ -102,7 +104,8 @@ def of_file(path: str | os.PathLike[str]) -> tuple[str, str]:
     except DecodeError:
         with suppress(UnicodeDecodeError):
             text = content.decode("cp1252")
-            if content[:2] not in MARKS and all(letter.isprintable() or letter.isspace() for letter in text):
+            plain = all(letter.isprintable() or letter.isspace() or letter == SOFT_HYPHEN for letter in text)
+            if plain and not content.startswith(MARKS) and not is_garbled(text):  # else it is UTF-8, damaged
                 return text, LATIN
         raise
 
@@ -110,6 +113,6 @@ def of_file(path: str | os.PathLike[str]) -> tuple[str, str]:
 def decoded(content: bytes, where: str) -> str:
     """UTF-8 with or without its mark, or UTF-16 with one; nothing is guessed."""
     try:
-        return content.decode("utf-16" if content[:2] in MARKS else "utf-8-sig")
+        return content.decode("utf-16" if content.startswith(UTF16) else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise DecodeError("encoding", f"is not UTF-8 ({error.reason} at byte {error.start})", where=where) from error
