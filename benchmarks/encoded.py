@@ -77,8 +77,7 @@ def _gains(results: dict[str, Any], titles: Mapping[str, str]) -> str:
                 for each in (ours, theirs)
             )
             gains = [left[seed] - right[seed] for seed in left if seed in right]
-            each = f" ({' and '.join(gain_text([gain]) for gain in gains)})" if len(gains) == FEW else ""
-            line.append(gain_text(gains).partition(" ±")[0] + each if each else gain_text(gains))
+            line.append(_gain(gains))
         rows.append(line)
     if all(cell == "–" for line in rows for cell in line[1:]):
         return MISSING
@@ -147,8 +146,15 @@ def _scores(runs: list[dict[str, Any]], tested: int | None) -> str:
     return f"{accuracy}<br>F1 {_mean([_f1(run) for run in runs])}"
 
 
+def _gain(gains: list[float]) -> str:
+    """As ``_mean``."""
+    if len(gains) != FEW:
+        return gain_text(gains)
+    return f"{gain_text([statistics.fmean(gains)])} ({' and '.join(gain_text([gain]) for gain in gains)})"
+
+
 def _mean(values: list[float]) -> str:
-    """With its interval; of two values with both of them, whose interval by Student's t would be 12.7 times as wide."""
+    """With its interval; two values are shown both, for Student's interval has 12.7 standard errors to each side."""
     if len(values) != FEW:
         return mean_text(values)
     return f"{share(statistics.fmean(values))} ({share(min(values))} … {share(max(values))})"

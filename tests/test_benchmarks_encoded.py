@@ -62,7 +62,7 @@ def test_both_scores_stand_in_the_table(encoded: Any, kind: str, name: str, titl
 def test_a_single_seed_has_the_interval_of_its_rows(encoded: Any) -> None:
     runs = [strategy("esc10", kind, 0, accuracy, 0.85) for kind, accuracy in (("baseline", 0.5), ("probe", 0.9))]
     text = encoded.sound_table(results(runs[0], runs[1] | {"rows": {"train": 80, "test": 40}}))
-    # by statsmodels' proportion_confint(36, 40, method="wilson") and of 20 in 40
+    # (.9 + z²/80 ± z · sqrt(.09/40 + z²/6400)) / (1 + z²/40) with z = 1.96, and the same of .5
     assert "| .900 [.769, .960]<br>F1 .850<br>12 s |" in text
     assert "| .500 [.352, .648]<br>F1 .850<br>12 s |" in text
     assert "\nOf a single seed, accuracy with the interval (Wilson's)" in text

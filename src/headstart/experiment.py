@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -21,6 +21,7 @@ from headstart.data.settings import DataSettings, SplitSettings
 from headstart.measure import metrics
 from headstart.stages import budget, plans
 from headstart.stages.base import STRICT, Gate, Stage, as_mapping
+from headstart.stages.methods import thaw
 
 _SPLIT_NAMES = {"train", "val", "valid", "validation", "test", "target"}
 
@@ -101,6 +102,10 @@ class Experiment:
         entry = self.plan if isinstance(self.plan, str) else self.plan[index]
         name, said = next(iter(entry.items())) if isinstance(entry, Mapping) else (entry, None)
         return (name, said or {}) if isinstance(name, str) else (name.method, {})
+
+    def distinct(self, stages: Sequence[Stage], opened: Callable[[thaw.Settings], Any]) -> tuple[Stage, ...]:
+        """These stages, of a named plan without those that round to the next; what somebody has listed stays."""
+        return plans.distinct(stages, opened) if isinstance(self.plan, str) else tuple(stages)
 
     def lengthened(self, stages: Sequence[Stage], rows: int) -> tuple[Stage, ...]:
         """These stages, those of a named plan with as many epochs and as much patience as they need to learn.

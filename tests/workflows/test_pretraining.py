@@ -155,6 +155,19 @@ def test_plans_that_cannot_be_meant(
         fitted(tmp_path, rows, reader, plan)
 
 
+@pytest.mark.parametrize("name", ["more.txt", "texts"])
+def test_a_guessed_encoding_is_said(reader: Path, rows: list[tuple[str, str]], tmp_path: Path, name: str) -> None:
+    (tmp_path / "texts").mkdir()
+    for index, (text, _) in enumerate(rows[:20]):
+        (tmp_path / "texts" / f"{index}.txt").write_bytes(f"{text} café".encode("utf-8" if index else "cp1252"))
+    (tmp_path / "more.txt").write_bytes("\n".join(f"{text} café" for text, _ in rows[:20]).encode("cp1252"))
+    events: list[Any] = []
+    plan = [{"mlm": {**MLM["mlm"], "epochs": 1, "texts": str(tmp_path / name)}}, "probe"]
+    fitted(tmp_path / "runs", rows, reader, plan, on_event=events.append)
+    (told,) = (event.message for event in events if getattr(event, "kind", "") == "guessed-encoding")
+    assert told.endswith("(cp1252): 1 of its files")
+
+
 def test_losses_of_the_same_texts_are_compared_pair_by_pair() -> None:
     rng = np.random.default_rng(0)
     before = Restoring(rng.gamma(2.0, 1.0, 200))

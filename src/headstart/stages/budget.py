@@ -47,7 +47,7 @@ def repaired(stages: Sequence[Stage], rows: int, kept: Sequence[Collection[str]]
     """The same plan with epochs raised where a training stage would starve: for plans chosen by name.
 
     Early stopping waits for as many updates too: until its running averages are those of its weights, a network with
-    BatchNorm gets worse on validation rows while it learns (YAMNet from scratch on 64 recordings: for 46 updates).
+    BatchNorm gets worse on validation rows while it learns (YAMNet from scratch on 64 recordings: for 52 updates).
 
     ``kept`` names for every stage the settings that stay as they are; without it none does.
     """
@@ -55,7 +55,10 @@ def repaired(stages: Sequence[Stage], rows: int, kept: Sequence[Collection[str]]
     for index, stage in enumerate(stages):
         if isinstance(stage, Training) and not stage.prepares:
             epochs = -(-needed(stages, index) // stage.updates_per_epoch(rows))
-            stays = {*(kept[index] if kept else ()), *(["patience"] if stage.patience is None else [])}
-            least = {name: max(epochs, getattr(stage, name)) for name in ("epochs", "patience") if name not in stays}
-            enough[index] = replace(stage, **least)
+            stays = kept[index] if kept else ()
+            longer = stage.epochs if "epochs" in stays else max(stage.epochs, epochs)
+            waits = stage.patience
+            if waits is not None and "patience" not in stays:
+                waits = max(waits, min(epochs, longer))
+            enough[index] = replace(stage, epochs=longer, patience=waits)
     return tuple(enough)

@@ -162,9 +162,7 @@ def choose_plan(experiment: Experiment, model: Model, decoded: Decoded, emit: Em
         stages = plans.override(plans.parse(name, modality=modality), experiment.training)
     else:
         stages = experiment.stages(modality)
-    distinct = stages
-    if isinstance(experiment.plan, str):
-        distinct = plans.distinct(stages, lambda stage: model.opened(**stage.thawed))
+    distinct = experiment.distinct(stages, lambda stage: model.opened(**stage.thawed))
     for stage in stages:
         if isinstance(stage, Training) and stage not in distinct:
             blocks = model.opened(**stage.thawed)[1]

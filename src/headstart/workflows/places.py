@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import os
 import re
 from collections.abc import Callable, Iterable
@@ -160,30 +162,39 @@ def _named(experiment: Experiment, collection: Collection) -> list[Run]:
 
 
 def _choose(experiment: Experiment, collection: Collection, network: dict[str, Any]) -> tuple[str, bool]:
-    text = experiment.to_yaml()
+    here = _settings(experiment.to_yaml())
     for run in _named(experiment, collection):
-        written = (run.path / "experiment.yaml").read_text(encoding="utf-8")
-        if written == text and _same_inputs(run, collection, network):
+        if _written(run) == here and _same_inputs(run, collection, network):
             return str(run.path), True
     return "", False
 
 
+def _settings(text: str) -> dict[str, str]:
+    """Every setting of an experiment.yaml as JSON, which tells 1 from 1.0 and knows no order of keys."""
+    found = yaml.safe_load(text)
+    named = settings.flat("", found if isinstance(found, dict) else {})
+    return {key[1:]: json.dumps(value, sort_keys=True, default=str) for key, value in named}
+
+
+def _written(run: Run) -> dict[str, str]:
+    """The settings of a run; none where they cannot be read."""
+    with contextlib.suppress(yaml.YAMLError, UnicodeDecodeError):
+        return _settings((run.path / "experiment.yaml").read_text(encoding="utf-8"))
+    return {}
+
+
 def _unlike(run: Run, experiment: Experiment, collection: Collection, network: dict[str, Any]) -> Problem:
     """What keeps a run from being gone on with as this experiment."""
-    written = (run.path / "experiment.yaml").read_text(encoding="utf-8")
-    try:
-        there, here = (dict(settings.flat("", yaml.safe_load(text))) for text in (written, experiment.to_yaml()))
-    except yaml.YAMLError:
+    there, here = _written(run), _settings(experiment.to_yaml())
+    if not there:
         return Problem("cannot be resumed: its experiment.yaml cannot be read", str(run.path), "start another run")
     keys = [key for key in {**there, **here} if there.get(key) != here.get(key)]
-    differs = [f"{key[1:]} ({there.get(key, 'not set')} there, {here.get(key, 'not set')} here)" for key in keys]
+    differs = [f"{key} ({there.get(key, 'not set')} there, {here.get(key, 'not set')} here)" for key in keys]
     known = run.read("identity.json", default={})
     if not _same_network(known.get("backbone"), network):
         differs.append("the weights")
     elif known.get("data") != _names(collection) or (not differs and not _same_inputs(run, collection, network)):
         differs.append("the rows")
-    if not differs and written != experiment.to_yaml():
-        differs.append("the order or the form of its settings (see its experiment.yaml)")
     return Problem(
         f"cannot be resumed, for it differs in {', '.join(differs)}", str(run.path), "give what it was given"
     )

@@ -107,8 +107,7 @@ def plan(experiment: Experiment, *, data: Any = None, on_event: Callable[[Event]
         stages = plans.override(plans.parse(name, modality=collection.modality), experiment.training)
     else:
         stages = experiment.stages(collection.modality)
-    if isinstance(experiment.plan, str):
-        stages = plans.distinct(stages, lambda stage: model.opened(**stage.thawed))
+    stages = experiment.distinct(stages, lambda stage: model.opened(**stage.thawed))
     stages = plans.settled(experiment.lengthened(stages, rows), collection.modality)
     preflight.check(stages, model, labels)
     bench = _Bench(inputs, _forward_seconds(model, inputs, 0), rows, val, choices.frontier_budget(experiment))

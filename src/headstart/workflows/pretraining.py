@@ -52,12 +52,9 @@ def pretrain(course: Course, index: int, stage: mlm.Settings) -> tuple[Outcome, 
 
 def _read(written: str, course: Course) -> Examples:
     """The texts that a setting names; unreadable ones are left out, said aloud."""
-    path = os.path.expanduser(written)
+    path, kinds = os.path.expanduser(written), list[str]()
     if os.path.isfile(path) and path.endswith(".txt"):
-        text, kind = reading.of_file(path)
-        if kind == reading.LATIN:
-            what = f"{written}: it is not UTF-8 and was read as Windows' Latin (cp1252)"
-            course.emit(Notice("warning", "guessed-encoding", what, "check its accented letters"))
+        text, *kinds = reading.of_file(path)
         lines = [line for line in text.splitlines() if line.strip()]
         rows = Rows(lines, np.full(len(lines), UNLABELLED), tuple(f"line {n}" for n in range(1, len(lines) + 1)))
     else:
@@ -66,6 +63,9 @@ def _read(written: str, course: Course) -> Examples:
             course.emit(Notice("info", "data", note))
     spec = course.model.backbone.spec
     store = Store.build(rows, spec, modality="text")
+    if guessed := [*kinds, *(facts.format for facts in store.facts if facts is not None)].count(reading.LATIN):
+        what = f"{written}: not UTF-8 and read as Windows' Latin (cp1252): {guessed} of its files"
+        course.emit(Notice("warning", "guessed-encoding", what, "check their accented letters"))
     if not len(store.usable):
         raise DataError("there is no text to learn from", where=written)
     if len(store.usable) < len(rows):
