@@ -134,7 +134,7 @@ def compare(name: str, folder: Path, nncf: str, threads: int, seconds: float) ->
     place = _exported(run, rows, settings)
     verdict = files.read_verdict(place)
     variants, accepted = {each["name"]: each for each in verdict["variants"]}, list(verdict["accepted"])
-    exported = {each: call for each, call in bench._exported(place, threads).items() if each in variants}
+    exported = {each: call for each, call in bench.exported(place, threads, print).items() if each in variants}
     base = [each for each in accepted if each.startswith("onnxruntime")]
     if "onnxruntime int8" not in base:  # the climb ended with a rung for OpenVINO alone: what a base install climbs to
         full = place.rename(folder / "with-openvino")
@@ -146,7 +146,7 @@ def compare(name: str, folder: Path, nncf: str, threads: int, seconds: float) ->
             if each["file"] != files.FLOAT
         }
         variants |= {own[each["name"]]: each for each in alone["variants"] if each["name"] in own}
-        exported |= {own[each]: call for each, call in bench._exported(place, threads).items() if each in own}
+        exported |= {own[each]: call for each, call in bench.exported(place, threads, print).items() if each in own}
         verdict["gone"] += alone["gone"]
         base, place = [own.get(each, each) for each in alone["accepted"]], full
     model = load(run).model

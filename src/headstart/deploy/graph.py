@@ -18,6 +18,7 @@ import numpy as np
 from headstart import __version__
 from headstart.core import manifest
 from headstart.core.errors import ArtefactError, MissingExtra
+from headstart.deploy import attention
 from headstart.deploy.contract import INPUT, KEY, OUTPUTS, Contract
 from headstart.deploy.folder import Golden
 from headstart.deploy.onnxfile import MOST_BYTES
@@ -45,7 +46,7 @@ def write(model: Model, path: Path) -> None:
     """
     program = _program(model)
     graph = program.model
-    _unguard(graph.graph)
+    attention.simplify(graph)
     for part in (graph.graph, *graph.functions.values()):
         for node in part.all_nodes():
             node.metadata_props.clear()
@@ -87,29 +88,6 @@ def _whole(model: Model) -> Any:
             return logits, torch.sigmoid(scores) if self.model.several else torch.softmax(scores, dim=1)
 
     return Whole().eval()
-
-
-def _unguard(graph: Any) -> None:
-    """Take away what torch's exporter puts behind every softmax of an attention: zeros where it is not a number.
-
-    That happens where a token may look at no token at all, and every row that we make has one to look at. The test of
-    every share takes a third of the time of a BERT in eight bits (16 rows of 128 tokens, ONNX Runtime).
-    """
-    from onnx_ir.convenience import replace_all_uses_with
-
-    for node in list(graph):
-        if node.op_type != "Where":
-            continue
-        asked, _, shares = node.inputs
-        guard = asked.producer() if asked is not None else None
-        softmax = shares.producer() if shares is not None else None
-        if guard is None or softmax is None or (guard.op_type, softmax.op_type) != ("IsNaN", "Softmax"):
-            continue
-        if guard.inputs[0] is shares:
-            replace_all_uses_with(node.outputs[0], shares)
-            graph.remove([node], safe=True)
-            if not guard.outputs[0].uses():
-                graph.remove([guard], safe=True)
 
 
 def _program(model: Model) -> Any:

@@ -44,9 +44,9 @@ CONVOLUTIONAL = (
     Rung("weights in 16 bits", folder.HALF, "half"),
 )
 TRANSFORMER = (
-    Rung("matrix products in 8 bits, activations measured as they come", folder.INT8, "dynamic"),
     Rung("matrix products in 8 bits", folder.INT8, "static", "minmax", weighted=True),
     Rung("matrix products in 8 bits, ranges without outliers", folder.INT8, "static", "percentile", weighted=True),
+    Rung("matrix products in 8 bits, activations measured as they come", folder.INT8, "dynamic"),
     Rung("matrix products in 8 bits, sensitive ones in float", folder.INT8, "dynamic", search=True),
     Rung("weights in 16 bits", folder.HALF, "half"),
 )

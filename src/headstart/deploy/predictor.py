@@ -43,9 +43,27 @@ class Variant:
     batch_gap: float = 0.0  # by how much a probability in a batch differs from the same row's alone
 
     @property
+    def name(self) -> str:
+        """``onnxruntime fp32``, ``openvino bf16``, ``openvino int8+bf16``; fp16 are weights only."""
+        return f"{self.runtime} {_kind(self.file, self.precision)}"
+
+    @property
     def batches(self) -> bool:
         """Whether rows may be answered together."""
         return self.batch_gap <= mates.allowed(self.precision)
+
+
+def ways(file: str, runtime: str) -> list[Variant]:
+    """Every precision in which a runtime can answer a file, the plain one first; what a verdict finds is still open."""
+    precisions = registry.find(RUNTIMES, runtime).PRECISIONS
+    plain = precisions[:1] if file == folder.HALF else precisions  # weights in 16 bits are for the size alone
+    return [Variant(file, runtime, precision, 0.0) for precision in plain]
+
+
+def _kind(file: str, precision: str) -> str:
+    if file == folder.INT8:
+        return "int8" if precision == "fp32" else f"int8+{precision}"
+    return precision if file == folder.FLOAT else "fp16"
 
 
 class Predictor:
@@ -187,6 +205,17 @@ def open_session(place: Path, variant: Variant, threads: int) -> Session:
     runtime = registry.find(RUNTIMES, variant.runtime)
     loaded: Session = runtime.load(place / variant.file, threads=threads, precision=variant.precision)
     return loaded
+
+
+def asked_session(place: Path, variant: Variant, threads: int, inputs: np.ndarray) -> Session:
+    """The same, once it has answered ``inputs``: not every runtime knows every operation in every precision.
+
+    Raises:
+        ArtefactError: it does not open the file, or gives no answer to these inputs.
+    """
+    session = open_session(place, variant, threads)
+    session(inputs)
+    return session
 
 
 def _choose(verdict: dict[str, Any], wanted: str | None, place: Path, on_event: Emit | None) -> tuple[str, Variant]:

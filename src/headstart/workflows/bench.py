@@ -26,7 +26,7 @@ from headstart.core.machine import processor, usable_cores
 from headstart.core.run import Run
 from headstart.deploy import contract, folder, mates, timing
 from headstart.deploy.folder import Golden
-from headstart.deploy.predictor import RUNTIMES, Variant, open_session, variants
+from headstart.deploy.predictor import RUNTIMES, asked_session, variants, ways
 from headstart.deploy.timing import Timed
 from headstart.deploy.verdict import BATCHES
 from headstart.workflows.judging import runtimes
@@ -83,7 +83,7 @@ def bench(
     with _threads(count):
         model = load(run, allow_module=allow_module).model
         flops = _flops(model, golden.inputs[:1])
-        calls = {**_torch(model, golden.inputs, emit), **_exported(place, count)}
+        calls = {**_torch(model, golden.inputs, emit), **exported(place, count, emit)}
         peaks = _peaks()
         measured: dict[int, dict[str, Timed]] = {}
         for size in BATCHES:
@@ -107,7 +107,7 @@ def bench(
 
 def _line(name: str, measured: dict[int, dict[str, Timed]], flops: float) -> Line:
     precision = name.rpartition(" ")[2]
-    kind = "fp32" if precision == "fp16" else precision
+    kind = "fp32" if precision == "fp16" else precision.partition("+")[0]
     times = {size: found[name] for size, found in measured.items()}
     share = {}
     for size, found in measured.items():
@@ -159,22 +159,24 @@ def _torch(model: Model, inputs: np.ndarray, emit: Emit) -> dict[str, Call]:
     return found
 
 
-def _exported(place: Path, threads: int) -> dict[str, Call]:
+def exported(place: Path, threads: int, emit: Emit) -> dict[str, Call]:
     """Every file of the export in every runtime and precision, answering as a predictor would: a variant that the
     verdict does not know, because its runtime came later, as the worst of its file."""
     known = variants(folder.read_verdict(place), place)
+    inputs = Golden.read(place / folder.GOLDEN).inputs[:1]
     pad = mates.padding(contract.read(place / folder.FLOAT).modality)
-    files = {folder.FLOAT: "", folder.INT8: "int8", folder.HALF: "fp16"}
+    files = [file for file in (folder.FLOAT, folder.INT8, folder.HALF) if (place / file).is_file()]
     found: dict[str, Call] = {}
-    for runtime in runtimes():
-        for precision in registry.find(RUNTIMES, runtime).PRECISIONS:
-            for file, kind in files.items():
-                if (place / file).is_file() and (precision == "fp32" or not kind):
-                    name = f"{runtime} {kind or precision}"
-                    alike = [known[name]] if name in known else [each for each in known.values() if each.file == file]
-                    session = open_session(place, Variant(file, runtime, precision, 0.0), threads)
-                    together = all(each.batches for each in alike)
-                    found[name] = session if together else mates.row_by_row(session, pad)
+    for way in (way for runtime in runtimes() for file in files for way in ways(file, runtime)):
+        alike = [known[way.name]] if way.name in known else [each for each in known.values() if each.file == way.file]
+        try:
+            session = asked_session(place, way, threads, inputs)
+        except ArtefactError as error:
+            if way.name in known:
+                raise
+            emit(Notice("warning", "bench", f"{way.name} is left out: {error.summary[:200]}"))
+            continue
+        found[way.name] = session if all(each.batches for each in alike) else mates.row_by_row(session, pad)
     return found
 
 

@@ -159,14 +159,15 @@ class Course:
         self.prepare(stage)
         thawed = len(self.model.backbone.blocks) - self.model.frozen_prefix
         self.start(index, stage, f"{thawed} of {len(self.model.backbone.blocks)} blocks and the head")
-        with merging.merged(self.model.backbone) as count, vocabulary.narrowed(self, stage):
+        with merging.merged(self.model.backbone) as count:
             if count:
                 reason = "computed by the convolutions before them, wherever they keep their statistics"
                 self.emit(Decision("batch norm", f"{count} merged", reason))
-            frontier = self.frontiers.of_stage(index, stage, self.train, self.val)
-            exactly = count == 0 and (self.runtime.precision == "fp32" or stage.epochs == 1)
-            loop = self._fit(index, stage, frontier.train, frontier.val, exactly)
-        return self._measured(loop, stage, frontier.val, frontier.decision, loop.judged if exactly else None)
+            exactly = self.runtime.precision == "fp32" or stage.epochs == 1
+            with vocabulary.narrowed(self, stage):
+                frontier = self.frontiers.of_stage(index, stage, self.train, self.val)
+                loop = self._fit(index, stage, frontier.train, frontier.val, exactly)
+            return self._measured(loop, stage, frontier.val, frontier.decision, loop.judged if exactly else None)
 
     def prepare(self, stage: Stage) -> None:
         """What trains in a stage, and what BatchNorm does meanwhile: all that a model knows of the stage it is in."""

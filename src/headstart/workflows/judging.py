@@ -18,7 +18,7 @@ from headstart.core.errors import ArtefactError, ConfigError
 from headstart.core.events import Event, Notice, Progress
 from headstart.deploy import contract, folder, mates, parallel, timing, verdict
 from headstart.deploy.folder import Golden
-from headstart.deploy.predictor import RUNTIMES, Variant, open_session
+from headstart.deploy.predictor import RUNTIMES, Variant, asked_session, open_session, ways
 from headstart.deploy.runtimes.base import Session
 from headstart.deploy.verdict import BATCHES, Judged, Speed
 from headstart.measure.evaluation import Evaluation
@@ -51,17 +51,12 @@ class Judge:
 
     def judge(self, file: str, how: str) -> list[Judged]:
         """The verdict on a file in every precision of the runtimes."""
-        variants = {
-            _name(found): found
-            for runtime in self.runtimes
-            for precision in registry.find(RUNTIMES, runtime).PRECISIONS
-            if (found := Variant(file, runtime, precision, 0.0)).precision == "fp32" or file == folder.FLOAT
-        }
+        variants = {found.name: found for runtime in self.runtimes for found in ways(file, runtime)}
         plain = Variant(folder.FLOAT, self.runtimes[0], "fp32", 0.0)
-        opened = {_name(plain): open_session(self.place, plain, self.threads), **self._opened(variants)}
+        opened = {plain.name: open_session(self.place, plain, self.threads), **self._opened(variants)}
         timed = {
             name: replace(each, batch_gap=self.batch_gap(opened[name]))
-            for name, each in {_name(plain): plain, **variants}.items()
+            for name, each in {plain.name: plain, **variants}.items()
             if name in opened
         }
         used = {
@@ -70,17 +65,17 @@ class Judge:
         }
         speeds = self.speeds(used)
         return [
-            self._judged(name, timed[name], opened[name], used[name], speeds, _name(plain), how)
+            self._judged(name, timed[name], opened[name], used[name], speeds, plain.name, how)
             for name in variants
             if name in timed
         ]
 
     def _opened(self, variants: dict[str, Variant]) -> dict[str, Session]:
-        """Those that can be opened: not every runtime knows every operation, which is no reason to export nothing."""
+        """Those that answer: not every runtime knows every operation, which is no reason to export nothing."""
         found = {}
         for name, variant in variants.items():
             try:
-                found[name] = open_session(self.place, variant, self.threads)
+                found[name] = asked_session(self.place, variant, self.threads, self.golden.inputs[:1])
             except ArtefactError as error:
                 if variant.runtime == self.runtimes[0]:
                     raise
@@ -172,9 +167,3 @@ def runtimes(wanted: Sequence[str] = ()) -> tuple[str, ...]:
         what = f"{' and '.join(missing)} cannot judge: not installed here"
         raise ConfigError(what, where="--runtime", remedy=f"pip install 'headstart[{missing[0]}]'")
     return (BASE, *(name for name, version in installed.items() if version and name != BASE))
-
-
-def _name(variant: Variant) -> str:
-    """``onnxruntime fp32``, ``openvino bf16``, ``onnxruntime int8``; fp16 are weights only."""
-    kinds = {folder.FLOAT: variant.precision, folder.INT8: "int8", folder.HALF: "fp16"}
-    return f"{variant.runtime} {kinds[variant.file]}"

@@ -179,10 +179,10 @@ def _climb(judge: Judge, decoded: Decoded) -> list[Judged]:
     """Write and judge the rungs of the ladder until one is accepted in some runtime; a refused file does not stay."""
     climber = _climber(judge, decoded)
     tried: list[Judged] = []
+    slow = False
     for rung in climber.rungs:
-        slow = [each for each in tried if each.file == folder.INT8 and each.fault == "time"]
-        if (rung.kind == "dynamic" and slow) or (rung.kind == "static" and any(each.batches for each in slow)):
-            continue  # other ranges are no quicker; but static ones let rows go together that dynamic ones kept apart
+        if slow and rung.file == folder.INT8:
+            continue  # other ranges are no quicker
         target = judge.place / rung.file
         judge.emit(Notice("info", "rung", rung.how))
         try:
@@ -194,6 +194,7 @@ def _climb(judge: Judge, decoded: Decoded) -> list[Judged]:
             continue
         found = judge.judge(rung.file, how)
         tried += found
+        slow = all(each.fault == "time" for each in found)
         if any(each.accepted for each in found):
             break
         target.unlink()

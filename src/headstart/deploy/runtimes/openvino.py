@@ -8,6 +8,7 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as version_of
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from headstart.deploy.runtimes.base import Session
 
 EXTRA = "openvino"
 PRECISIONS = ("fp32", "bf16")
+MIDDLE = 128  # of unsigned values in eight bits
 HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 
@@ -45,7 +47,8 @@ def load(path: Path, *, threads: int, precision: str = "fp32") -> Session:
         "PERFORMANCE_HINT": "LATENCY",
     }
     try:
-        compiled = openvino.Core().compile_model(str(path), "CPU", settings)
+        core = openvino.Core()
+        compiled = core.compile_model(_signed(core.read_model(str(path))), "CPU", settings)
     except RuntimeError as error:
         raise ArtefactError(f"OpenVINO refuses the file ({str(error)[:300]})", where=str(path)) from error
     request = compiled.create_infer_request()
@@ -53,6 +56,48 @@ def load(path: Path, *, threads: int, precision: str = "fp32") -> Session:
     def run(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         found = request.infer({INPUT: inputs})
         logits, probabilities = (np.array(found[name]) for name in OUTPUTS)
+        if len(logits) != len(inputs):  # it has happened where it counted windows of sound in bf16
+            raise ArtefactError(f"OpenVINO answers {len(logits)} of {len(inputs)} rows in {precision}", where=str(path))
         return logits, probabilities
 
     return run
+
+
+def _signed(model: Any) -> Any:
+    """Eight-bit values around 128 as values around 0, in place: the same steps, and products that need no correction.
+
+    ONNX Runtime is quick with unsigned values only, matrix units with any; with values around 0 a ViT-S takes .88 of
+    the time.
+    """
+    from openvino import opset13 as ops
+
+    for node in model.get_ordered_ops():
+        if node.get_type_name() != "FakeQuantize":
+            continue
+        low, high = (node.input_value(place).get_node() for place in (3, 4))
+        if _number(low) != 0 or _number(high) != 2 * MIDDLE - 1:
+            continue
+        narrow = [each.get_node() for each in node.output(0).get_target_inputs()]
+        wide = [each.get_node() for cast in narrow for each in cast.output(0).get_target_inputs()]
+        less = [each.get_node() for cast in wide for each in cast.output(0).get_target_inputs()]
+        kinds = [{each.get_type_name() for each in part} for part in (narrow, wide, less)]
+        if kinds != [{"Convert"}, {"Convert"}, {"Subtract"}] or any(_offset(each) != MIDDLE for each in less):
+            continue
+        ranges = [node.input_value(place) for place in range(3)]
+        steps = ops.fake_quantize(*ranges, np.float32(-MIDDLE), np.float32(MIDDLE - 1), 2 * MIDDLE)
+        values = ops.convert(ops.convert(steps, np.int8), np.float32)
+        for each in less:
+            each.output(0).replace(values.output(0))
+    return model
+
+
+def _number(node: Any) -> float | None:
+    """The one number that a constant holds."""
+    held = node.data if node.get_type_name() == "Constant" else np.empty(0)
+    return float(held.reshape(-1)[0]) if held.size == 1 else None
+
+
+def _offset(node: Any) -> float | None:
+    """What is taken from the values, where it is one number."""
+    taken = node.input_value(1).get_node()
+    return _number(taken.input_value(0).get_node() if taken.get_type_name() == "Convert" else taken)
