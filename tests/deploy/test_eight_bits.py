@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from headstart.core.errors import ArtefactError
 from headstart.deploy.contract import INPUT, KEY, OUTPUTS
-from headstart.deploy.quantise import Quantiser
+from headstart.deploy.quantise import Quantiser, _settled
 from headstart.deploy.runtimes import onnxruntime, openvino
 
 CLASSES, SIDE = 4, 6
@@ -125,3 +125,31 @@ def test_answers_of_another_number_of_rows_are_refused(tmp_path: Path) -> None:
     assert run(pictures(0, 1))[0].shape == (1, CLASSES)
     with pytest.raises(ArtefactError, match="answers 1 of 3 rows"):
         run(pictures(0, 3))
+
+
+def test_ranges_are_settled_once() -> None:
+    """A part of two wholes keeps its own; nothing is narrowed; one sign stays as it was measured."""
+    from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
+
+    def settled(measured: dict[str, tuple[float, float]], lopsided: float) -> dict[str, tuple[float, ...]]:
+        pairs = {name: (np.float32(low), np.float32(high)) for name, (low, high) in measured.items()}
+        arrays = {name: tuple(map(np.asarray, pair)) for name, pair in pairs.items()}
+        ranges = _settled(TensorsData(CalibrationMethod.MinMax, arrays), graph, lopsided)
+        return {name: tuple(float(value) for value in ranges[name].range_value) for name in measured}
+
+    nodes = [
+        helper.make_node("Concat", ["a", "b"], ["ab"], axis=1),
+        helper.make_node("Concat", ["c", "d"], ["cd"], axis=1),
+        helper.make_node("Concat", ["c", "e"], ["ce"], axis=1),
+        helper.make_node("Concat", ["a", "unmeasured"], ["f"], axis=1),
+    ]
+    graph = helper.make_graph(nodes, "g", [], [])
+    measured = {"a": (0.0, 3.0), "b": (0.0, 1.0), "ab": (0.0, 2.0), "c": (0.0, 1.0), "d": (0.0, 5.0)}
+    measured |= {"cd": (0.0, 5.0), "e": (0.0, 2.0), "ce": (0.0, 2.0), "silu": (-0.25, 10.0), "even": (-1.0, 2.0)}
+    measured |= {"negative": (-4.0, -1.0)}
+    found = settled(measured, 4)
+    assert found["a"] == found["b"] == found["ab"] == (0.0, 3.0)
+    alone = ("c", "d", "cd", "e", "ce", "silu", "negative")
+    assert {name: found[name] for name in alone} == {name: measured[name] for name in alone}
+    assert found["even"] == pytest.approx((-2 * 128 / 127, 2.0))
+    assert settled(measured, np.inf)["silu"] == pytest.approx((-10 * 128 / 127, 10.0))

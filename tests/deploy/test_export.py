@@ -20,7 +20,7 @@ from headstart.core.errors import ArtefactError, ConfigError, NothingAccepted
 from headstart.core.events import Event
 from headstart.core.run import Run
 from headstart.data.modalities.image import ImageSpec
-from headstart.deploy import contract, folder, graph, predictor
+from headstart.deploy import contract, folder, graph
 from headstart.deploy.predictor import Predictor, Variant, open_session
 from headstart.deploy.runtimes import onnxruntime
 from headstart.deploy.runtimes.base import Session
@@ -197,8 +197,7 @@ def test_a_runtime_that_refuses_the_file_is_left_out(judge: Judge, monkeypatch: 
         return open_session(place, variant, threads)
 
     refused = {"openvino"}
-    for module in (judging, predictor):
-        monkeypatch.setattr(module, "open_session", picky)
+    monkeypatch.setattr(judging, "open_session", picky)
     told = replace(judge, emit=said.append).judge(folder.FLOAT, "as it is")
     assert {each.runtime for each in told} == {"onnxruntime"}
     assert any("openvino fp32 is left out: openvino refuses the file" in str(event) for event in said)

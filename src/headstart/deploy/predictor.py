@@ -207,17 +207,6 @@ def open_session(place: Path, variant: Variant, threads: int) -> Session:
     return loaded
 
 
-def asked_session(place: Path, variant: Variant, threads: int, inputs: np.ndarray) -> Session:
-    """The same, once it has answered ``inputs``: not every runtime knows every operation in every precision.
-
-    Raises:
-        ArtefactError: it does not open the file, or gives no answer to these inputs.
-    """
-    session = open_session(place, variant, threads)
-    session(inputs)
-    return session
-
-
 def _choose(verdict: dict[str, Any], wanted: str | None, place: Path, on_event: Emit | None) -> tuple[str, Variant]:
     """Name and variant: the one that is wanted, else the first in the verdict's order that can run here."""
     where, known = str(place / folder.VERDICT), variants(verdict, place)

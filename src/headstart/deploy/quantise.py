@@ -9,10 +9,12 @@ Shapes: B rows of a batch.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import copy
 import io
 import logging
+import math
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,6 +31,8 @@ WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 KEPT = ("Softmax", "LayerNormalization", "InstanceNormalization", "Gelu", "Erf", "Div", "Sqrt", "Pow", "ReduceMean")
 METHODS = ("minmax", "percentile", "entropy")
 PERCENTILE = 99.99
+MIDDLE = 128  # of 0 … 255, see runtimes/openvino.py
+LOPSIDED = 4  # beyond it, as of GELU or SiLU, centring costs nearly half of the steps: for the quickest rung alone
 MATRICES = ("MatMul", "Gemm", "Gather")  # of a transformer: products, and tables of tokens and places
 
 
@@ -78,7 +82,9 @@ class Quantiser:
             calibrator = create_calibrator(plain, operators, wider, kind, extra_options=options)
             for batch in batches:  # one at a time: all activations of a batch are held at once
                 calibrator.collect_data(_Reader([batch]))
-            self._ranges[method] = _settled(calibrator.compute_data(), self._model.graph)
+            self._ranges[method] = _settled(
+                calibrator.compute_data(), self._model.graph, math.inf if method == "minmax" else LOPSIDED
+            )
             del calibrator
 
     def calibrated(self, method: str) -> bool:
@@ -176,23 +182,29 @@ class Quantiser:
         onnx.save(model, target)
 
 
-def _settled(ranges: Any, graph: Any) -> Any:
+def _settled(ranges: Any, graph: Any, lopsided: float) -> Any:
     """Measured ranges in place, as runtimes are quickest with them.
 
-    What takes both signs has 0 in the middle, as the value 128 of 0 … 255: a runtime may read it as signed, and the
-    products need no correction. What is joined has the range of the whole, so that nobody quantises it twice.
+    What takes both signs, one at most ``lopsided`` times as far as the other, has 0 in the middle, as the value
+    ``MIDDLE`` of 0 … 255: a runtime may read it as signed, and the products need no correction. What is joined once has
+    the range of the whole, so that nobody quantises it twice.
     """
     from onnxruntime.quantization.calibrate import TensorData
 
-    for name, found in ranges.items():
-        low, high = (np.asarray(value, np.float32) for value in found.range_value)
-        if low.size == 1 and low < 0:
-            step = np.maximum(-low / 128, high / 127)
-            ranges.data[name] = TensorData(lowest=-128 * step, highest=127 * step)
-    for node in reversed(graph.node):  # a whole may be part of another
-        if node.op_type == "Concat" and node.output[0] in ranges.data:
-            whole = ranges.data[node.output[0]]
-            ranges.data.update({name: whole for name in node.input if name in ranges.data})
+    found = {name: [np.asarray(value, np.float32) for value in each.range_value] for name, each in ranges.items()}
+    found = {name: pair for name, pair in found.items() if pair[0].size == 1}
+    joints = [node for node in graph.node if node.op_type == "Concat" and {*node.input, *node.output} <= found.keys()]
+    times = collections.Counter(name for node in joints for name in node.input)
+    for node in reversed(joints):  # a whole may be part of another
+        if max(times[name] for name in node.input) == 1:
+            lows, highs = zip(*(found[name] for name in (*node.input, *node.output)), strict=True)
+            found.update({name: [min(lows), max(highs)] for name in (*node.input, *node.output)})
+    for name, (low, high) in found.items():
+        less, more = sorted((-low.item(), high.item()))
+        if less > 0 and lopsided * less >= more:
+            step = np.maximum(-low / MIDDLE, high / (MIDDLE - 1))
+            low, high = -MIDDLE * step, (MIDDLE - 1) * step
+        ranges.data[name] = TensorData(lowest=low, highest=high)
     return ranges
 
 

@@ -95,7 +95,7 @@ def convolution(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Tensor | None:
-    """``conv2d`` where it is depthwise, strided and in bf16, else None."""
+    """``conv2d`` where it is depthwise (a channel each), strided, in bf16 and padded within its kernel, else None."""
     depthwise = input.dim() == 4 and groups == weight.shape[0] > 1 and weight.shape[1] == 1
     if not depthwise or isinstance(padding, str) or not _trains(input) or _dtype(input) != torch.bfloat16:
         return None

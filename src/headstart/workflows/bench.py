@@ -26,7 +26,7 @@ from headstart.core.machine import processor, usable_cores
 from headstart.core.run import Run
 from headstart.deploy import contract, folder, mates, timing
 from headstart.deploy.folder import Golden
-from headstart.deploy.predictor import RUNTIMES, asked_session, variants, ways
+from headstart.deploy.predictor import RUNTIMES, open_session, variants, ways
 from headstart.deploy.timing import Timed
 from headstart.deploy.verdict import BATCHES
 from headstart.workflows.judging import runtimes
@@ -167,10 +167,12 @@ def exported(place: Path, threads: int, emit: Emit) -> dict[str, Call]:
     pad = mates.padding(contract.read(place / folder.FLOAT).modality)
     files = [file for file in (folder.FLOAT, folder.INT8, folder.HALF) if (place / file).is_file()]
     found: dict[str, Call] = {}
-    for way in (way for runtime in runtimes() for file in files for way in ways(file, runtime)):
+    every = [way for runtime in runtimes() for file in files for way in ways(file, runtime)]
+    for way in every:
         alike = [known[way.name]] if way.name in known else [each for each in known.values() if each.file == way.file]
         try:
-            session = asked_session(place, way, threads, inputs)
+            session = open_session(place, way, threads)
+            session(inputs)
         except ArtefactError as error:
             if way.name in known:
                 raise

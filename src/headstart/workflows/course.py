@@ -216,7 +216,7 @@ class Course:
         return outcome
 
     def _exact(self, stage: Training, val: FrontierCache | None) -> Evaluation:
-        """The answers of the model as it is saved, in fp32."""
+        """The answers of the model as it is saved, in fp32, but for the rounding of merged BatchNorm."""
         exact = val if val is not None and (self.runtime.precision == "fp32" or val.frontier == POOLED) else None
         with self.runtime.exactly():
             return features.evaluate(

@@ -18,7 +18,7 @@ from headstart.core.errors import ArtefactError, ConfigError
 from headstart.core.events import Event, Notice, Progress
 from headstart.deploy import contract, folder, mates, parallel, timing, verdict
 from headstart.deploy.folder import Golden
-from headstart.deploy.predictor import RUNTIMES, Variant, asked_session, open_session, ways
+from headstart.deploy.predictor import RUNTIMES, Variant, open_session, ways
 from headstart.deploy.runtimes.base import Session
 from headstart.deploy.verdict import BATCHES, Judged, Speed
 from headstart.measure.evaluation import Evaluation
@@ -53,12 +53,7 @@ class Judge:
         """The verdict on a file in every precision of the runtimes."""
         variants = {found.name: found for runtime in self.runtimes for found in ways(file, runtime)}
         plain = Variant(folder.FLOAT, self.runtimes[0], "fp32", 0.0)
-        opened = {plain.name: open_session(self.place, plain, self.threads), **self._opened(variants)}
-        timed = {
-            name: replace(each, batch_gap=self.batch_gap(opened[name]))
-            for name, each in {plain.name: plain, **variants}.items()
-            if name in opened
-        }
+        opened, timed = self._opened({plain.name: plain, **variants})
         used = {
             name: opened[name] if each.batches else mates.row_by_row(opened[name], self._pad)
             for name, each in timed.items()
@@ -66,21 +61,23 @@ class Judge:
         speeds = self.speeds(used)
         return [
             self._judged(name, timed[name], opened[name], used[name], speeds, plain.name, how)
-            for name in variants
-            if name in timed
+            for name in timed
+            if name in variants
         ]
 
-    def _opened(self, variants: dict[str, Variant]) -> dict[str, Session]:
-        """Those that answer: not every runtime knows every operation, which is no reason to export nothing."""
-        found = {}
+    def _opened(self, variants: dict[str, Variant]) -> tuple[dict[str, Session], dict[str, Variant]]:
+        """Those that answer the validation rows of ``batch_gap``, and what it found: not every runtime knows every
+        operation in every precision, which is no reason to export nothing."""
+        opened, found = {}, {}
         for name, variant in variants.items():
             try:
-                found[name] = asked_session(self.place, variant, self.threads, self.golden.inputs[:1])
+                opened[name] = open_session(self.place, variant, self.threads)
+                found[name] = replace(variant, batch_gap=self.batch_gap(opened[name]))
             except ArtefactError as error:
                 if variant.runtime == self.runtimes[0]:
                     raise
                 self.emit(Notice("info", "runtime", f"{name} is left out: {error.summary[:160]}"))
-        return found
+        return opened, found
 
     def batch_gap(self, session: Session) -> float:
         """By how much a probability in a batch differs from the same row's alone.

@@ -179,9 +179,9 @@ def _climb(judge: Judge, decoded: Decoded) -> list[Judged]:
     """Write and judge the rungs of the ladder until one is accepted in some runtime; a refused file does not stay."""
     climber = _climber(judge, decoded)
     tried: list[Judged] = []
-    slow = False
+    slow: set[str] = set()
     for rung in climber.rungs:
-        if slow and rung.file == folder.INT8:
+        if rung.kind in slow:
             continue  # other ranges are no quicker
         target = judge.place / rung.file
         judge.emit(Notice("info", "rung", rung.how))
@@ -194,7 +194,7 @@ def _climb(judge: Judge, decoded: Decoded) -> list[Judged]:
             continue
         found = judge.judge(rung.file, how)
         tried += found
-        slow = all(each.fault == "time" for each in found)
+        slow |= {rung.kind} if all(each.fault == "time" for each in found) else set()
         if any(each.accepted for each in found):
             break
         target.unlink()

@@ -18,7 +18,7 @@ from headstart.deploy.runtimes.base import Session
 
 EXTRA = "openvino"
 PRECISIONS = ("fp32", "bf16")
-MIDDLE = 128  # of unsigned values in eight bits
+MIDDLE = 128  # of unsigned values in eight bits, where our quantiser puts 0
 HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 
@@ -54,7 +54,11 @@ def load(path: Path, *, threads: int, precision: str = "fp32") -> Session:
     request = compiled.create_infer_request()
 
     def run(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        found = request.infer({INPUT: inputs})
+        try:
+            found = request.infer({INPUT: inputs})
+        except RuntimeError as error:
+            what = f"OpenVINO cannot answer inputs of shape {inputs.shape} ({str(error)[:300]})"
+            raise ArtefactError(what, where=str(path)) from error
         logits, probabilities = (np.array(found[name]) for name in OUTPUTS)
         if len(logits) != len(inputs):  # it has happened where it counted windows of sound in bf16
             raise ArtefactError(f"OpenVINO answers {len(logits)} of {len(inputs)} rows in {precision}", where=str(path))
