@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 import torch
 
+import headstart
 from headstart.core import manifest
 from headstart.core.errors import ArtefactError, ConfigError, TrainingError
-from headstart.core.events import EpochDone, Notice, Progress, StageDone, StageStarted
+from headstart.core.events import Decision, EpochDone, Notice, Progress, StageDone, StageStarted
 from headstart.core.run import Run
 from headstart.data.splits import Rows, Splits
 from headstart.engine import loop
 from headstart.measure.evaluation import Evaluation
+from headstart.models import merging
 from headstart.stages import gates
 from headstart.workflows import places, preflight
 
@@ -64,10 +66,22 @@ def test_a_run_leaves_a_complete_folder(fit, pictures):
         manifest.check(folder)
 
 
+@pytest.mark.filterwarnings("ignore:of .* rows the model has learned")
+@pytest.mark.parametrize("bn", ["frozen_eval", "train"])
+def test_what_a_stage_reports_is_what_its_saved_model_answers(fit, pictures, bn, monkeypatch):
+    """BatchNorm is merged while it is judged, and is not in the file."""
+    monkeypatch.setattr(merging, "WORTH", 0.0)
+    stage = {"thaw": {**SHORT, "name": "all", "blocks": "all", "bn": bn, "lr": 1e-2}}
+    run = fit(with_test_rows(pictures), [stage], backbone="builtin/image")
+    assert any(event.topic == "batch norm" for event in fit.said(Decision))
+    stored = Evaluation.load(run.path / "stages" / "00-all" / "predictions.npz")
+    found = headstart.evaluate(run, pictures(18, 1))
+    np.testing.assert_array_equal(stored.labels, found.labels)
+    np.testing.assert_allclose(stored.logits, found.logits, rtol=1e-5, atol=1e-5)
+
+
 def test_everything_is_on_by_default(pictures, tmp_path):
     """Nothing but the data, the backbone and the place is said: precision is measured, baselines and checks run."""
-    import headstart
-
     said: list[Any] = []
     own = {"backbone": "builtin/tiny", "image_size": 32, "output_dir": str(tmp_path)}
     run = headstart.fit(pictures(90), **own, plan="probe", on_event=said.append)
