@@ -77,7 +77,8 @@ def test_what_a_stage_reports_is_what_its_saved_model_answers(fit, pictures, bn,
     stored = Evaluation.load(run.path / "stages" / "00-all" / "predictions.npz")
     found = headstart.evaluate(run, pictures(18, 1))
     np.testing.assert_array_equal(stored.labels, found.labels)
-    np.testing.assert_allclose(stored.logits, found.logits, rtol=1e-5, atol=1e-5)
+    temperature = run.read("result.json")["temperature"]
+    np.testing.assert_allclose(stored.logits / temperature, found.logits, rtol=1e-5, atol=1e-5)
 
 
 def test_everything_is_on_by_default(pictures, tmp_path):
