@@ -312,7 +312,9 @@ class TestUnlabelled:
 
     def test_nothing_to_predict(self, tmp_path: Path) -> None:
         empty_photos(tmp_path, ["a.txt"])
-        with pytest.raises(DataError, match=r"nothing to predict; 1 files have another extension .*a\.txt"):
+        with pytest.raises(
+            DataError, match=r"nothing to predict; 1 file has another extension and was left out .*a\.txt"
+        ):
             sources.read_unlabelled(tmp_path)
         with pytest.raises(DataError, match="nothing to predict"):
             sources.read_unlabelled([])

@@ -140,7 +140,7 @@ TREES = {
         {f"train {name}": 1 for name in ("<script>", "=cmd", "CON", "%2e%2e", "a\\nb\\x1b[31m")},
     ),
     "a link to an ancestor": Tree(
-        pets(), BOTH, ("1 links lead to folders that were read already", "cat/up"), also=(link("..", "cat/up"),)
+        pets(), BOTH, ("1 link leads to a folder that was read already", "cat/up"), also=(link("..", "cat/up"),)
     ),
     "links to each other": Tree(
         pets(),
@@ -156,7 +156,7 @@ TREES = {
     "broken links": Tree(
         pets(),
         {"train cat": 4, "train dog": 3},  # the decoder names the reason
-        ("1 entries are no regular files", "dog/loop"),
+        ("1 entry is no regular file", "dog/loop"),
         also=(link("nowhere.jpg", "cat/9.jpg"), link("loop", "dog/loop")),
     ),
     "a folder called like a picture": Tree([*pets(), "cat/x.jpg/1.jpg"], {"train cat": 4, "train dog": 3}),
@@ -229,7 +229,7 @@ def test_a_pipe_is_never_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "cat" / "pipe")
     os.mkfifo(tmp_path / "cat" / "pipe.jpg")
     found = sources.collect(tmp_path, DataSettings())
-    assert "no regular files (broken links, pipes) and were left out: cat/pipe" in "\n".join(found.notes)
+    assert "1 entry is no regular file (broken links, pipes), left out: cat/pipe" in "\n".join(found.notes)
     assert "cat/pipe.jpg" in found.rows.names
 
 

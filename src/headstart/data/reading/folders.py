@@ -41,12 +41,20 @@ class Walk:
         kinds = Counter(os.path.splitext(name)[1].lower() or "no extension" for name in self.others)
         by_kind = ", ".join(f"{kind} {count:,}" for kind, count in sorted(kinds.items(), key=lambda k: (-k[1], k[0])))
         said = (
-            (self.hidden, "hidden or system files and folders were ignored"),
-            (self.others, f"files have another extension and were left out ({by_kind})"),
-            (self.strange, "entries are no regular files (broken links, pipes) and were left out"),
-            (self.loops, "links lead to folders that were read already and were not followed"),
+            (self.hidden, "hidden or system {file was|files and folders were} ignored"),
+            (self.others, f"{{file has|files have}} another extension and {{was|were}} left out ({by_kind})"),
+            (self.strange, "{entry is no regular file|entries are no regular files} (broken links, pipes), left out"),
+            (
+                self.loops,
+                "{link leads to a folder that was|links lead to folders that were} read already, not followed",
+            ),
         )
-        return [f"{len(names):,} {what}: {listing(names)}" for names, what in said if names]
+        return [f"{len(names):,} {_numbered(what, len(names))}: {listing(names)}" for names, what in said if names]
+
+
+def _numbered(text: str, count: int) -> str:
+    """``{one|several}`` as the count has it."""
+    return re.sub(r"\{(.*?)\|(.*?)\}", r"\1" if count == 1 else r"\2", text)
 
 
 def walk(root: str, modality: str) -> Walk:

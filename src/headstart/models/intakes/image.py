@@ -25,15 +25,19 @@ class Intake(nn.Module):
         super().__init__()
         self.mean: Tensor
         self.std: Tensor
+        self.scale: Tensor
+        self.offset: Tensor
         shape = (1, -1, 1, 1)
         self.register_buffer("mean", torch.tensor(spec.mean, dtype=torch.float32).view(shape), persistent=False)
         self.register_buffer("std", torch.tensor(spec.std, dtype=torch.float32).view(shape), persistent=False)
+        self.register_buffer("scale", 1 / (255 * self.std), persistent=False)
+        self.register_buffer("offset", self.mean / self.std, persistent=False)
 
     def normalise(self, inputs: Tensor) -> Tensor:
         """uint8 (B, C, H, W) to float with the backbone's mean and std; floats are taken as normalised already."""
         if inputs.is_floating_point():
             return inputs
-        return (inputs.float() / 255 - self.mean) / self.std
+        return inputs * self.scale - self.offset  # (inputs / 255 - mean) / std, in two passes instead of four
 
     def forward(
         self,
