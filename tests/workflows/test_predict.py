@@ -14,6 +14,7 @@ from headstart.core.events import Notice
 from headstart.core.run import Run
 from headstart.measure.evaluation import Evaluation
 from headstart.measure.metrics import softmax
+from headstart.measure.prediction import NO_NUMBER, Predictions
 from headstart.workflows import predict as workflow
 
 THAW: dict[str, Any] = {"thaw": {"epochs": 2, "batch_size": 16, "blocks": 1, "gate": {"on_fail": "warn"}}}
@@ -141,3 +142,11 @@ def test_a_flipped_bit_in_the_weights_is_noticed(fit, pictures):
     file.write_bytes(bytes(data))
     with pytest.raises(ArtefactError, match="damaged"):
         headstart.load(run)
+
+
+def test_an_answer_that_is_no_number_is_a_problem():
+    shares = np.array([[0.25, 0.75], [np.nan, np.nan], [np.inf, 0.0]])
+    found = Predictions.gather(["a", "b", "c"], ("x", "y"), [(np.arange(3), shares, {})])
+    assert [row.problem for row in found] == ["", NO_NUMBER, NO_NUMBER]
+    assert [row.label for row in found] == ["y", "", ""]
+    assert [len(row.scores) for row in found] == [2, 0, 0]

@@ -26,6 +26,8 @@ from headstart.deploy.onnxfile import MOST_BYTES
 if TYPE_CHECKING:
     from headstart.models.model import Model
 
+NOUGHT = 1e-7  # what an optimiser may take for 0, and more
+
 
 def contract_of(model: Model) -> Contract:
     """What a file of this model promises."""
@@ -120,11 +122,14 @@ def _program(model: Model) -> Any:
                 output_names=list(OUTPUTS),
                 external_data=False,
                 verbose=False,
+                optimize=False,
             )
+            assert program is not None  # None is for what writes a file itself
+            _keep_small(program.model.graph)
+            program.optimize()
     except Exception as error:  # torch.onnx raises what the step that failed raises
         what = f"the network cannot be exported ({type(error).__name__}: {str(error).strip()[:400]})"
         raise ArtefactError(what, where=model.backbone.origin.uri) from error
-    assert program is not None  # None is for what writes a file itself
     found: Any = program.model.graph.inputs[0].shape
     fixed = [dimension.__name__ for axis, dimension in shapes.items() if isinstance(found[axis], int)]
     if fixed:  # where an export with any number fails, torch tries again with the example's
@@ -133,6 +138,30 @@ def _program(model: Model) -> Any:
             what, where=model.backbone.origin.uri, remedy="its code must not read them as plain numbers"
         )
     return program
+
+
+def _keep_small(graph: Any) -> None:
+    """Give numbers too small for the optimiser an axis, before it runs, in place.
+
+    It takes a scalar of 1e-8 and less for 0 and leaves the sum out (onnxscript 0.7): what keeps a logarithm or a
+    quotient finite, of silence for instance, would be gone from the file.
+    """
+    import onnx_ir as ir
+
+    for node in list(graph):
+        if node.op_type not in ("Add", "Sub"):
+            continue
+        for place, value in enumerate(node.inputs):
+            other = node.inputs[1 - place]
+            maker = value.producer() if value is not None else None
+            held = maker.attributes.get("value") if maker is not None and maker.op_type == "Constant" else None
+            if held is None or other is None or not other.shape:  # a sum of two scalars stays one
+                continue
+            number = held.as_tensor().numpy()
+            if number.ndim == 0 and number.dtype.kind == "f" and 0 < abs(number) <= NOUGHT:
+                kept = ir.node("Constant", [], attributes={"value": ir.tensor(number.reshape(1))})
+                graph.insert_before(node, kept)
+                node.replace_input_with(place, kept.outputs[0])
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 SHOWN = 60  # characters of a text, in one line
+NO_NUMBER = "the model's answer is not a number"
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,9 @@ class Predictions(Sequence[Prediction]):
         found = [Prediction(name, texts=said) for name, said in zip(names, known, strict=True)]
         for indices, probabilities, problems in parts:
             for row, shares in zip(indices, probabilities, strict=True):
+                if not np.isfinite(shares).all():
+                    found[row] = replace(found[row], problem=NO_NUMBER)
+                    continue
                 order = np.argsort(-shares, kind="stable")[:top_k]
                 if given_from is not None and top_k is None:
                     order = order[shares[order] >= given_from]

@@ -22,6 +22,7 @@ from headstart.data.modalities.base import DecodeError
 from headstart.deploy.mates import ROWS
 from headstart.deploy.serving.limits import Limits, Refusal
 from headstart.deploy.serving.metrics import Metrics
+from headstart.measure.prediction import NO_NUMBER
 
 
 class Model(Protocol):
@@ -185,5 +186,5 @@ class Batcher:
             if len(values) > 1:
                 return [answer for value in values for answer in self._answers([value])]
             return [Problem("failed", f"the model cannot take it ({type(error).__name__})", 500)]
-        wrong = Problem("failed", "the model's answer is not a number", 500)
+        wrong = Problem("failed", NO_NUMBER, 500)
         return [row if np.isfinite(row).all() else wrong for row in shares]
