@@ -16,6 +16,11 @@ from headstart.core import manifest
 from headstart.core.errors import NothingAccepted
 from headstart.terminal import clean, number
 
+LEGEND = (
+    "ms of one row alone, rows/s of 16; gain of both, beside the plain file in ONNX Runtime;\n"
+    "same: decisions of torch; int8+bf16 computes in bf16 what is not in eight bits; fp16 are weights alone"
+)
+
 
 def told(console: Console, work: Callable[[], Path]) -> None:
     """Do the work and show its verdict, also where nothing was accepted.
@@ -36,6 +41,7 @@ def show(place: Path, console: Console) -> None:
     verdict = manifest.read_json(place / "verdict.json")
     console.print()
     console.print(table(verdict))
+    console.print(Text(LEGEND, style="quiet"))
     console.print()
     for each in [*verdict["variants"], *verdict["gone"]]:
         if each["refused"]:
@@ -52,6 +58,9 @@ def show(place: Path, console: Console) -> None:
         what = "together, answers would depend on the other rows; every row is answered by itself"
         console.print(Text(clean(f"{', '.join(single)}: {what}"), style="quiet"))
     if verdict["accepted"]:
+        used = next(each for each in verdict["variants"] if each["name"] == verdict["accepted"][0])
+        if used["threshold"] is not None:
+            console.print(Text(_sure(used["threshold"]), style="quiet"))
         console.print(Text(f"headstart predict {clean(shlex.quote(str(place)))} new/", style="accent"))
 
 
@@ -103,6 +112,15 @@ def table(verdict: Mapping[str, Any]) -> Table:
             _told(each, first),
         )
     return made
+
+
+def _sure(threshold: Mapping[str, Any]) -> str:
+    """What a threshold promises, and on how many rows that rests."""
+    found, answered = threshold["precision"], f'below {threshold["value"]:.3f} the answer is "don\'t know"'
+    if not found:
+        return f"{answered}: no row is sure enough for {threshold['wanted']:g}"
+    rests = f"right in {found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}] of {found['n']} rows"
+    return f"{answered}: {100 * threshold['coverage']:.0f} % are answered, {rests}"
 
 
 def _told(variant: Mapping[str, Any], first: str | None) -> Text:

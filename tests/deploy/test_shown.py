@@ -99,7 +99,10 @@ def test_the_command_exports(
     monkeypatch.setattr(timing, "interleaved", lambda calls, seconds: usual(calls, seconds=seconds / 100))
     run = shutil.copytree(toy_run.path, tmp_path / "run", ignore=shutil.ignore_patterns("export"))
     assert cli.run(["export", str(run), "--no-int8", "--threads", "1", "--precision", "0.9"], traceback=True) == 0
-    assert "headstart predict" in capsys.readouterr().out
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "headstart predict" in shown
     verdict = folder.read_verdict(Path(run) / "export")
     used = next(each for each in verdict["variants"] if each["name"] == verdict["accepted"][0])
-    assert used["threshold"]["precision"]["value"] >= 0.9
+    assert (found := used["threshold"]["precision"])["value"] >= 0.9
+    assert f"of {found['n']} rows" in shown
+    assert "rows/s of 16" in shown
