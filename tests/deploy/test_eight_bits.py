@@ -153,3 +153,39 @@ def test_ranges_are_settled_once() -> None:
     assert {name: found[name] for name in alone} == {name: measured[name] for name in alone}
     assert found["even"] == pytest.approx((-2 * 128 / 127, 2.0))
     assert settled(measured, np.inf)["silu"] == pytest.approx((-10 * 128 / 127, 10.0))
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_spectra_stay_in_float_up_to_their_logarithm(last: bool, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+
+    def constant(name: str, *shape: int) -> Any:
+        return numpy_helper.from_array(rng.normal(0, 1, shape).astype(np.float32), name)
+
+    maps = [helper.make_node("Conv", ["given", "waves"], ["spectrum"], name="waves")]
+    maps += [
+        helper.make_node("Mul", ["spectrum", "spectrum"], ["power"]),
+        helper.make_node("Add", ["power", "eps"], ["p"]),
+    ]
+    steps = ["p", "l0", "l1", "l2"]
+    if not last:
+        maps.append(helper.make_node("Log", ["p"], ["levels"]))
+        steps[0] = "levels"
+    for place in range(3):
+        maps.append(helper.make_node("Conv", [steps[place], f"w{place}"], [steps[place + 1]], name=f"conv{place}"))
+    end = "l2"
+    if last:
+        maps += [helper.make_node("Mul", ["l2", "l2"], ["s"]), helper.make_node("Add", ["s", "eps"], ["s+"])]
+        maps.append(helper.make_node("Log", ["s+"], ["end"]))
+        end = "end"
+    maps.append(helper.make_node("ReduceMean", [end, "axes"], ["logits"], keepdims=0))
+    constants = [constant("waves", 4, 3, 1, 1), *(constant(f"w{place}", 4, 4, 1, 1) for place in range(3))]
+    constants += [numpy_helper.from_array(np.float32(1e-3), "eps"), numpy_helper.from_array(np.array([2, 3]), "axes")]
+    quantiser = Quantiser(saved(tmp_path / "m.onnx", maps, constants))
+    assert len(quantiser.layers) == (4 if last else 3)
+    quantiser.calibrate("minmax", [pictures(0)])
+    quantiser.write_static(tmp_path / "q.onnx", "minmax")
+    graph = onnx.load(tmp_path / "q.onnx").graph
+    made = {output: node.op_type for node in graph.node for output in node.output}
+    read = [made.get(node.input[1]) for node in graph.node if node.op_type == "Conv"]
+    assert read.count("DequantizeLinear") == (4 if last else 3)

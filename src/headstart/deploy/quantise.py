@@ -49,6 +49,12 @@ class Quantiser:
             quant_pre_process(source, prepared, skip_symbolic_shape=True)
             self._model = onnx.load(prepared)
         self._ranges: dict[str, Any] = {}
+        self._exact: frozenset[str] = frozenset()
+        # Spectra of sounds span a million to one, and eight bits 256: what a logarithm depends on stays in float,
+        # unless it is the network itself, whose last step this is.
+        every, exact = self.layers, _before_logarithms(self._model.graph)
+        if 2 * len(exact & {*every}) <= len(every):
+            self._exact = exact
 
     @property
     def convolutional(self) -> bool:
@@ -106,7 +112,7 @@ class Quantiser:
                 QuantType.QUInt8,
                 self._ranges[method],
                 [node.name for node in self._weighted((*WEIGHTED, "Gather"))] if weighted else [],
-                list(left),
+                [*left, *self._exact],
                 list(MATRICES) if weighted else every,
                 # Logits keep their resolution, and inner layers quantise what they read themselves. Biases stay in
                 # float: a runtime that adds in 32 bits converts them when it opens the file.
@@ -130,7 +136,7 @@ class Quantiser:
                 op_types_to_quantize=list(MATRICES),
                 per_channel=True,
                 weight_type=QuantType.QInt8,
-                nodes_to_exclude=list(left),
+                nodes_to_exclude=[*left, *self._exact],
             )
         import onnx
 
@@ -158,14 +164,18 @@ class Quantiser:
         self._save(model, target)
 
     def _weighted(self, operators: Sequence[str] = WEIGHTED) -> list[Any]:
-        """Nodes of these operators that read a constant of floats with at least two axes."""
+        """Nodes of these operators that read a constant of floats with at least two axes, and are not ``_exact``."""
         from onnx import TensorProto
 
         graph = self._model.graph
         constants = {
             each.name for each in graph.initializer if each.data_type == TensorProto.FLOAT and len(each.dims) > 1
         }
-        return [node for node in graph.node if node.op_type in operators and constants & set(node.input[:2])]
+        return [
+            node
+            for node in graph.node
+            if node.op_type in operators and constants & set(node.input[:2]) and node.name not in self._exact
+        ]
 
     def _save(self, model: Any, target: Path) -> None:
         import onnx
@@ -180,6 +190,19 @@ class Quantiser:
         helper.set_model_props(model, self.metadata)
         model.producer_name, model.producer_version = "headstart", __version__
         onnx.save(model, target)
+
+
+def _before_logarithms(graph: Any) -> frozenset[str]:
+    """Names of all nodes that a logarithm depends on."""
+    made = {output: node for node in graph.node for output in node.output}
+    waiting = [name for node in graph.node if node.op_type == "Log" for name in node.input]
+    seen: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        if name in made and name not in seen:
+            seen.add(name)
+            waiting += made[name].input
+    return frozenset(made[name].name for name in seen if made[name].name)
 
 
 def _settled(ranges: Any, graph: Any, lopsided: float) -> Any:
