@@ -58,9 +58,9 @@ def show(place: Path, console: Console) -> None:
         what = "together, answers would depend on the other rows; every row is answered by itself"
         console.print(Text(clean(f"{', '.join(single)}: {what}"), style="quiet"))
     if verdict["accepted"]:
-        used = next(each for each in verdict["variants"] if each["name"] == verdict["accepted"][0])
-        if used["threshold"] is not None:
-            console.print(Text(_sure(used["threshold"]), style="quiet"))
+        for each in verdict["variants"]:
+            if each["name"] == verdict["accepted"][0] and each["threshold"]:
+                console.print(Text(_sure(each["threshold"]), style="quiet"))
         console.print(Text(f"headstart predict {clean(shlex.quote(str(place)))} new/", style="accent"))
 
 
