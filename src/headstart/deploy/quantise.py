@@ -25,13 +25,13 @@ import numpy as np
 
 from headstart import __version__
 from headstart.deploy.contract import INPUT
+from headstart.deploy.runtimes.base import MIDDLE
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 # In eight bits these cost accuracy and gain no time: what they read and write stays in float.
 KEPT = ("Softmax", "LayerNormalization", "InstanceNormalization", "Gelu", "Erf", "Div", "Sqrt", "Pow", "ReduceMean")
 METHODS = ("minmax", "percentile", "entropy")
 PERCENTILE = 99.99
-MIDDLE = 128  # of 0 … 255, see runtimes/openvino.py
 LOPSIDED = 4  # beyond it, as of GELU or SiLU, centring costs nearly half of the steps: for the quickest rung alone
 MATRICES = ("MatMul", "Gemm", "Gather")  # of a transformer: products, and tables of tokens and places
 

@@ -10,6 +10,8 @@ from typing import Protocol
 
 import numpy as np
 
+MIDDLE = 128  # where our quantiser puts 0 of values that take both signs: a runtime may read these as signed ones
+
 
 class Session(Protocol):
     """An opened model; one call at a time."""

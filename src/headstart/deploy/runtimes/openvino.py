@@ -14,11 +14,10 @@ import numpy as np
 
 from headstart.core.errors import ArtefactError, MissingExtra
 from headstart.deploy.contract import INPUT, OUTPUTS
-from headstart.deploy.runtimes.base import Session
+from headstart.deploy.runtimes.base import MIDDLE, Session
 
 EXTRA = "openvino"
 PRECISIONS = ("fp32", "bf16")
-MIDDLE = 128  # of unsigned values in eight bits, where our quantiser puts 0
 HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 
