@@ -52,7 +52,7 @@ def compare(network: str, share: float, quick: bool) -> dict[str, Any]:
     import torch
 
     from headstart.engine import precision
-    from headstart.engine.frontier import Frontiers
+    from headstart.engine.frontier import Frontiers, Wanted
     from headstart.engine.runtime import Runtime
     from headstart.models import heads
     from headstart.models.model import Model
@@ -76,12 +76,13 @@ def compare(network: str, share: float, quick: bool) -> dict[str, Any]:
     runtime.precision = precision.choose(step, candidates=candidates, rounds=2)[0].name
     model.thaw(share)
     frontiers = Frontiers(model, runtime, lambda event: None, 0, 10**11)
-    frontier, seconds_of_building = frontiers.of_stage(0, stage, train, val), []
-    for _ in range(1 if quick else BUILDS):
+    seconds_of_building = []
+    for build in range(2 if quick else 1 + BUILDS):
+        wanted = Wanted(stage, model.frozen_prefix, str(build))  # other weights, as far as this tells: made anew
         started = time.perf_counter()
-        frontier = frontiers.of_stage(0, stage, train, val)
+        frontier = frontiers.of_stage(wanted, train, val)
         seconds_of_building.append(time.perf_counter() - started)
-    build = min(seconds_of_building) * len(train) / (len(train) + len(val))  # of the training rows
+    build = min(seconds_of_building[1:]) * len(train) / (len(train) + len(val))  # of the training rows, about
     assert frontier.train is not None, frontier.decision.reason
     epochs = {
         "live": _epochs(model, runtime, stage, train, None),

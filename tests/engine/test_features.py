@@ -26,14 +26,21 @@ def _three_threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def filled(examples: Examples, compute: Callable[[torch.Tensor], torch.Tensor], side_by_side: bool) -> torch.Tensor:
+@pytest.fixture(autouse=True)
+def _few_rows_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "SIDE_BATCH", 5)
+
+
+def filled(examples: Examples, compute: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
     into = FrontierCache(POOLED, len(examples))
     runtime = Runtime("cpu")
-    features.fill(into, 0, examples, compute, runtime, batch_size=5, emit=lambda event: None, side_by_side=side_by_side)
+    features.fill([into], 0, examples, lambda inputs: [compute(inputs)], runtime, emit=lambda event: None)
     return into.features(0)
 
 
-def test_side_by_side_gives_the_same_features(examples: Callable[..., Examples], model: Callable[..., Model]) -> None:
+def test_side_by_side_gives_the_same_features(
+    examples: Callable[..., Examples], model: Callable[..., Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
     backbone, rows, seen = model().backbone, examples(33), set()
 
     def compute(inputs: torch.Tensor) -> torch.Tensor:
@@ -41,10 +48,11 @@ def test_side_by_side_gives_the_same_features(examples: Callable[..., Examples],
         assert not torch.is_grad_enabled()
         return backbone.features(inputs)
 
-    together = filled(rows, compute, side_by_side=True)
+    together = filled(rows, compute)
     assert seen == {(False, 1)}, "a thread a batch, and one only"
     seen.clear()
-    alone = filled(rows, compute, side_by_side=False)
+    monkeypatch.setattr(features, "MOST_THREADS", 1)
+    alone = filled(rows, compute)
     assert seen == {(True, THREADS)}
     assert torch.allclose(together, alone, atol=1e-5)
     assert len(together.unique(dim=0)) == len(rows), "rows that were mixed up would show"
@@ -56,7 +64,7 @@ def test_a_failure_in_a_thread_is_raised_and_leaves_the_threads_as_they_were(exa
         raise ValueError("odd input")
 
     with pytest.raises(ValueError, match="odd input"):
-        filled(examples(33), compute, side_by_side=True)
+        filled(examples(33), compute)
     assert torch.get_num_threads() == THREADS
 
 
@@ -71,6 +79,6 @@ def test_memory_that_runs_out_in_a_thread_halves_the_batch(
         return backbone.features(inputs)
 
     with torch.no_grad():
-        wanted = filled(rows, backbone.features, side_by_side=False)
-    assert torch.allclose(filled(rows, compute, side_by_side=True), wanted, atol=1e-5)
+        wanted = filled(rows, backbone.features)
+    assert torch.allclose(filled(rows, compute), wanted, atol=1e-5)
     assert torch.get_num_threads() == THREADS

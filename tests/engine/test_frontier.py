@@ -9,7 +9,7 @@ import torch
 from headstart.core.events import Decision, Notice
 from headstart.engine import cache, features
 from headstart.engine.cache import FeatureStore, FrontierCache
-from headstart.engine.frontier import Frontiers
+from headstart.engine.frontier import Frontiers, Wanted
 from headstart.engine.runtime import Runtime
 from headstart.models import backbone, heads
 from headstart.models.model import Model
@@ -32,7 +32,7 @@ def test_cached_logits_are_the_live_ones_bit_for_bit(frontiers, examples, model,
     net = model()
     net.thaw(blocks)
     val = examples(12, "val")
-    found = frontiers(net).of_stage(0, Training(augment="none", views=1), examples(), val)
+    found = frontiers(net).of_stage(Wanted.by(Training(augment="none", views=1), net), examples(), val)
     assert found.decision.used
     assert found.val.frontier == 4 - blocks
     live = features.evaluate(net, val, Runtime("cpu"), batch_size=32)
@@ -47,7 +47,7 @@ def test_training_from_the_cache_gives_the_same_weights(loop, model, frontiers, 
     list(live.run())
     net = model()
     net.thaw(blocks)
-    found = frontiers(net).of_stage(0, recipe, examples(), examples(12, "val", seed=1))
+    found = frontiers(net).of_stage(Wanted.by(recipe, net), examples(), examples(12, "val", seed=1))
     cached = loop(recipe, net=net, blocks=blocks, cache=found.train)
     list(cached.run())
     pairs = zip(live.job.learner.state_dict().items(), cached.job.learner.state_dict().values(), strict=True)
@@ -59,13 +59,91 @@ def test_views_differ_and_are_drawn_once(frontiers, examples, model):
     net = model()
     net.thaw(1)
     train = examples()
-    found = frontiers(net).of_stage(0, Training(augment="standard", views=3), train, examples(12, "val"))
-    again = frontiers(net).of_stage(0, Training(augment="standard", views=3), train, examples(12, "val"))
+    found = frontiers(net).of_stage(Wanted.by(Training(augment="standard", views=3), net), train, examples(12, "val"))
+    again = frontiers(net).of_stage(Wanted.by(Training(augment="standard", views=3), net), train, examples(12, "val"))
     rows = np.arange(24)
     views = [found.train.take(view, rows) for view in range(3)]
     assert not torch.equal(views[0], views[1])
     assert not torch.equal(views[1], views[2])
     assert all(torch.equal(views[view], again.train.take(view, rows)) for view in range(3))
+
+
+def wanted(net, blocks, **settings):
+    net.thaw(blocks)
+    return Wanted.by(Training(**{"augment": "standard", "views": 2, **settings}), net)
+
+
+def leaves(found):
+    """What is kept of a frontier, bit for bit."""
+    train, val = found.train, found.val
+    rows = np.arange(train.rows)
+    return [*(train.take(view, rows) for view in range(train.views)), val.take(0, np.arange(val.rows))]
+
+
+def test_one_pass_records_what_later_stages_want_too(frontiers, examples, model):
+    """What a stage takes is what it would have recorded alone; the deepest frontier is passed once."""
+    net, train, val, said = model(), examples(), examples(12, "val"), []
+    stages = [wanted(net, blocks) for blocks in (1, 2, 3)]
+    found = frontiers(net, said=said)
+    taken = [found.of_stage(stage, train, val, stages[i + 1 :]) for i, stage in enumerate(stages)]
+    assert [(each.rows, each.frontier) for each in found.passed] == [(24, 3), (24, 3), (12, 3)]
+    for stage, joint in zip(stages, taken, strict=True):
+        alone = frontiers(net).of_stage(stage, train, val)
+        assert joint.train.frontier == joint.val.frontier == stage.frontier
+        assert all(torch.equal(a, b) for a, b in zip(leaves(joint), leaves(alone), strict=True))
+    told = ["recorded with an earlier stage's" in event.reason for event in said if isinstance(event, Decision)]
+    assert told == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    "change", [{"views": 3}, {"augment": "light"}, {"blocks": 1}, {"weights": True}, {"budget": True}]
+)
+def test_what_a_later_stage_cannot_use_it_records_itself(frontiers, examples, model, change):
+    """Other views, a deeper frontier, other weights below, or no room: then it is not taken from the earlier pass."""
+    net, train, val = model(), examples(), examples(12, "val")
+    first = wanted(net, 2)
+    size = sum(
+        cache.tree_bytes(leaf, len(leaf)) * len(leaf) for leaf in leaves(frontiers(net).of_stage(first, train, val))
+    )
+    found = frontiers(net, budget=size + 1000 if change.pop("budget", False) else 10**9)
+    moved = change.pop("weights", False)
+    later = wanted(net, change.pop("blocks", 3), **change)
+    found.of_stage(first, train, val, [later])
+    if moved:
+        with torch.no_grad():
+            next(net.backbone.block(0).parameters()).mul_(2)
+        later = wanted(net, 3)
+    before = len(found.passed)
+    again = found.of_stage(later, train, val)
+    assert len(found.passed) - before == (0 if not again.decision.used else later.views + 1)
+    if again.decision.used:
+        alone = frontiers(net).of_stage(later, train, val)
+        assert all(torch.equal(a, b) for a, b in zip(leaves(again), leaves(alone), strict=True))
+
+
+def test_what_nobody_wants_any_more_is_let_go(frontiers, examples, model):
+    net, train, val = model(), examples(), examples(12, "val")
+    first, second = wanted(net, 1), wanted(net, 2)
+    found = frontiers(net)
+    found.of_stage(first, train, val, [second])
+    assert len(found._held) == 2
+    net.thaw("all")
+    found.of_stage(Wanted.by(Training(augment="none"), net), train, val)
+    assert not found._held
+
+
+def test_validation_rows_pass_the_frozen_blocks_in_fp32(frontiers, examples, model):
+    """Their frontier serves the answers that count: those of the model as it is saved."""
+    net, val = model(), examples(12, "val")
+    stage = wanted(net, 1)
+    found = frontiers(net)
+    found.runtime.precision = "bf16"
+    kept = found.of_stage(stage, examples(), val)
+    assert kept.train.take(0, np.arange(24)).dtype == torch.bfloat16
+    exact = features.evaluate(net, val, Runtime("cpu"), batch_size=16)
+    cached = features.evaluate(net, val, Runtime("cpu"), batch_size=16, cache=kept.val)
+    assert np.array_equal(exact.logits, cached.logits)
+    assert [each.precision for each in found.passed] == ["bf16", "bf16", "fp32"]
 
 
 @pytest.mark.parametrize(
@@ -82,7 +160,7 @@ def test_why_nothing_is_cached_is_said(frontiers, examples, model, settings, blo
     net = model()
     net.thaw(blocks)
     said: list = []
-    found = frontiers(net, budget, said=said).of_stage(0, settings, examples(), examples(12, "val"))
+    found = frontiers(net, budget, said=said).of_stage(Wanted.by(settings, net), examples(), examples(12, "val"))
     assert found.train is None
     decision = next(event for event in said if isinstance(event, Decision))
     assert (decision.choice, reason in decision.reason) == ("not used", True)

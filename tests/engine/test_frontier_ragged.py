@@ -16,7 +16,7 @@ from headstart.data.splits import Rows
 from headstart.data.store import Store
 from headstart.engine import cache, features, streams
 from headstart.engine.cache import FrontierCache
-from headstart.engine.frontier import Frontiers
+from headstart.engine.frontier import Frontiers, Wanted
 from headstart.engine.runtime import Runtime
 from headstart.engine.streams import CachedStream, Examples, LiveStream, Order
 from headstart.models import backbone, heads
@@ -86,7 +86,7 @@ def test_tokens_come_back_row_by_row_and_nothing_else_is_kept() -> None:
 def test_cached_logits_are_the_live_ones(family: str, model: Callable[..., Model]) -> None:
     net = model(family, blocks=1)
     val = examples(24, "val", seed=1)
-    found = frontiers(net).of_stage(0, Training(augment="none"), examples(), val)
+    found = frontiers(net).of_stage(Wanted.by(Training(augment="none"), net), examples(), val)
     assert found.decision.used, found.decision.reason
     for size in (24, 7):
         live = features.evaluate(net, val, Runtime("cpu"), batch_size=size)
@@ -98,7 +98,7 @@ def test_cached_logits_are_the_live_ones(family: str, model: Callable[..., Model
 @pytest.mark.parametrize("micro", [8, 3])
 def test_gradients_from_the_cache_are_the_live_ones(micro: int, model: Callable[..., Model]) -> None:
     net, train = model(blocks=2), examples()
-    found = frontiers(net).of_stage(0, Training(augment="none"), train, examples(12, "val"))
+    found = frontiers(net).of_stage(Wanted.by(Training(augment="none"), net), train, examples(12, "val"))
     order = Order(7, 0, train.rows, 8, None, train.store.lengths)
     learner = Learner(net, Loss())
     given = []
@@ -116,10 +116,10 @@ def test_gradients_from_the_cache_are_the_live_ones(micro: int, model: Callable[
 def test_the_budget_counts_tokens(model: Callable[..., Model]) -> None:
     net, train, val = model(), examples(), examples(12, "val")
     tokens = int(train.store.lengths.sum() + val.store.lengths.sum())
-    found = frontiers(net).of_stage(0, Training(augment="none"), train, val)
+    found = frontiers(net).of_stage(Wanted.by(Training(augment="none"), net), train, val)
     assert found.train.nbytes + found.val.nbytes == tokens * 32 * 4 + 52 * 8
     assert abs(found.decision.nbytes / (tokens * 32 * 4) - 1) < 0.1
-    short = frontiers(net, budget=tokens * 32 * 2).of_stage(0, Training(augment="none"), train, val)
+    short = frontiers(net, budget=tokens * 32 * 2).of_stage(Wanted.by(Training(augment="none"), net), train, val)
     assert not short.decision.used
     assert "exceeds the budget" in short.decision.reason
 
@@ -136,7 +136,7 @@ def test_what_is_not_one_value_a_token_is_not_kept(
         return {**value, "value": (value["value"], value["value"] @ value["value"].transpose(1, 2), torch.ones(2, 4))}
 
     monkeypatch.setattr(resume, "record", odd)
-    found = frontiers(net).of_stage(0, Training(augment="none"), examples(), examples(12, "val"))
+    found = frontiers(net).of_stage(Wanted.by(Training(augment="none"), net), examples(), examples(12, "val"))
     assert not found.decision.used
     assert "not one value a token" in found.decision.reason
 
@@ -146,9 +146,9 @@ def test_hidden_words_are_fresh_or_views(model: Callable[..., Model]) -> None:
     train = examples()
     train = Examples("train", train.rows, train.store, spec)
     net = model()
-    live = frontiers(net).of_stage(0, Training(augment="light"), train, examples(12, "val"))
+    live = frontiers(net).of_stage(Wanted.by(Training(augment="light"), net), train, examples(12, "val"))
     assert not live.decision.used
-    found = frontiers(net).of_stage(0, Training(augment="strong", views=2), train, examples(12, "val"))
+    found = frontiers(net).of_stage(Wanted.by(Training(augment="strong", views=2), net), train, examples(12, "val"))
     assert found.decision.used
     plain, hidden = (found.train.take(view, np.arange(40))["value"] for view in (0, 1))
     assert not torch.equal(plain, hidden)

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from headstart.core.events import Decision, Notice, Phase
+from headstart.core.events import Decision, Notice, Phase, Progress, StageDone
 from headstart.engine import normalisation
 from headstart.engine.normalisation import Mismatch, candidates
 from headstart.measure.intervals import Difference
@@ -101,3 +101,54 @@ def test_the_feature_pass_is_told_once(
     (told,) = [each for each in fit.said(Decision) if each.topic == "feature pass"]
     assert told.choice == {"fp32": "float32", "bf16": "bfloat16"}[precision]
     assert "normalisation" in [each.name for each in fit.said(Phase)]
+
+
+VIEWS: dict[str, Any] = {"views": 2, "augment": "light", "epochs": 1}
+DEEPER: list[Any] = [
+    "probe",
+    *(
+        {
+            "thaw": {
+                "name": name,
+                "blocks": blocks,
+                "views": 2,
+                "augment": "light",
+                "epochs": 1,
+                "gate": {"on_fail": fail},
+            }
+        }
+        for name, blocks, fail in (("first", 1, "warn"), ("second", 2, "revert"), ("third", 3, "warn"))
+    ),
+]
+
+
+def passed(fit: Any) -> list[tuple[str, int]]:
+    """The passes through frozen blocks: of which split, and how many rows."""
+    told = [each for each in fit.said(Progress) if each.task == "frozen blocks" and each.done == each.total]
+    return [(each.note, each.total) for each in told]
+
+
+def test_the_frozen_blocks_are_passed_once_for_all_stages(fit: Any, pictures: Callable[..., Any]) -> None:
+    rows = {"train": pictures(36), "val": pictures(18, 1)}
+    whole = fit(rows, DEEPER, force=True)
+    assert passed(fit) == [("train", 36), ("train", 36), ("val", 18)]
+    told = [each.reason for each in fit.said(Decision) if each.topic == "frontier cache"]
+    assert ["recorded with an earlier stage's" in each for each in told] == [False, True, True]
+
+    def stop(event: Any) -> None:
+        if isinstance(event, StageDone) and event.name == "first":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(rows, DEEPER, force=True, listen=stop, name="again")
+    resumed = fit(rows, DEEPER, force=True, resume=True, name="again")
+    assert passed(fit) == [("train", 36), ("train", 36), ("val", 18)], "what was held is gone: recorded again"
+    assert fit.same(fit.weights(whole), fit.weights(resumed))
+
+
+def test_stages_that_change_the_frozen_blocks_end_what_can_be_recorded_ahead(
+    fit: Any, pictures: Callable[..., Any]
+) -> None:
+    plan = [DEEPER[1], {"scratch": {"epochs": 1, "gate": {"on_fail": "warn"}}}, DEEPER[2]]
+    fit({"train": pictures(36), "val": pictures(18, 1)}, plan, force=True)
+    assert passed(fit) == [("train", 36), ("train", 36), ("val", 18)] * 2

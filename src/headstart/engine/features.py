@@ -5,7 +5,7 @@ Shapes: N rows, B rows of a batch, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,55 +25,58 @@ from headstart.stages.learner import POOLED, logits_from
 
 Emit = Callable[[Event], None]
 
+BATCH = 32
+SIDE_BATCH = 16  # on a CPU, where every thread has a batch of its own
+
 
 def fill(
-    cache: FrontierCache,
+    caches: Sequence[FrontierCache],
     view: int,
     examples: Examples,
-    compute: Callable[[torch.Tensor], Tree],
+    compute: Callable[[torch.Tensor], Sequence[Tree]],
     runtime: Runtime,
     *,
-    batch_size: int,
     emit: Emit,
     augment: Any = None,
     key: tuple[int, ...] = (),
     task: str = "features",
-    side_by_side: bool = False,
 ) -> None:
-    """Run ``compute`` over all rows of one view and keep what it gives; ranks share the work.
+    """Run ``compute`` over all rows of one view and keep what it gives, a tree for every cache; ranks share the work.
 
-    Args:
-        side_by_side: several batches at once on a CPU; ``compute`` must bear several threads.
+    Several batches are computed at once on a CPU, so ``compute`` must bear several threads.
     """
     order = runtime.share_of(examples.by_length(np.arange(len(examples))))
 
     def attempt(size: int) -> None:
         done = 0
         batches = examples.batches(order, batch_size=size, augment=augment, key=key)
-        for batch, value in _computed(batches, compute, runtime, side_by_side):
-            cache.put(view, batch.rows, value)
+        for batch, values in _computed(batches, compute, runtime):
+            for cache, value in zip(caches, values, strict=True):
+                cache.put(view, batch.rows, value)
             done += len(batch.rows)
             emit(Progress(task, done, len(order), "rows", examples.split))
 
-    memory.halving(attempt, batch_size, on_halved=lambda size: emit(memory.told(size)), where=task)
-    cache.synchronise(view, order, runtime)
+    size = SIDE_BATCH if runtime.device.type == "cpu" else BATCH
+    memory.halving(attempt, size, on_halved=lambda size: emit(memory.told(size)), where=task)
+    for cache in caches:
+        cache.synchronise(view, order, runtime)
 
 
 def _computed(
-    batches: Iterator[Batch], compute: Callable[[torch.Tensor], Tree], runtime: Runtime, side_by_side: bool
-) -> Iterator[tuple[Batch, Tree]]:
+    batches: Iterator[Batch], compute: Callable[[torch.Tensor], Any], runtime: Runtime
+) -> Iterator[tuple[Batch, Any]]:
     """Each batch with what ``compute`` gives for it, in order.
 
-    Side by side on a CPU: a thread a batch, instead of all threads on every layer. MobileNetV2 has 150 small layers,
+    On a CPU side by side: a thread a batch, instead of all threads on every layer. MobileNetV2 has 150 small layers,
     and at the end of each the threads would wait for the slowest, the more so beside other work.
     """
 
-    def one(batch: Batch) -> tuple[Batch, Tree]:
+    def one(batch: Batch) -> tuple[Batch, Any]:
         with torch.no_grad(), runtime.autocast():
             return batch, compute(on_device(batch.inputs, runtime.device))
 
     threads = torch.get_num_threads()
-    workers = min(MOST_THREADS, threads) if side_by_side and runtime.device.type == "cpu" else 1
+    workers = min(MOST_THREADS, threads) if runtime.device.type == "cpu" else 1
     if workers == 1:
         yield from map(one, batches)
         return
@@ -103,7 +106,7 @@ def evaluate(
     def answers(size: int) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
         if cache is None:
             batches = examples.batches(order, batch_size=size)
-            yield from ((batch.rows, logits) for batch, logits in _computed(batches, model, runtime, side_by_side=True))
+            yield from ((batch.rows, logits) for batch, logits in _computed(batches, model, runtime))
             return
         for rows in chunks(order, size):
             with torch.no_grad(), runtime.autocast():

@@ -6,7 +6,8 @@ Shapes: N rows, D features.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -29,8 +30,6 @@ from headstart.models.model import Model
 from headstart.stages.base import Training
 from headstart.stages.learner import POOLED
 
-BATCH = 32
-SIDE_BATCH = 16  # on a CPU, where every thread has a batch of its own
 SAMPLE = 8  # rows on which a faster copy of the backbone is checked
 
 
@@ -41,6 +40,42 @@ class Frontier:
     decision: CacheDecision
     train: FrontierCache | None = None
     val: FrontierCache | None = None
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a stage wants to be recorded: what its frozen blocks give, ``frontier`` of them."""
+
+    stage: Training
+    frontier: int
+    below: str  # digest of the weights that are frozen in it
+
+    @classmethod
+    def by(cls, stage: Training, model: Model) -> Wanted:
+        """What a stage wants of the model that is prepared for it."""
+        return cls(stage, model.frozen_prefix, model.frozen_hash())
+
+    @property
+    def views(self) -> int:
+        return 1 if self.stage.views == "live" else self.stage.views
+
+    @property
+    def seen(self) -> tuple[int, Any]:
+        """How many views, and of what kind."""
+        return self.views, self.stage.augment if self.views > 1 else None
+
+    def is_of(self, other: Wanted) -> bool:
+        """Whether what is recorded for the other serves this one."""
+        return (self.frontier, self.below, *self.seen) == (other.frontier, other.below, *other.seen)
+
+
+@dataclass(frozen=True)
+class _Held:
+    """What was recorded, of the training and the validation rows."""
+
+    wanted: Wanted
+    train: FrontierCache
+    val: FrontierCache
 
 
 @dataclass(frozen=True)
@@ -64,6 +99,7 @@ class Frontiers:
     kept: FeatureStore | None = None
     passed: list[Passed] = field(default_factory=list)  # what was computed, and not found
     _fast: dict[str, tuple[Backbone, Decision]] = field(default_factory=dict)  # by precision
+    _held: list[_Held] = field(default_factory=list)
     _told: bool = False
 
     @cached_property
@@ -107,7 +143,7 @@ class Frontiers:
         if not self._told:  # a check's copy is no pass, and that the rows to judge by are always exact is no choice
             self._told = True
             self.emit(self._fast[self.runtime.precision][1])
-        self._fill(into, 0, examples, fast, chosen, (self.seed, view), "features", side_by_side=True)
+        self._fill([into], 0, examples, lambda inputs: [fast(inputs)], chosen, (self.seed, view), "features")
         found = into.features(0)
         broken = [examples.rows.names[row] for row in (~found.isfinite().all(dim=1)).nonzero().flatten().tolist()]
         if broken:
@@ -131,61 +167,89 @@ class Frontiers:
             self._fast[precision] = fast, Decision("feature pass", str(how.dtype).removeprefix("torch."), how.reason)
         return self._fast[precision][0]
 
-    def of_stage(self, index: int, stage: Training, train: Examples, val: Examples) -> Frontier:
-        """The frontier below the thawed blocks, for training and validation rows, where it can be cached."""
-        frontier = self.model.frozen_prefix
-        views = 1 if stage.views == "live" else stage.views
-        decision = cache.decide(
-            frontier,
-            len(self.model.backbone.blocks),
-            self._row_bytes(train, frontier) if frontier else 0,
-            len(train) * views + len(val),
-            self.budget,
-            fresh=why_fresh(stage, train.store.modality) or self._why_odd(frontier, train, val),
-        )
-        self.emit(Decision("frontier cache", "used" if decision.used else "not used", decision.reason))
+    def of_stage(self, wanted: Wanted, train: Examples, val: Examples, ahead: Sequence[Wanted] = ()) -> Frontier:
+        """The frontier below the thawed blocks, for training and validation rows, where it can be cached.
+
+        The validation rows pass in fp32: their frontier serves the answers that count as well as those of an epoch.
+
+        Args:
+            ahead: what later stages will want. As far as the same pass goes by it, and the budget holds it too, it is
+                recorded on the way, and kept while it is wanted with the same weights below.
+        """
+        self._held = [held for held in self._held if any(held.wanted.is_of(each) for each in (wanted, *ahead))]
+        found = next((held for held in self._held if held.wanted.is_of(wanted)), None)
+        decision = self._decide(wanted, train, val, self.budget)
+        told = replace(decision, reason=f"{decision.reason}, recorded with an earlier stage's") if found else decision
+        self.emit(Decision("frontier cache", "used" if told.used else "not used", told.reason))
         if not decision.used:
             return Frontier(decision)
-        caches = (
-            FrontierCache(frontier, len(train), views, self._lengths(train)),
-            FrontierCache(frontier, len(val), 1, self._lengths(val)),
-        )
-        for view in range(views):
-            augment = None if view == 0 else augmentation(stage.augment, train.store.modality)
-            self._record(caches[0], view, train, augment, (self.seed, index, view))
-        self._record(caches[1], 0, val, None, ())
-        return Frontier(decision, *caches)
+        if found is None:
+            found, *others = self._record(self._together(wanted, decision.nbytes, train, val, ahead), train, val)
+            self._held += [found, *others]
+        return Frontier(told, found.train, found.val)
 
-    def _record(self, into: FrontierCache, view: int, examples: Examples, augment: Any, key: tuple[int, ...]) -> None:
+    def _decide(self, wanted: Wanted, train: Examples, val: Examples, budget: int) -> CacheDecision:
+        """Whether to keep what this stage wants."""
+        frontier, rows = wanted.frontier, len(train) * wanted.views + len(val)
+        nbytes = self._row_bytes(train, frontier) * len(train) * wanted.views if frontier else 0
+        with self.runtime.exactly():
+            nbytes += self._row_bytes(val, frontier) * len(val) if frontier else 0
+        return cache.decide(
+            frontier,
+            len(self.model.backbone.blocks),
+            round(nbytes / rows),
+            rows,
+            budget,
+            fresh=why_fresh(wanted.stage, train.store.modality) or self._why_odd(frontier, train, val),
+        )
+
+    def _together(
+        self, first: Wanted, nbytes: int, train: Examples, val: Examples, ahead: Sequence[Wanted]
+    ) -> list[Wanted]:
+        """Those to record in the pass for the first, which takes ``nbytes``."""
+        chosen, left = [first], self.budget - nbytes - sum(held.train.nbytes + held.val.nbytes for held in self._held)
+        for each in ahead:
+            known = any(each.is_of(other) for other in (*chosen, *(held.wanted for held in self._held)))
+            if known or each.seen != first.seen or not 0 < each.frontier <= first.frontier:
+                continue
+            decision = self._decide(each, train, val, left)
+            if decision.used:
+                chosen.append(each)
+                left -= decision.nbytes
+        return chosen
+
+    def _record(self, wanted: Sequence[Wanted], train: Examples, val: Examples) -> list[_Held]:
+        """What the frozen blocks give, for all of these, which see the same views."""
+        held = [
+            _Held(
+                each,
+                FrontierCache(each.frontier, len(train), each.views, self._lengths(train)),
+                FrontierCache(each.frontier, len(val), 1, self._lengths(val)),
+            )
+            for each in wanted
+        ]
         self.model.eval()
-        backbone, frontier = self.model.backbone, into.frontier
-        self._fill(into, view, examples, lambda x: resume.record(backbone, frontier, x), augment, key, "frozen blocks")
+        with resume.recording(self.model.backbone, [each.frontier for each in wanted]) as outputs:
+            for view in range(wanted[0].views):
+                augment = None if view == 0 else augmentation(wanted[0].stage.augment, train.store.modality)
+                into = [each.train for each in held]
+                self._fill(into, view, train, outputs, augment, (self.seed, view), "frozen blocks")
+            with self.runtime.exactly():
+                self._fill([each.val for each in held], 0, val, outputs, None, (), "frozen blocks")
+        return held
 
     def _fill(
         self,
-        into: FrontierCache,
+        into: Sequence[FrontierCache],
         view: int,
         examples: Examples,
-        compute: Any,
+        compute: Callable[[torch.Tensor], Sequence[Any]],
         augment: Any,
-        key: Any,
+        key: tuple[int, ...],
         task: str,
-        side_by_side: bool = False,
     ) -> None:
-        features.fill(
-            into,
-            view,
-            examples,
-            compute,
-            self.runtime,
-            batch_size=SIDE_BATCH if side_by_side and self.runtime.device.type == "cpu" else BATCH,
-            emit=self.emit,
-            augment=augment,
-            key=key,
-            task=task,
-            side_by_side=side_by_side,
-        )
-        self.passed.append(Passed(len(examples), into.frontier, self.runtime.precision))
+        features.fill(into, view, examples, compute, self.runtime, emit=self.emit, augment=augment, key=key, task=task)
+        self.passed.append(Passed(len(examples), max(each.frontier for each in into), self.runtime.precision))
 
     def _lengths(self, examples: Examples) -> np.ndarray | None:
         """(N,) tokens of every row, where what lies between the blocks is as long as its row."""

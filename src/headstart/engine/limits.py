@@ -158,7 +158,7 @@ class Gauge:
         thawed = first if start == POOLED else self.model.frozen_prefix
         row = counts.seconds(peaks, precision, first, thawed=thawed)
         judged = counts.seconds(peaks, precision, first)
-        exactly = counts.seconds(peaks, "fp32", first if precision == "fp32" or start == POOLED else 0)
+        exactly = counts.seconds(peaks, "fp32", first)
         return {
             "updates": len(self.train) * epochs * row,
             "validation": len(self.val) * (epochs * judged + again * exactly),

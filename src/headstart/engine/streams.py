@@ -16,10 +16,11 @@ import torch
 from torch.utils._pytree import tree_map
 
 from headstart.core import keyed, registry
+from headstart.core.errors import ConfigError
 from headstart.data import loaders
 from headstart.data.splits import Rows
 from headstart.data.store import Store
-from headstart.engine import cache, memory
+from headstart.engine import balance, cache, memory
 from headstart.engine.cache import FrontierCache
 from headstart.engine.runtime import Runtime
 from headstart.stages.base import Training
@@ -185,6 +186,35 @@ class CachedStream:
             targets = torch.as_tensor(self.order.rows.labels[rows], device=device)
             views = (epoch + rows) % self.cache.views
             yield Update(rows, self.cache.take(views, rows, device), targets, self.frontier, len(effective))
+
+
+def of_stage(
+    stage: Training,
+    train: Examples,
+    runtime: Runtime,
+    key: tuple[int, int],
+    *,
+    classes: int,
+    ragged: bool,
+    cached: FrontierCache | None,
+) -> Stream:
+    """The training rows as a stage sees them: from the frontier where it is cached, or from the inputs.
+
+    Args:
+        key: the seed of the run and the number of the stage.
+        ragged: whether rows differ in length.
+
+    Raises:
+        ConfigError: the ranks cannot share its batches.
+    """
+    weights = balance.row_weights(train.rows.labels, classes) if stage.sampler == "balanced" else None
+    order = Order(*key, train.rows, stage.batch_size, weights, train.store.lengths if ragged else None)
+    if min(order.sizes) < runtime.world:
+        what = f"{runtime.world} ranks cannot share batches of {min(order.sizes)} rows"
+        raise ConfigError(what, where="batch_size", remedy="start fewer processes, or raise batch_size")
+    if cached is not None:
+        return CachedStream(runtime, order, cached)
+    return LiveStream(runtime, order, train, augmentation(stage.augment, train.store.modality))
 
 
 def augmentation(value: Any, modality: str = "image") -> Any:

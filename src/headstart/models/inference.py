@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from headstart.models import merging, resume
+from headstart.models import fusing, merging, resume
 from headstart.models.backbone import Backbone
 
 FOLD_TOLERANCE = 1e-3  # relative distance of features in fp32: only the order of roundings changes
@@ -29,6 +29,7 @@ class Optimisation:
     """What was done to the copy, and how far its features are from the original's (relative, on the sample)."""
 
     folded: int  # BatchNorm layers
+    fused: int  # activations that are computed inside a convolution
     dtype: torch.dtype
     channels_last: bool
     gap: float
@@ -56,12 +57,12 @@ def optimised(
     with resume.evaluating(backbone), torch.no_grad():
         wanted = backbone.features(sample)
     fast = _copy(backbone, channels_last)
-    folded = _fold(fast, sample) if fold else 0
-    gap = _distance(fast, sample, wanted)
-    if folded and not gap <= FOLD_TOLERANCE:
-        fast, folded = _copy(backbone, channels_last), 0
+    folded, fused = (_fold(fast, sample), fusing.fuse(fast, sample[:2])) if fold else (0, 0)
+    gap = _attempt(fast, sample, wanted)
+    if (folded or fused) and not gap <= FOLD_TOLERANCE:
+        fast, folded, fused = _copy(backbone, channels_last), 0, 0
         gap = _distance(fast, sample, wanted)
-        notes.append("folding BatchNorm changes the features of this network, so it was left out")
+        notes.append("computing layers inside convolutions changes the features of this network: it was left out")
     if dtype != torch.float32:
         exact = copy.deepcopy(fast.module.state_dict())
         fast.module.to(dtype)
@@ -74,9 +75,9 @@ def optimised(
             fast.module.to(torch.float32)
             fast.module.load_state_dict(exact)
             fast.compute = torch.float32
-    done = f"{folded} BatchNorm folded, {str(fast.compute).removeprefix('torch.')}"
+    done = f"{folded} BatchNorm folded, {fused} activations fused, {str(fast.compute).removeprefix('torch.')}"
     notes.insert(0, done + (", channels last" if fast.channels_last else "") + f", features moved by {gap:.1e}")
-    return fast, Optimisation(folded, fast.compute, fast.channels_last, gap, "; ".join(notes))
+    return fast, Optimisation(folded, fused, fast.compute, fast.channels_last, gap, "; ".join(notes))
 
 
 def _copy(backbone: Backbone, channels_last: bool) -> Backbone:

@@ -11,16 +11,14 @@ Shapes: B rows, C channels.
 
 from __future__ import annotations
 
-import collections
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from headstart.models import resume
+from headstart.models import fusing, resume, sole
 from headstart.models.backbone import Backbone
 
 ROWS = 16  # of a usual batch: what a map counts
@@ -30,91 +28,17 @@ Pairs = dict[nn.BatchNorm2d, nn.Conv2d]
 
 
 def pairs(backbone: Backbone, inputs: Tensor, worth: float = 0.0) -> Pairs:
-    """Every BatchNorm that reads exactly what one convolution wrote, which nothing else reads.
-
-    Told by one forward of ``inputs`` (B, …), and proven by another, in which the convolutions answer NaN and each
-    BatchNorm what it makes of the true maps: the features have to stay what they are. That holds for networks whose
-    BatchNorm is fresh, and does nothing yet, too.
+    """Every BatchNorm that reads exactly what one convolution wrote, which nothing else reads (see ``sole.readers``).
 
     Args:
         worth: only where the maps of ``ROWS`` rows have so many times the values that the convolution has weights.
     """
-    found, wanted = _seen(backbone, inputs, worth)
-    if found and not _hold(backbone, inputs, found, wanted):
-        found = {norm: conv for norm, conv in found.items() if _hold(backbone, inputs, {norm: conv}, wanted)}
-    return found
-
-
-def _seen(backbone: Backbone, inputs: Tensor, worth: float) -> tuple[Pairs, Tensor]:
-    """Which BatchNorm was given the very maps that a convolution made, unchanged, both called once; the features."""
-    made: dict[int, tuple[nn.Conv2d, int]] = {}  # id of an output -> the convolution that wrote it, and its version
-    found: Pairs = {}
-    calls: collections.Counter[nn.Module] = collections.Counter()
-    alive: list[Tensor] = []  # so that ids stay unique
-
-    def wrote(module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
-        calls[module] += 1
-        assert isinstance(module, nn.Conv2d)
-        if isinstance(output, Tensor) and output.numel() / len(inputs) * ROWS >= worth * module.weight.numel():
-            alive.append(output)
-            made[id(output)] = module, output._version
-
-    def read(module: nn.Module, args: tuple[Any, ...]) -> None:
-        calls[module] += 1
-        assert isinstance(module, nn.BatchNorm2d)
-        conv, version = made.get(id(args[0]), (None, 0)) if args else (None, 0)
-        if conv is not None and args[0]._version == version:  # or it was changed in place
-            found[module] = conv
-
-    handles = [part.register_forward_hook(wrote) for part in backbone.modules() if isinstance(part, nn.Conv2d)]
-    handles += [part.register_forward_pre_hook(read) for part in backbone.modules() if _is_norm(part)]
-    try:
-        with torch.no_grad():
-            features = backbone.features(inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
-    readers = collections.Counter(found.values())
-    once = {norm: conv for norm, conv in found.items() if calls[norm] == calls[conv] == readers[conv] == 1}
-    return once, features
+    found = sole.readers(backbone, inputs, _is_norm, worth=worth, rows=ROWS)
+    return {norm: conv for conv, norm in found.items() if isinstance(norm, nn.BatchNorm2d)}
 
 
 def _is_norm(part: nn.Module) -> bool:
     return isinstance(part, nn.BatchNorm2d)
-
-
-def _hold(backbone: Backbone, inputs: Tensor, found: Pairs, wanted: Tensor) -> bool:
-    """Whether the features stay ``wanted`` if these convolutions answer nobody but their BatchNorm."""
-    with torch.no_grad():
-        true: dict[nn.Conv2d, Tensor] = {}
-
-        def hidden(conv: nn.Conv2d) -> Callable[..., Tensor]:
-            def answer(input: Tensor) -> Tensor:
-                true[conv] = type(conv).forward(conv, input)
-                return torch.full_like(true[conv], math.nan)
-
-            return answer
-
-        def known(norm: nn.BatchNorm2d, conv: nn.Conv2d) -> Callable[..., Tensor]:
-            return lambda input: type(norm).forward(norm, true[conv])
-
-        replaced: dict[nn.Module, Any] = {conv: hidden(conv) for conv in found.values()}
-        replaced |= {norm: known(norm, conv) for norm, conv in found.items()}
-        with _forwards(replaced):
-            again = backbone.features(inputs)
-    return not bool(again.isnan().any()) and resume.same(again, wanted)
-
-
-@contextmanager
-def _forwards(replaced: Mapping[nn.Module, Any]) -> Iterator[None]:
-    """Inside, these modules have other forwards."""
-    try:
-        for module, forward in replaced.items():
-            module.forward = forward
-        yield
-    finally:
-        for module in replaced:
-            module.__dict__.pop("forward", None)
 
 
 def rest(norm: nn.BatchNorm2d) -> nn.Module:
@@ -129,27 +53,22 @@ def merged(backbone: Backbone) -> Iterator[int]:
 
     Left as it is where the two are not proven to be a pair (see ``pairs``), where they are not inside the same block
     (a block's own output is what is recorded and resumed), where a layer has a forward of its own, where the weights
-    are so large beside the maps that it would not pay, and on devices that fuse BatchNorm by themselves.
+    are so large beside the maps that it would not pay, and on devices that fuse BatchNorm by themselves. Where no
+    gradient is asked for, the activation after them is computed there too (see ``fusing``).
     """
     can = backbone.device.type == "cpu" and any(_is_norm(part) for part in backbone.modules())
     chosen = _chosen(backbone) if can else {}
     replaced: dict[nn.Module, Any] = {conv: _Merged(conv, norm) for norm, conv in chosen.items()}
-    with _forwards(replaced | {norm: _Rest(norm) for norm in chosen}):
+    with sole.forwards(replaced | {norm: _Rest(norm) for norm in chosen}), fusing.fused(backbone):
         yield len(chosen)
 
 
 def _chosen(backbone: Backbone) -> Pairs:
     inputs = torch.from_numpy(backbone.spec.noise(2)).to(backbone.device)
-    blocks = [backbone.block(index) for index in range(len(backbone.blocks))]
-    inside = [set(block.modules()) - {block} for block in blocks]
-
-    def together(norm: nn.Module, conv: nn.Module) -> bool:
-        places = ([part in parts for parts in inside] for part in (norm, conv))
-        return next(places) == next(places) and not {norm, conv} & set(blocks)
-
     with resume.evaluating(backbone):
         found = pairs(backbone, inputs, WORTH)
-    return {norm: conv for norm, conv in found.items() if _is_plain(norm, conv) and together(norm, conv)}
+    inside = sole.inside_blocks(backbone, {conv: norm for norm, conv in found.items()})
+    return {norm: conv for norm, conv in found.items() if conv in inside and _is_plain(norm, conv)}
 
 
 def _is_plain(norm: nn.BatchNorm2d, conv: nn.Conv2d) -> bool:
@@ -166,15 +85,21 @@ class _Merged:
         self.conv, self.norm = conv, norm
 
     def __call__(self, input: Tensor) -> Tensor:
+        weights = self.weights()
+        return (
+            type(self.conv).forward(self.conv, input) if weights is None else self.conv._conv_forward(input, *weights)
+        )
+
+    def weights(self) -> tuple[Tensor, Tensor] | None:
+        """Weights and bias that do both; None while BatchNorm takes the statistics of its batch."""
         conv, norm = self.conv, self.norm
         if norm.training:
-            return type(conv).forward(conv, input)
+            return None
         assert norm.running_var is not None
         assert norm.running_mean is not None
         scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)  # (C,)
         offset = norm.running_mean if conv.bias is None else norm.running_mean - conv.bias
-        weight, bias = conv.weight * scale[:, None, None, None], norm.bias - offset * scale
-        return conv._conv_forward(input, weight, bias)
+        return conv.weight * scale[:, None, None, None], norm.bias - offset * scale
 
 
 class _Rest:

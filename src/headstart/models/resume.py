@@ -12,8 +12,9 @@ where rows differ in length a dict of that ``value`` and the ``lengths``. Where 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,22 +36,46 @@ def record(backbone: Backbone, k: int, inputs: Tensor) -> Any:
     Raises:
         ValueError: ``k`` is not in 1 .. number of blocks.
     """
-    _check(backbone, k)
-    kept: list[Any] = []
+    with recording(backbone, [k]) as outputs:
+        return outputs(inputs)[0]
 
-    def keep(_module: nn.Module, _args: Any, output: Any) -> None:
-        kept.append(_recorded(backbone, k, inputs, tree_map(_clone, output)))
-        raise _Reached
 
-    handle = backbone.block(k - 1).register_forward_hook(keep)
-    try:
-        with torch.no_grad():
+@contextmanager
+def recording(backbone: Backbone, ks: Sequence[int]) -> Iterator[Callable[[Tensor], list[Any]]]:
+    """Inside, what this yields gives the output of block ``k-1`` for every ``k`` of ``ks``, as ``record`` would.
+
+    One forward for all of them, which ends with the last. Several threads may call it at once.
+
+    Raises:
+        ValueError: one of ``ks`` is not in 1 .. number of blocks.
+    """
+    for k in ks:
+        _check(backbone, k)
+    here = threading.local()  # what this thread's forward is given and has recorded
+
+    def keep(k: int) -> Any:
+        def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+            here.found[k] = _recorded(backbone, k, here.inputs, tree_map(_clone, output))
+            if k == max(ks):
+                raise _Reached
+
+        return hook
+
+    def outputs(inputs: Tensor) -> list[Any]:
+        here.inputs, here.found = inputs, {}
+        with suppress(_Reached), torch.no_grad():
             backbone.features(inputs)
-    except _Reached:
-        return kept[0]
+        missed = [f"block {k - 1} ({backbone.blocks[k - 1]!r})" for k in ks if k not in here.found]
+        if missed:
+            raise ValueError(f"{', '.join(missed)} was not reached")
+        return [here.found[k] for k in ks]
+
+    handles = [backbone.block(k - 1).register_forward_hook(keep(k)) for k in set(ks)]
+    try:
+        yield outputs
     finally:
-        handle.remove()
-    raise ValueError(f"block {k - 1} ({backbone.blocks[k - 1]!r}) was not reached")
+        for handle in handles:
+            handle.remove()
 
 
 def _recorded(backbone: Backbone, k: int, inputs: Tensor, value: Any) -> Any:

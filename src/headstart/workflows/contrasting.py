@@ -62,6 +62,6 @@ def contrast(course: Course, index: int, stage: contrastive.Settings) -> Outcome
 def _features(course: Course, examples: Examples) -> torch.Tensor:
     """Features (N, D) of the backbone as it is now: they serve once, so they are not kept."""
     into = FrontierCache(POOLED, len(examples))
-    compute = course.model.backbone.features
-    features.fill(into, 0, examples, compute, course.runtime, batch_size=32, emit=course.emit)
+    backbone = course.model.backbone
+    features.fill([into], 0, examples, lambda inputs: [backbone.features(inputs)], course.runtime, emit=course.emit)
     return into.features(0)

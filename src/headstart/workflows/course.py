@@ -6,7 +6,7 @@ Shapes: N rows, D features, K classes.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,19 +14,19 @@ from typing import Any
 import torch
 
 from headstart.core import interruption, registry
-from headstart.core.errors import ConfigError, TrainingError
+from headstart.core.errors import TrainingError
 from headstart.core.events import Decision, Notice, StageStarted
 from headstart.core.run import Run
 from headstart.engine import balance, features, groups, streams
 from headstart.engine.cache import CacheDecision, FrontierCache
 from headstart.engine.checkpoint import Checkpoints, load_tensors
 from headstart.engine.features import Emit
-from headstart.engine.frontier import Frontiers
+from headstart.engine.frontier import Frontiers, Wanted
 from headstart.engine.limits import Gauge
 from headstart.engine.loop import Job, Loop
 from headstart.engine.mixing import Mixer
 from headstart.engine.runtime import Runtime
-from headstart.engine.streams import Examples, augmentation
+from headstart.engine.streams import Examples
 from headstart.measure.evaluation import Evaluation
 from headstart.measure.metrics import OwnMetric
 from headstart.models import heads, merging
@@ -35,7 +35,7 @@ from headstart.models.model import Model
 from headstart.stages import gates
 from headstart.stages.base import Stage, Training
 from headstart.stages.gates import Verdict
-from headstart.stages.learner import POOLED, Learner
+from headstart.stages.learner import Learner
 from headstart.stages.methods import contrastive, mlm, probe, scratch
 from headstart.workflows import contrasting, outcomes, pretraining, rate, solving, vocabulary
 from headstart.workflows.outcomes import Outcome
@@ -67,6 +67,7 @@ class Course:
     emit: Emit
     seed: int
     metric: str | OwnMetric
+    plan: tuple[Stage, ...] = ()  # all stages of the run
     decides: str | OwnMetric = "log_loss"  # which epoch of a stage is its best, where the stage does not say it
     deadline: float | None = None  # time.monotonic() at which the budget of the run ends
     gauge: Gauge | None = None
@@ -156,7 +157,8 @@ class Course:
         assert isinstance(stage, Training)
         if isinstance(stage, scratch.Settings):
             reinitialise(self.model, self.seed)
-        self.prepare(stage)
+        ahead = [self._wanted(each) for each in self._ahead(index)]
+        wanted = self._wanted(stage)
         thawed = len(self.model.backbone.blocks) - self.model.frozen_prefix
         self.start(index, stage, f"{thawed} of {len(self.model.backbone.blocks)} blocks and the head")
         with merging.merged(self.model.backbone) as count:
@@ -165,9 +167,22 @@ class Course:
                 self.emit(Decision("batch norm", f"{count} merged", reason))
             exactly = self.runtime.precision == "fp32" or stage.epochs == 1
             with vocabulary.narrowed(self, stage):
-                frontier = self.frontiers.of_stage(index, stage, self.train, self.val)
+                frontier = self.frontiers.of_stage(wanted, self.train, self.val, ahead)
                 loop = self._fit(index, stage, frontier.train, frontier.val, exactly)
             return self._measured(loop, stage, frontier.val, frontier.decision, loop.judged if exactly else None)
+
+    def _ahead(self, index: int) -> Iterator[Training]:
+        """Later stages that train on top of the weights that stage ``index`` leaves frozen."""
+        for stage in self.plan[index + 1 :]:
+            if stage.prepares or isinstance(stage, contrastive.Settings | scratch.Settings):
+                return
+            if isinstance(stage, Training) and not streams.why_fresh(stage, self.train.store.modality):
+                yield stage
+
+    def _wanted(self, stage: Training) -> Wanted:
+        """What this stage wants to be recorded; the model is prepared for it."""
+        self.prepare(stage)
+        return Wanted.by(stage, self.model)
 
     def prepare(self, stage: Stage) -> None:
         """What trains in a stage, and what BatchNorm does meanwhile: all that a model knows of the stage it is in."""
@@ -200,7 +215,9 @@ class Course:
             return features.evaluate(self.model, self.val, self.runtime, batch_size=size, cache=val, emit=self.emit)
 
         learner = Learner(self.model, loss, self.runtime.autocast)
-        return self.descend(index, stage, learner, self._stream(index, stage, cached), validate, self.metric, mixer)
+        options = {"classes": len(self.model.classes), "ragged": self.model.backbone.intake.ragged, "cached": cached}
+        stream = streams.of_stage(stage, self.train, self.runtime, (self.seed, index), **options)
+        return self.descend(index, stage, learner, stream, validate, self.metric, mixer)
 
     def _measured(
         self,
@@ -217,10 +234,9 @@ class Course:
 
     def _exact(self, stage: Training, val: FrontierCache | None) -> Evaluation:
         """The answers of the model as it is saved, in fp32, but for the rounding of merged BatchNorm."""
-        exact = val if val is not None and (self.runtime.precision == "fp32" or val.frontier == POOLED) else None
         with self.runtime.exactly():
             return features.evaluate(
-                self.model, self.val, self.runtime, batch_size=stage.batch_size, cache=exact, emit=self.emit
+                self.model, self.val, self.runtime, batch_size=stage.batch_size, cache=val, emit=self.emit
             )
 
     def descend(
@@ -281,20 +297,6 @@ class Course:
             trained,
             cache=decision,
             details={**history, **(details or {})},
-        )
-
-    def _stream(self, index: int, stage: Training, cached: FrontierCache | None) -> streams.Stream:
-        balanced = stage.sampler == "balanced"
-        weights = balance.row_weights(self.train.rows.labels, len(self.model.classes)) if balanced else None
-        lengths = self.train.store.lengths if self.model.backbone.intake.ragged else None
-        order = streams.Order(self.seed, index, self.train.rows, stage.batch_size, weights, lengths)
-        if min(order.sizes) < self.runtime.world:
-            what = f"{self.runtime.world} ranks cannot share batches of {min(order.sizes)} rows"
-            raise ConfigError(what, where="batch_size", remedy="start fewer processes, or raise batch_size")
-        if cached is not None:
-            return streams.CachedStream(self.runtime, order, cached)
-        return streams.LiveStream(
-            self.runtime, order, self.train, augmentation(stage.augment, self.train.store.modality)
         )
 
     def _replay(self, index: int, stage: Stage, folder: Path) -> Verdict:

@@ -131,7 +131,7 @@ def _go(
         space.insist(run, model, stages)
     preflight.check(stages, model, decoded.splits.train.labels)
     chosen = choices.settle(run, runtime, model, decoded, stages, experiment, emit)
-    course = _course(run, runtime, model, decoded, experiment, metric, chosen, emit, started)
+    course = _course(run, runtime, model, decoded, stages, experiment, metric, chosen, emit, started)
     if runtime.is_main and experiment.normalisation_check and backbone.modality == "image":
         materials.check_normalisation(course.frontiers, decoded, emit)
     for index, stage in enumerate(stages):
@@ -186,6 +186,7 @@ def _course(
     runtime: Runtime,
     model: Model,
     decoded: Decoded,
+    stages: tuple[Stage, ...],
     experiment: Experiment,
     metric: str | OwnMetric,
     chosen: Choices,
@@ -209,6 +210,7 @@ def _course(
         emit=emit,
         seed=experiment.seed,
         metric=metric,
+        plan=stages,
         decides="log_loss" if experiment.metric == "auto" else metric,
         deadline=None if experiment.time_limit is None else started + experiment.time_limit,
         gauge=_gauge(run, runtime, model, decoded, frontiers) if experiment.limits else None,
