@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 from headstart.core import registry
 from headstart.core.errors import BackboneError
 from headstart.models import blocks as chains
-from headstart.models import identity, resume, trial
+from headstart.models import identity, proof, resume, trial
 
 INTAKES = "headstart.models.intakes"
 
@@ -113,11 +113,11 @@ class Backbone(nn.Module):
         if front_end and self.blocks != chains.WHOLE:
             self.blocks = (front_end, *self.blocks)
         self.verification: Verification | None = None
-        self.measured: resume.Outside | None = None  # what verify found of the parameters in none of the blocks
+        self.measured: proof.Outside | None = None  # what verify found of the parameters in none of the blocks
         self.stand_in: Tensor | None = None  # what features() reads instead of its argument while resumed
         self.stand_in_lengths: Tensor | None = None  # of the rows that are resumed, where they differ
         self.stand_in_rows: int | None = 1  # rows of a stand-in; None: as many as the record has
-        self.places: dict[int, tuple[int, ...]] = {}  # of what blocks return (see ``resume._places``), by their number
+        self.places: dict[int, tuple[int, ...]] = {}  # of what blocks return (see ``proof``), by their number
         self.uniform: int | None = None  # from this block on all answer alike: a record can stand for those below it
         self.blanks: dict[Any, Any] = {}
         self.compute = torch.float32  # type and layout of a copy that ``inference.optimised`` made
@@ -242,11 +242,11 @@ class Backbone(nn.Module):
                 uniform = self.front if alike else None
                 self.stand_in_rows, self.uniform = rows, uniform
                 try:
-                    reason = resume.refuted(self, inputs)
+                    reason = proof.refuted(self, inputs)
                 except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, AssertionError) as error:
                     reason = f"resuming fails ({type(error).__name__}: {str(error)[:120]})"
                 if not reason:
-                    self.measured = resume.outside(self, inputs)
+                    self.measured = proof.outside(self, inputs)
                     return ""
             return reason
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -55,7 +54,7 @@ def recording(backbone: Backbone, ks: Sequence[int]) -> Iterator[Callable[[Tenso
 
     def keep(k: int) -> Any:
         def hook(_module: nn.Module, _args: Any, output: Any) -> None:
-            here.found[k] = _recorded(backbone, k, here.inputs, tree_map(_clone, output))
+            here.found[k] = recorded(backbone, k, here.inputs, tree_map(clone, output))
             if k == max(ks):
                 raise _Reached
 
@@ -78,7 +77,7 @@ def recording(backbone: Backbone, ks: Sequence[int]) -> Iterator[Callable[[Tenso
             handle.remove()
 
 
-def _recorded(backbone: Backbone, k: int, inputs: Tensor, value: Any) -> Any:
+def recorded(backbone: Backbone, k: int, inputs: Tensor, value: Any) -> Any:
     """What block ``k-1`` returned, row by row, with the lengths of the rows where they differ."""
     lengths = backbone.intake.lengths(inputs) if backbone.intake.ragged else None
     value = _folded(backbone, k, value, lengths, lambda leaf, count: leaf.unflatten(0, (-1, count)))
@@ -137,7 +136,7 @@ class _Answer:
         self.value, self.copy = value, copy
 
     def __call__(self, *_args: Any, **_kwargs: Any) -> Any:
-        return tree_map(_clone, self.value) if self.copy else self.value
+        return tree_map(clone, self.value) if self.copy else self.value
 
 
 class _Blanks:
@@ -166,13 +165,13 @@ def _blanks(backbone: Backbone, inputs: Tensor) -> _Blanks:
     key = (tuple(inputs.shape), inputs.device, backbone.blocks)
     if key in backbone.blanks:
         return backbone.blanks[key]
-    outputs = _zero_outputs(backbone, inputs)
+    outputs = zero_outputs(backbone, inputs)
     backbone.blanks.clear()  # one set is enough: the last block of one training batch after the other
     backbone.blanks[key] = _Blanks(inputs, outputs)
     return backbone.blanks[key]
 
 
-def _zero_outputs(backbone: Backbone, inputs: Tensor) -> list[Any]:
+def zero_outputs(backbone: Backbone, inputs: Tensor) -> list[Any]:
     """Zeros in the shapes of what every block answers to ``inputs``."""
     outputs: list[Any] = [None] * len(backbone.blocks)
 
@@ -208,7 +207,7 @@ def _check(backbone: Backbone, k: int) -> None:
         raise ValueError(f"k must be in 1 .. {len(backbone.blocks)}, got {k}")
 
 
-def _clone(value: Any) -> Any:
+def clone(value: Any) -> Any:
     if not isinstance(value, Tensor):
         return value
     with torch.inference_mode(False):  # a record made while measuring must still serve training
@@ -219,119 +218,7 @@ def _zeros(value: Any) -> Any:
     return torch.zeros_like(value) if isinstance(value, Tensor) else value
 
 
-def refuted(backbone: Backbone, inputs: Tensor) -> str:
-    """Why the backbone's blocks do not hold on ``inputs`` (B, …), or nothing. The backbone must be in eval mode."""
-    count = len(backbone.blocks)
-    outputs: list[Any] = [None] * count
-    order: list[int] = []
-
-    def keep(i: int) -> Any:
-        def hook(_module: nn.Module, _args: Any, output: Any) -> None:
-            order.append(i)
-            outputs[i] = tree_map(_clone, output)
-
-        return hook
-
-    handles = [backbone.block(i).register_forward_hook(keep(i)) for i in range(count)]
-    try:
-        with torch.no_grad():
-            full = backbone.features(inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
-    if sorted(set(order)) != list(range(count)) or len(order) != count:
-        calls = {backbone.blocks[i]: order.count(i) for i in range(count) if order.count(i) != 1}
-        return f"blocks are not called exactly once ({_named(calls)})"
-    if order != list(range(count)):
-        return "blocks run in another order than they are registered"
-    backbone.places = _places(backbone, inputs, outputs)
-    for k in range(1, count + 1):
-        with torch.no_grad():
-            again = features_from(backbone, k, _recorded(backbone, k, inputs, outputs[k - 1]), len(inputs))
-        if not same(full, again):
-            gap = (full - again).abs().max().item()
-            return f"resuming after {backbone.blocks[k - 1]!r} gives other features (by {gap:.1e})"
-    return ""
-
-
-def _places(backbone: Backbone, inputs: Tensor, outputs: list[Any]) -> dict[int, tuple[int, ...]]:
-    """Of every tensor that block ``k-1`` returned: places a row, 0 where it is the same for any rows, -1 if neither.
-
-    Told from the outputs for all rows of ``inputs`` and for the first alone.
-    """
-
-    def heard(rows: Tensor) -> int:
-        lengths = backbone.intake.lengths(rows) if backbone.intake.ragged else None
-        return len(rows) if lengths is None or lengths.dim() == 1 else int((lengths > 0).sum())
-
-    def count(both: Tensor, first: Tensor) -> int:
-        if not both.dim() or both.shape[0] == first.shape[0]:
-            return 0
-        each = first.shape[0] // alone
-        return each if (each * alone, each * together) == (first.shape[0], both.shape[0]) else -1
-
-    alone, together = heard(inputs[:1]), heard(inputs)
-    found = {}
-    for k, (output, first) in enumerate(zip(outputs, _zero_outputs(backbone, inputs[:1]), strict=True), start=1):
-        pairs = zip(tree_leaves(output), tree_leaves(first), strict=True)
-        found[k] = tuple(count(a, b) if isinstance(a, Tensor) else 0 for a, b in pairs)
-    return found
-
-
 def same(a: Tensor, b: Tensor) -> bool:
     """Equal bit for bit on a CPU; within rounding elsewhere, where two runs of one kernel may differ."""
     a, b = torch.nan_to_num(a), torch.nan_to_num(b)
     return torch.equal(a, b) or (a.device.type != "cpu" and torch.allclose(a, b, rtol=1e-3, atol=1e-3))
-
-
-@dataclass(frozen=True)
-class Outside:
-    """Where the parameters outside the blocks work; those in none of the sets work before the first block, or twice.
-
-    One that works in two places must not count as one that a resumed forward gives a gradient: it would be half.
-    """
-
-    trailing: frozenset[str] = frozenset()  # after the last block only
-    between: frozenset[str] = frozenset()  # after the front end only
-    unused: frozenset[str] = frozenset()  # nowhere
-
-
-def outside(backbone: Backbone, inputs: Tensor) -> Outside:
-    """Measured by gradients: a forward resumed after some block gives all of them to what works after that block."""
-    names = backbone.outside()
-    if not names:
-        return Outside()
-    parameters = [backbone.module.get_parameter(name) for name in names]
-    wanted = [parameter.requires_grad for parameter in parameters]
-    try:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
-        full = dict(zip(names, _gradients(backbone.features(inputs), parameters), strict=True))
-        after = {k: frozenset[str]() for k in (0, len(backbone.blocks))}
-        for k in {backbone.front, len(backbone.blocks)} - {0}:
-            value = record(backbone, k, inputs)
-            again = _gradients(features_from(backbone, k, value, len(inputs)), parameters)
-            after[k] = frozenset(name for name, b in zip(names, again, strict=True) if _equal(full[name], b))
-    finally:
-        for parameter, flag in zip(parameters, wanted, strict=True):
-            parameter.requires_grad_(flag)
-    trailing = after[len(backbone.blocks)]
-    unused = frozenset(name for name, gradient in full.items() if gradient is None)
-    return Outside(trailing, after[backbone.front] - trailing, unused)
-
-
-def _gradients(features: Tensor, parameters: list[nn.Parameter]) -> tuple[Tensor | None, ...]:
-    weights = torch.linspace(0.5, 1.5, features.numel(), device=features.device).view_as(features)
-    if not features.requires_grad:
-        return (None,) * len(parameters)
-    return torch.autograd.grad((features * weights).sum(), parameters, allow_unused=True)
-
-
-def _equal(full: Tensor | None, again: Tensor | None) -> bool:
-    if full is None or again is None:
-        return False
-    return torch.allclose(full, again, rtol=1e-4, atol=1e-6 * max(1.0, full.abs().max().item()))
-
-
-def _named(calls: dict[str, int]) -> str:
-    return ", ".join(f"{name!r} {count} times" for name, count in list(calls.items())[:3])

@@ -29,7 +29,7 @@ import headstart
 from headstart.core import arrays, manifest, registry
 from headstart.core.errors import ArtefactError, BackboneError, HeadstartError, TrainingError
 from headstart.core.storage import placed
-from headstart.models import heads, resume, weights
+from headstart.models import heads, proof, resume, weights
 from headstart.models.backbone import Backbone, Origin
 from headstart.models.card import card
 from headstart.models.model import Model
@@ -283,7 +283,7 @@ def _rebuild(facts: dict[str, Any], spec: Any, allow_module: bool | nn.Module, f
     if not facts["blocks"] or not all(name in known for name in facts["blocks"]):
         raise ArtefactError("its blocks are not in the rebuilt network", where=str(folder / "headstart.json"))
     rebuilt.blocks = tuple(facts["blocks"])
-    rebuilt.measured = None if facts["trailing"] is None else resume.Outside(frozenset(facts["trailing"]))
+    rebuilt.measured = None if facts["trailing"] is None else proof.Outside(frozenset(facts["trailing"]))
     rebuilt.stand_in_rows = facts["stand_in_rows"]
     return rebuilt
 
