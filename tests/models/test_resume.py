@@ -73,7 +73,7 @@ def test_records_are_clones() -> None:
 
 def test_planted_fault_a_record_that_shares_memory_is_refuted(monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = own(InPlace())
-    monkeypatch.setattr(resume, "_clone", lambda value: value)
+    monkeypatch.setattr(resume, "clone", lambda value: value)
     assert not backbone.verify(batch(backbone)).ok
 
 
