@@ -181,11 +181,12 @@ def compare(name: str, folder: Path, nncf: str, threads: int, seconds: float) ->
 def _exported(run: Any, rows: Any, settings: Any) -> Path:
     """The folder of an export, whatever its verdict."""
     from headstart.core.errors import NothingAccepted
+    from headstart.deploy import folder as files
     from headstart.workflows import ship
 
     with contextlib.suppress(NothingAccepted):
         ship.export(run, data=rows, settings=settings)
-    place: Path = run.path / ship.EXPORT
+    place: Path = run.path / files.EXPORT
     return place
 
 

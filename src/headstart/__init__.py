@@ -111,7 +111,7 @@ def evaluate(run: str | Path | Run, data: Any = None, *, allow_module: Any = Fal
     import warnings
 
     from headstart.core.events import Notice
-    from headstart.workflows.predict import evaluate as evaluate_run
+    from headstart.workflows.evaluate import evaluate as evaluate_run
 
     def warn(event: Event) -> None:
         if isinstance(event, Notice) and event.level == "warning":

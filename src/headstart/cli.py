@@ -87,6 +87,7 @@ def predict(
     source: options.Sources,
     output: options.Output = None,
     top_k: options.TopK = None,
+    variant: options.Variant = None,
     device: options.Device = None,
     allow_module: options.AllowModule = False,
 ) -> None:
@@ -98,7 +99,8 @@ def predict(
     with options.terminal() as terminal:
         from headstart.workflows.predict import answerer
 
-        model = answerer(run, device=device or "cpu", allow_module=allow_module, on_event=terminal)
+        chosen: dict[str, Any] = {"variant": variant, "device": device or "cpu"}
+        model = answerer(run, **chosen, allow_module=allow_module, on_event=terminal)
         whole = output is not None
         top = predictions.labels_a_file(top_k, len(model.classes), whole=whole, several=model.several)
         found = model.predict(source[0] if len(source) == 1 else source, top_k=top, on_event=terminal)
@@ -124,7 +126,7 @@ def evaluate(
     if output:
         predictions.check(output, predictions.TEXTS)
     with options.terminal() as terminal:
-        from headstart.workflows.predict import evaluate as evaluate_run
+        from headstart.workflows.evaluate import evaluate as evaluate_run
 
         found = evaluate_run(run, data, allow_module=allow_module, on_event=terminal)
     terminal.console.print(results.evaluation(found.metrics(), data or "test rows of the run"))

@@ -31,6 +31,10 @@ TopK = Annotated[
         "with --output all where at most 20.",
     ),
 ]
+Variant = Annotated[
+    str | None,
+    typer.Option(help="Of the export, such as 'onnxruntime fp32', whatever its verdict; the best unless told."),
+]
 AllowModule = Annotated[
     bool, typer.Option("--allow-module", help="Import the module of your own that the model stands on.")
 ]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from headstart.options import AllowModule, RunFolder, terminal
+from headstart.options import AllowModule, RunFolder, Variant, terminal
 
 Data = Annotated[str | None, typer.Option(help="The run's data, where it has moved.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads; all cores unless told.")]
@@ -96,6 +96,7 @@ def serve(
     allow_host: Annotated[
         list[str] | None, typer.Option("--allow-host", help="A name that the server may be called by; may be repeated.")
     ] = None,
+    variant: Variant = None,
     threads: Threads = None,
 ) -> None:
     """Answer over HTTP with an export, without torch: an API, and a page for the browser."""
@@ -104,6 +105,7 @@ def serve(
     with terminal() as shown:
         from headstart.workflows.serve import prepare
 
-        server = prepare(run, host=host, port=port, names=allow_host or (), threads=threads, on_event=shown)
+        chosen: dict[str, Any] = {"variant": variant, "threads": threads}
+        server = prepare(run, host=host, port=port, names=allow_host or (), **chosen, on_event=shown)
     answered, left = server.answer(lambda: shown.console.print(serving(server.facts, server.address), soft_wrap=True))
     shown.console.print(f"■ stopped: {answered:,} answered, {left or 'none'} left waiting")

@@ -63,7 +63,10 @@ CASES = {
     "CRLF": Case(PLAIN.replace("\n", "\r\n"), PETS),
     "CR": Case(PLAIN.replace("\n", "\r"), PETS),
     "no newline at the end": Case(PLAIN.rstrip("\n"), PETS),
-    "blank lines": Case(PLAIN.replace("\n", "\n\n") + " \n,\n", PETS),
+    "blank lines": Case(
+        PLAIN.replace("\n", "\n\n") + " \n,\n", PETS, ("3 blank lines left out: line 2, line 4, line 6",)
+    ),
+    "blank lines at the end": Case(PLAIN + "\n\n", PETS),
     # quoting
     "quotes": Case('path,label\n"0.jpg","big, cat"\n1.jpg,"a ""dog"""\n', ["big, cat", 'a "dog"']),
     "a newline in a cell": Case('path,label\n0.jpg,"big\ncat"\n1.jpg,dog\n', ["big\\ncat", "dog"]),

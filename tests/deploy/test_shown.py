@@ -14,12 +14,15 @@ from rich.console import Console
 
 from headstart import cli, predictions, verdicts
 from headstart.core import manifest
+from headstart.core.errors import ArtefactError
+from headstart.core.events import Notice
 from headstart.core.run import Run
 from headstart.deploy import folder, timing
 from headstart.deploy.predictor import Predictor
 from headstart.measure.prediction import Predictions
 from headstart.report import contents, exports, page
 from headstart.terminal import THEME
+from headstart.workflows import ship
 
 
 def shown(place: Path, width: int = 100) -> str:
@@ -106,3 +109,66 @@ def test_the_command_exports(
     assert (found := used["threshold"]["precision"])["value"] >= 0.9
     assert f"of {found['n']} rows" in shown
     assert "rows/s of 16" in shown
+
+
+def test_the_command_predicts_with_the_variant_that_is_named(
+    toy_run: Run, exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = next((toy_run.path.parent.parent / "photos").rglob("*.png"))
+    taken: list[str] = []
+    usual = Predictor.predict
+
+    def predict(self: Predictor, *args: object, **options: object) -> object:
+        taken.append(self.name)
+        return usual(self, *args, **options)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Predictor, "predict", predict)
+        for place in (exported, exported.parent):  # of a run its export
+            assert cli.run(["predict", str(place), str(picture), "--variant", "onnxruntime fp32"], traceback=True) == 0
+    assert taken == ["onnxruntime fp32"] * 2
+    assert cli.run(["predict", str(exported), str(picture), "--variant", "int7"]) == 1
+    assert "known: onnxruntime fp32" in " ".join(capsys.readouterr().err.split())
+    bare = shutil.copytree(toy_run.path, tmp_path / "bare", ignore=shutil.ignore_patterns("export"))
+    assert cli.run(["predict", str(bare), str(picture), "--variant", "onnxruntime fp32"]) == 1
+    told = "".join(capsys.readouterr().err.split())
+    assert "onlyanexporthasvariants,andthereisnone" in told
+    assert f"headstartexport{bare}" in told
+
+
+@pytest.mark.parametrize(
+    ("verb", "given", "remedy"),
+    [
+        ("predict", "export/model.onnx", "give the folder that holds it: {export}"),
+        ("predict", "export", "headstart export {run}"),
+        ("bench", "export", "such as {run}"),
+        ("export", "export", "such as {run}"),
+    ],
+)
+def test_what_is_given_wrongly_is_told_the_next_step(
+    toy_run: Run, exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str, given: str, remedy: str
+) -> None:
+    run = Path(shutil.copytree(toy_run.path, tmp_path / "run"))
+    if (verb, given) == ("predict", "export"):
+        shutil.rmtree(run / "export")
+        (run / "export").mkdir()
+    assert cli.run([verb, str(run / given), *["x.png"] * (verb == "predict")]) == 1
+    wanted = remedy.format(run=run, export=run / "export")
+    assert "".join(wanted.split()) in "".join(capsys.readouterr().err.split())
+
+
+def test_a_damaged_export_is_to_be_exported_again(exported: Path, tmp_path: Path) -> None:
+    place = Path(shutil.copytree(exported, tmp_path / "export"))
+    (place / folder.FLOAT).write_bytes(b"damaged")
+    with pytest.raises(ArtefactError, match="export the run again"):
+        Predictor(place)
+
+
+def test_an_export_says_once_more_that_no_stage_beat_the_baseline(
+    toy_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(shutil.copytree(toy_run.path, tmp_path / "run", ignore=shutil.ignore_patterns("export")))
+    monkeypatch.setattr(Run, "beaten_by", property(lambda self: "pixels"))
+    said: list[object] = []
+    ship.export(run, settings=ship.Settings(threads=1, seconds=0.05, int8=False), on_event=said.append)
+    assert [each.kind for each in said if isinstance(each, Notice)].count("beaten") == 1

@@ -189,7 +189,7 @@ def test_evaluation_on_given_rows_and_on_the_test_rows(run: Run, tmp_path: Path)
 
 def test_rows_that_the_run_has_seen_are_told(run: Run, table: Path, tmp_path: Path) -> None:
     from headstart.core.events import Notice
-    from headstart.workflows.predict import evaluate
+    from headstart.workflows.evaluate import evaluate
 
     def told(data: Path) -> list[str]:
         said: list[Any] = []

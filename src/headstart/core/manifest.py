@@ -96,7 +96,7 @@ def is_sealed(folder: Path) -> bool:
     return (folder / MANIFEST).is_file()
 
 
-def check(folder: Path, *needed: str) -> None:
+def check(folder: Path, *needed: str, remedy: str = "restore the folder, or run the stage again") -> None:
     """Compare every file with the manifest, which has to list those that are ``needed``.
 
     Raises:
@@ -109,7 +109,7 @@ def check(folder: Path, *needed: str) -> None:
     bad = [f"{name} is not in the manifest" for name in needed if name not in files]
     bad += [f"{name[:200]!r} {fault}" for name, digest in files.items() if (fault := _fault(folder, name, digest))]
     if bad:
-        raise ArtefactError("; ".join(bad), where=str(folder), remedy="restore the folder, or run the stage again")
+        raise ArtefactError("; ".join(bad), where=str(folder), remedy=remedy)
 
 
 def _fault(folder: Path, name: str, digest: Any) -> str:

@@ -37,10 +37,11 @@ class Run:
         """
         run = cls(path)
         if not (run.path / "experiment.yaml").is_file():
+            inside = run.path.parent if (run.path.parent / "experiment.yaml").is_file() else "runs/photos"
             raise ArtefactError(
                 "this folder holds no run (experiment.yaml is missing)",
                 where=str(path),
-                remedy="give the folder that `headstart fit` printed, such as runs/photos",
+                remedy=f"give the folder that `headstart fit` printed, such as {inside}",
             )
         return run
 

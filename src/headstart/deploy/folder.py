@@ -16,6 +16,7 @@ from headstart.core.errors import ArtefactError
 
 FLOAT, INT8, HALF = MODELS = ("model.onnx", "model.int8.onnx", "model.fp16.onnx")
 VERDICT, GOLDEN, README = "verdict.json", "golden.npz", "README.md"
+EXPORT = "export"  # the folder inside that of a run
 FORMAT = 1
 GOLDEN_BYTES = 2**28  # to which golden.npz may unpack
 PARITY = 1e-4  # of the largest logit: how far fp32 ONNX may be from torch
@@ -62,13 +63,25 @@ def is_export(folder: Path) -> bool:
     return (folder / VERDICT).is_file() and (folder / GOLDEN).is_file()
 
 
+def exported(place: Path, why: str) -> Path:
+    """``place`` where it is an export, else the export of the run there.
+
+    Raises:
+        ArtefactError: there is none; ``why`` says what asked for it.
+    """
+    for found in (place, place / EXPORT):
+        if is_export(found):
+            return found
+    raise ArtefactError(f"{why}, and there is none", where=str(place), remedy=f"headstart export {place}")
+
+
 def read_verdict(folder: Path) -> dict[str, Any]:
     """``verdict.json`` of a complete, undamaged export.
 
     Raises:
         ArtefactError: a file is missing or differs from the manifest, or the verdict is of a newer format.
     """
-    manifest.check(folder, FLOAT, VERDICT, GOLDEN)
+    manifest.check(folder, FLOAT, VERDICT, GOLDEN, remedy="restore the folder, or export the run again")
     found = manifest.read_json(folder / VERDICT)
     if not isinstance(found, dict) or not isinstance(found.get("variants"), list):
         raise ArtefactError("not a verdict", where=str(folder / VERDICT))

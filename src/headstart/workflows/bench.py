@@ -74,7 +74,7 @@ def bench(
     """
     emit = on_event or (lambda event: None)
     run = path if isinstance(path, Run) else Run.open(path)
-    place = run.path / "export"
+    place = run.path / folder.EXPORT
     if not folder.is_export(place):
         remedy = f"headstart export {run.path} comes first"
         raise ArtefactError("this run was not exported", where=str(run.path), remedy=remedy)

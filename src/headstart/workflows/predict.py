@@ -1,4 +1,4 @@
-"""What one does with a finished run: predict new rows, evaluate labelled ones, take embeddings.
+"""What one does with a finished run: predict new rows, take embeddings.
 
 Shapes: N rows, D features, K classes.
 """
@@ -6,7 +6,6 @@ Shapes: N rows, D features, K classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +20,8 @@ from headstart.measure.evaluation import Evaluation
 from headstart.measure.metrics import softmax
 from headstart.measure.multilabel import sigmoid
 from headstart.measure.prediction import Predictions
-from headstart.workflows import seen
 
 if TYPE_CHECKING:
-    from headstart.data.settings import DataSettings
     from headstart.deploy.predictor import Predictor
     from headstart.models.model import Model
 
@@ -198,32 +195,48 @@ def load(path: str | Path | Run, *, device: str = "cpu", allow_module: Any = Fal
 
 
 def answerer(
-    path: str | Path | Run, *, device: str = "cpu", allow_module: Any = False, on_event: Emit | None = None
+    path: str | Path | Run,
+    *,
+    variant: str | None = None,
+    device: str = "cpu",
+    allow_module: Any = False,
+    on_event: Emit | None = None,
 ) -> Classifier | Predictor:
     """What predicts: of an export the best accepted variant; of a run its model, or its export where torch is missing.
+
+    Args:
+        variant: of the export, by name and whatever its verdict, instead.
 
     Raises:
         ArtefactError: neither is there, or it is damaged.
         MissingExtra: a run without an export, and no torch.
     """
-    from headstart.deploy.folder import is_export
+    from headstart.deploy.folder import EXPORT, exported, is_export
 
     place = path.path if isinstance(path, Run) else Path(path)
+    if variant is not None:
+        place = exported(place, "only an export has variants")
     if not is_export(place):
         try:
             return load(path, device=device, allow_module=allow_module)
         except ModuleNotFoundError as error:
-            if not is_export(place / "export"):
+            if not is_export(place / EXPORT):
                 raise MissingExtra("torch", "train", "predicting with a run that was not exported") from error
-        place = place / "export"
+        place = place / EXPORT
     from headstart.deploy.predictor import Predictor
 
-    return Predictor(place, on_event=on_event)
+    return Predictor(place, variant=variant, on_event=on_event)
 
 
 def _no_model(folder: Path) -> ArtefactError:
+    from headstart.deploy.folder import EXPORT
+
     if (folder / "folds.json").is_file():
         what, remedy = "a cross-validated run keeps the models of its folds", f"give one of them: {folder / 'fold-1'}"
+    elif folder.name == EXPORT and (folder.parent / "experiment.yaml").is_file():
+        what, remedy = "this run has no export yet", f"headstart export {folder.parent}"
+    elif folder.suffix == ".onnx" and folder.is_file():
+        what, remedy = "an ONNX file alone is no export", f"give the folder that holds it: {folder.parent}"
     elif (folder / "experiment.yaml").is_file():
         what, remedy = "this run did not finish", "the same `headstart fit` with --resume goes on with it"
     else:
@@ -268,44 +281,3 @@ def embed(
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Features of new rows; see ``Classifier.embed``."""
     return load(path, allow_module=allow_module).embed(source, on_event)
-
-
-def evaluate(
-    path: str | Path | Run, data: Any = None, *, allow_module: Any = False, on_event: Emit | None = None
-) -> Evaluation:
-    """What a run's model answers on labelled data, or on the run's own test rows (every such reading is counted).
-
-    Raises:
-        ArtefactError: the run has no test rows of its own, and no ``data`` is given.
-    """
-    run = path if isinstance(path, Run) else Run.open(path)
-    if data is None:
-        file = run.path / "predictions-test.npz"
-        if not file.is_file():
-            raise ArtefactError(
-                "this run has no test rows", where=str(run.path), remedy="give labelled data with --data"
-            )
-        run.count_test_read()
-        names = (run.read("rows.json") or {}).get("test")
-        found = Evaluation.load(file).with_temperature(run.read("result.json")["temperature"])
-        return replace(found, names=None if names is None else tuple(names))
-    from headstart.data import sources
-
-    model = load(run, allow_module=allow_module)
-    rows, classes = sources.read_labelled(data, _reading(run, model))
-    where = str(data) if isinstance(data, (str, Path)) else ""
-    seen.warn(run, rows.items, model.modality, on_event)
-    return model.evaluate(rows, classes, "given", on_event, where=where)
-
-
-def _reading(run: Run, model: Classifier) -> DataSettings:
-    """How other labelled data are read: what says that rows may have several labels is what said so of the run's."""
-    from headstart.data.settings import DataSettings
-    from headstart.experiment import load as read_experiment
-
-    told: dict[str, Any] = {}
-    if model.several:
-        known = read_experiment(run.path / "experiment.yaml").data
-        told = {"task": "multilabel", "label_separator": known.label_separator}
-        told["label_column"] = known.label_column if isinstance(known.label_column, tuple) else None
-    return DataSettings(on_unreadable="stop", modality=model.modality, **told)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from headstart.models.model import Model
 
 Emit = Callable[[Event], None]
-FOLDER, EXPORT = "hub", "export"  # inside that of the run; the second also in the repository
+FOLDER = "hub"  # inside that of the run
 EXPORTED = (*folder.MODELS, folder.VERDICT, folder.GOLDEN, manifest.MANIFEST)
 VERDICT_KEYS = ("format", "headstart", "host", "data", "metric", "tolerance", "reference", "variants", "accepted")
 SHORTEST = 6  # letters of a place that is looked for: a shorter one stands in any file by chance
@@ -91,7 +91,7 @@ def allowed() -> frozenset[str]:
     """Every file that may leave this machine."""
     from headstart.models import published
 
-    return frozenset({*published.FILES, *(f"{EXPORT}/{name}" for name in EXPORTED)})
+    return frozenset({*published.FILES, *(f"{folder.EXPORT}/{name}" for name in EXPORTED)})
 
 
 def prepare(run: Run, repo: str, *, licence: str | None, allow_module: Any, emit: Emit) -> Path:
@@ -101,7 +101,7 @@ def prepare(run: Run, repo: str, *, licence: str | None, allow_module: Any, emit
         what = "models of rows that may have several labels are not published yet: the card would tell of one label"
         raise ConfigError(what, where=str(run.path), remedy="headstart export writes files that say what they give")
     place = model.save(run.path / FOLDER)
-    onnx = _export(run, model, place / EXPORT, emit)
+    onnx = _export(run, model, place / folder.EXPORT, emit)
     known = licence or model.backbone.origin.licence
     if not known:
         what = f"the licence of '{model.backbone.origin.uri}' is not known: the card names none"
@@ -111,7 +111,7 @@ def prepare(run: Run, repo: str, *, licence: str | None, allow_module: Any, emit
     described = model.backbone.spec.described
     about = Published(repo, library, _dataset(run), known, described, onnx)
     manifest.write_text(place / "README.md", modelcard.card(contents.read(run), about))
-    manifest.seal(place, without=EXPORT)
+    manifest.seal(place, without=folder.EXPORT)
     load(place, allow_module=allow_module)  # what leaves is what opens
     return place
 
@@ -158,7 +158,7 @@ def _export(run: Run, model: Model, target: Path, emit: Emit) -> bool:
     """
     from headstart.deploy import graph
 
-    source = run.path / EXPORT
+    source = run.path / folder.EXPORT
     if not folder.is_export(source):
         emit(Notice("info", "onnx", "no ONNX files: `headstart export` writes them, each with its verdict"))
         return False

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from headstart.core.errors import ArtefactError
 from headstart.core.events import Event, Notice
 from headstart.deploy import folder
 from headstart.deploy.predictor import Predictor
@@ -48,6 +47,7 @@ def prepare(
     host: str = "127.0.0.1",
     port: int = 8000,
     names: Sequence[str] = (),
+    variant: str | None = None,
     threads: int | None = None,
     limits: Limits | None = None,
     on_event: Emit,
@@ -56,21 +56,18 @@ def prepare(
 
     Args:
         path: an export, or a run that has one.
+        variant: that answers, by name and whatever its verdict, instead.
         names: that the server may be called by, besides ``localhost``, ``host`` and addresses.
 
     Raises:
         ArtefactError: there is no export, or it is damaged.
         ConfigError: the address cannot be listened on.
     """
-    place = Path(path)
-    if not folder.is_export(place):
-        place = place / "export"
-        if not folder.is_export(place):
-            remedy = f"headstart export {path}"
-            raise ArtefactError("only an export can be served, and there is none", where=str(path), remedy=remedy)
+    place = folder.exported(Path(path), "only an export can be served")
     bound = server.listen(host, port)
     try:
-        service = Service(Predictor(place, threads=threads, on_event=on_event), limits, names=[host, *names])
+        predictor = Predictor(place, variant=variant, threads=threads, on_event=on_event)
+        service = Service(predictor, limits, names=[host, *names])
     except BaseException:
         bound.close()
         raise

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from headstart.models.model import Model
 
 Emit = Callable[[Event], None]
-EXPORT = "export"  # the folder inside that of the run
 # metrics whose points a tolerance speaks of
 SHARES = ("accuracy", "top5", "macro_f1", "balanced_accuracy", "mAP", "micro_f1", "subset_accuracy")
 GOLDEN_ROWS = 4
@@ -88,8 +87,9 @@ def export(
     if model.several and settings.precision is not None:
         what = "one threshold for the most likely label says nothing of rows that may have several"
         raise ConfigError(what, where="--precision", remedy="leave it out; threshold=… of the run says what is given")
+    finish.warn_of_baseline(run, emit)
     decoded = rows_of(run, model, data, emit)
-    with _draft(run.path / EXPORT) as place:
+    with _draft(run.path / folder.EXPORT) as place:
         emit(Notice("info", "export", f"writing {folder.FLOAT}"))
         graph.write(model, place / folder.FLOAT)
         if contract.read(place / folder.FLOAT) != graph.contract_of(model):
@@ -103,11 +103,12 @@ def export(
         order = verdict.order(kept)
         _write(judge, decoded, kept, [each for each in tried if each not in kept], order)
     finish.report(run)
+    where = run.path / folder.EXPORT
     if not order:
         reasons = "; ".join(f"{each.name}: {each.refused}" for each in kept)
         remedy = "a larger --tolerance accepts more; the run itself predicts with torch"
-        raise NothingAccepted(f"no variant was accepted ({reasons})", where=str(run.path / EXPORT), remedy=remedy)
-    return run.path / EXPORT
+        raise NothingAccepted(f"no variant was accepted ({reasons})", where=str(where), remedy=remedy)
+    return where
 
 
 def rows_of(run: Run, model: Model, data: Any, emit: Emit) -> Decoded:

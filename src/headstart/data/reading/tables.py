@@ -117,7 +117,8 @@ def _read_csv(text: str, path: str, source: str, notes: list[str], delimiter: st
         if delimiter != ",":
             notes.append(f"the columns are separated by {delimiter!r}")
     problems: list[Problem] = []
-    records = _records(text, delimiter, source, problems)
+    blank: list[str] = []
+    records = _records(text, delimiter, source, problems, blank)
     first = next(records, (1, []))
     records, second = _peeked(records)
     names = _header(first[1], source, problems)
@@ -136,6 +137,8 @@ def _read_csv(text: str, path: str, source: str, notes: list[str], delimiter: st
             continue
         rows.append(cells)
         lines.append(line)
+    if blank:
+        notes.append(f"{len(blank)} blank line{'s' * (len(blank) > 1)} left out: {listing(blank)}")
     if ragged:
         remedy = "quote cells that hold the separator"
         problems.append(Problem(f"the header has {len(names)} columns, but {listing(ragged)}", source, remedy))
@@ -155,14 +158,24 @@ def _table(
     return Table(columns, source, base, lambda row: f"line {lines[row]}", notes=notes, problems=problems)
 
 
-def _records(text: str, delimiter: str, source: str, problems: list[Problem]) -> Iterator[tuple[int, list[str]]]:
-    """(line, cells) of every record that is not blank; a broken quote ends the file with a problem."""
+def _records(
+    text: str, delimiter: str, source: str, problems: list[Problem], blank: list[str]
+) -> Iterator[tuple[int, list[str]]]:
+    """(line, cells) of every record that is not blank; a broken quote ends the file with a problem.
+
+    Lines that are blank, with a record after them, are named in ``blank``.
+    """
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     line = 1
+    empty: list[str] = []
     try:
         for cells in reader:
             if any(cell.strip() for cell in cells):
+                blank += empty
+                empty = []
                 yield line, cells
+            else:
+                empty.append(f"line {line}")
             line = reader.line_num + 1
     except csv.Error as error:
         problems.append(Problem(f"{error} in the record that starts at line {line}", source, "is a quote not closed?"))

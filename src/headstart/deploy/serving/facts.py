@@ -45,7 +45,7 @@ class Facts:
             latency = {key: float(chosen["speed"]["one"][f"{key}_ms"]) for key in ("p50", "p95")}
             place = predictor.folder.resolve()
             return cls(
-                name=place.parent.name if place.name == "export" else place.name,
+                name=place.parent.name if place.name == folder.EXPORT else place.name,
                 modality=predictor.modality,
                 texts=getattr(predictor.contract.spec, "texts", None) or 1,
                 classes=predictor.classes,

@@ -1,0 +1,61 @@
+"""What a finished run answers on labelled rows: its own test rows, or others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headstart.core.errors import ArtefactError
+from headstart.core.events import Event
+from headstart.core.run import Run
+from headstart.measure.evaluation import Evaluation
+from headstart.workflows import seen
+from headstart.workflows.predict import Classifier, load
+
+if TYPE_CHECKING:
+    from headstart.data.settings import DataSettings
+
+Emit = Callable[[Event], None]
+
+
+def evaluate(
+    path: str | Path | Run, data: Any = None, *, allow_module: Any = False, on_event: Emit | None = None
+) -> Evaluation:
+    """What a run's model answers on labelled data, or on the run's own test rows (every such reading is counted).
+
+    Raises:
+        ArtefactError: the run has no test rows of its own, and no ``data`` is given.
+    """
+    run = path if isinstance(path, Run) else Run.open(path)
+    if data is None:
+        file = run.path / "predictions-test.npz"
+        if not file.is_file():
+            raise ArtefactError(
+                "this run has no test rows", where=str(run.path), remedy="give labelled data with --data"
+            )
+        run.count_test_read()
+        names = (run.read("rows.json") or {}).get("test")
+        found = Evaluation.load(file).with_temperature(run.read("result.json")["temperature"])
+        return replace(found, names=None if names is None else tuple(names))
+    from headstart.data import sources
+
+    model = load(run, allow_module=allow_module)
+    rows, classes = sources.read_labelled(data, _reading(run, model))
+    where = str(data) if isinstance(data, (str, Path)) else ""
+    seen.warn(run, rows.items, model.modality, on_event)
+    return model.evaluate(rows, classes, "given", on_event, where=where)
+
+
+def _reading(run: Run, model: Classifier) -> DataSettings:
+    """How other labelled data are read: what says that rows may have several labels is what said so of the run's."""
+    from headstart.data.settings import DataSettings
+    from headstart.experiment import load as read_experiment
+
+    told: dict[str, Any] = {}
+    if model.several:
+        known = read_experiment(run.path / "experiment.yaml").data
+        told = {"task": "multilabel", "label_separator": known.label_separator}
+        told["label_column"] = known.label_column if isinstance(known.label_column, tuple) else None
+    return DataSettings(on_unreadable="stop", modality=model.modality, **told)
