@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from headstart import __version__
+from headstart.deploy import stem
 from headstart.deploy.contract import INPUT
 from headstart.deploy.runtimes.base import MIDDLE
 
@@ -99,18 +100,22 @@ class Quantiser:
     def write_static(self, target: Path, method: str, *, left: Sequence[str] = (), weighted: bool = False) -> None:
         """Weights and activations in eight bits; layers of ``left`` stay in float, ``weighted`` spares all others."""
         from onnxruntime.quantization import QuantType
+        from onnxruntime.quantization.calibrate import TensorData
         from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
         from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
         every = sorted((set(QDQRegistry) | set(QLinearOpsRegistry)) - set(KEPT))
+        model, ranges = copy.deepcopy(self._model), self._ranges[method]
+        if stem.read_pixels(model):
+            ranges.data[stem.FLOATS] = TensorData(lowest=np.float32(0), highest=np.float32(255))
         with _quiet():
             quantiser = QDQQuantizer(
-                copy.deepcopy(self._model),
+                model,
                 True,  # a scale for every output channel
                 False,
                 QuantType.QInt8,
                 QuantType.QUInt8,
-                self._ranges[method],
+                ranges,
                 [node.name for node in self._weighted((*WEIGHTED, "Gather"))] if weighted else [],
                 [*left, *self._exact],
                 list(MATRICES) if weighted else every,
@@ -119,6 +124,7 @@ class Quantiser:
                 {"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"], "QuantizeBias": False},
             )
             quantiser.quantize_model()
+            stem.spare(quantiser.model.model.graph)
             _shield(quantiser.model.model.graph, left)
             quantiser.model.topological_sort()
         self._save(quantiser.model.model, target)
