@@ -127,7 +127,10 @@ def time(name: str, side: str, seed: int, backbone: str) -> dict[str, Any]:
 
 
 def timed(data: str, seed: int, backbone: str, folder: Path) -> dict[str, Any]:
-    """The child process of ``time`` for Headstart."""
+    """The child process of ``time`` for Headstart: set up as its command sets up its own."""
+    from headstart.core import process
+
+    process.prepare()
     from headstart import experiment
     from headstart.workflows.fit import fit as train
 

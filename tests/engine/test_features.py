@@ -59,6 +59,24 @@ def test_side_by_side_gives_the_same_features(
     assert torch.get_num_threads() == THREADS
 
 
+@pytest.mark.parametrize(("count", "sizes"), [(33, [5] * 7), (3, [3]), (5, [5])])
+def test_batches_are_of_one_size(
+    examples: Callable[..., Examples], model: Callable[..., Model], count: int, sizes: list[int]
+) -> None:
+    backbone, rows, seen = model().backbone, examples(count), []
+
+    def compute(inputs: torch.Tensor) -> torch.Tensor:
+        seen.append(len(inputs))
+        return backbone.features(inputs)
+
+    with torch.no_grad():
+        alone = torch.cat(
+            [backbone.features(torch.from_numpy(batch.inputs)) for batch in rows.batches(range(count), batch_size=1)]
+        )
+    assert torch.allclose(filled(rows, compute), alone, atol=1e-5)
+    assert seen == sizes
+
+
 def test_a_failure_in_a_thread_is_raised_and_leaves_the_threads_as_they_were(examples: Callable[..., Examples]) -> None:
     def compute(inputs: torch.Tensor) -> torch.Tensor:
         raise ValueError("odd input")

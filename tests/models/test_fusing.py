@@ -112,6 +112,19 @@ def test_convolutions_of_every_kind(options: dict[str, object], count: int) -> N
         assert torch.equal(quick.features(inputs), backbone.features(inputs))
 
 
+def test_convolutions_without_an_activation_take_the_same_way() -> None:
+    """With one thread and few rows torch would compute them slowly in fp32."""
+    net = nn.Sequential(*(nn.Sequential(nn.Conv2d(3, 3, 1), nn.MaxPool2d(3, 1, 1)) for _ in range(3)))
+    net.spec = ImageSpec(size=(8, 8), resize=8)  # type: ignore[assignment]
+    backbone = backbones.load(net).eval()
+    inputs = batch(backbone, rows=4)
+    quick = copy.deepcopy(backbone)
+    assert fusing.fuse(quick, inputs) == 0
+    assert sum("forward" in vars(part) for part in quick.modules()) == 3
+    with torch.no_grad():
+        assert torch.allclose(quick.features(inputs), backbone.features(inputs), atol=1e-6)
+
+
 def test_gradients_and_batch_statistics_go_the_usual_way() -> None:
     torch.manual_seed(0)
     layers = [nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3), nn.ReLU()) for _ in range(3)]

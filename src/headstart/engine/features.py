@@ -26,7 +26,7 @@ from headstart.stages.learner import POOLED, logits_from
 Emit = Callable[[Event], None]
 
 BATCH = 32
-SIDE_BATCH = 16  # on a CPU, where every thread has a batch of its own
+SIDE_BATCH = 8  # on a CPU, where every thread has a batch of its own: what it writes stays in the caches
 
 
 def fill(
@@ -49,17 +49,23 @@ def fill(
 
     def attempt(size: int) -> None:
         done = 0
-        batches = examples.batches(order, batch_size=size, augment=augment, key=key)
+        batches = examples.batches(_whole(order, size), batch_size=size, augment=augment, key=key)
         for batch, values in _computed(batches, compute, runtime):
             for cache, value in zip(caches, values, strict=True):
                 cache.put(view, batch.rows, value)
-            done += len(batch.rows)
+            done = min(done + len(batch.rows), len(order))
             emit(Progress(task, done, len(order), "rows", examples.split))
 
     size = SIDE_BATCH if runtime.device.type == "cpu" else BATCH
     memory.halving(attempt, size, on_halved=lambda size: emit(memory.told(size)), where=task)
     for cache in caches:
         cache.synchronise(view, order, runtime)
+
+
+def _whole(order: np.ndarray, size: int) -> np.ndarray:
+    """The rows once, and the last of them again until all batches are of one size: kernels are made for each size."""
+    missing = -len(order) % size if len(order) > size else 0
+    return np.concatenate([order, order[-1:].repeat(missing)])
 
 
 def _computed(

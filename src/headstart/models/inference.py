@@ -59,7 +59,7 @@ def optimised(
     fast = _copy(backbone, channels_last)
     folded, fused = (_fold(fast, sample), fusing.fuse(fast, sample[:2])) if fold else (0, 0)
     gap = _attempt(fast, sample, wanted)
-    if (folded or fused) and not gap <= FOLD_TOLERANCE:
+    if fold and not gap <= FOLD_TOLERANCE:
         fast, folded, fused = _copy(backbone, channels_last), 0, 0
         gap = _distance(fast, sample, wanted)
         notes.append("computing layers inside convolutions changes the features of this network: it was left out")
