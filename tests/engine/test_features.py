@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from headstart.engine import features
+from headstart.engine import features, streams
 from headstart.engine.cache import FrontierCache
 from headstart.engine.runtime import Runtime
 from headstart.engine.streams import Examples
@@ -75,6 +77,28 @@ def test_batches_are_of_one_size(
         )
     assert torch.allclose(filled(rows, compute), alone, atol=1e-5)
     assert seen == sizes
+
+
+def test_views_do_not_depend_on_the_size_of_batches(
+    examples: Callable[..., Examples], model: Callable[..., Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row that fills the last batch up is no other view of it."""
+    backbone, rows, found = model().backbone, examples(33), []
+    for size in (5, 8, 33):
+        monkeypatch.setattr(features, "SIDE_BATCH", size)
+        into = FrontierCache(POOLED, len(rows))
+        augment, key = streams.augmentation("standard"), (7, 1)
+        options: dict[str, Any] = {"emit": lambda event: None, "augment": augment, "key": key}
+        features.fill([into], 0, rows, lambda inputs: [backbone.features(inputs)], Runtime("cpu"), **options)
+        found.append(into.features(0))
+    assert torch.allclose(found[0], found[1], atol=1e-5)
+    assert torch.allclose(found[0], found[2], atol=1e-5)
+
+
+def test_of_a_row_that_comes_again_the_first_is_kept() -> None:
+    into = FrontierCache(POOLED, 3)
+    into.put(0, np.array([2, 0, 1, 1]), torch.arange(4.0)[:, None])
+    assert into.features(0).flatten().tolist() == [1, 2, 0]
 
 
 def test_a_failure_in_a_thread_is_raised_and_leaves_the_threads_as_they_were(examples: Callable[..., Examples]) -> None:

@@ -95,6 +95,10 @@ def test_one_pass_records_what_later_stages_want_too(frontiers, examples, model)
     assert told == [False, True, True]
 
 
+def nbytes(found):
+    return found.train.nbytes + found.val.nbytes
+
+
 @pytest.mark.parametrize(
     "change", [{"views": 3}, {"augment": "light"}, {"blocks": 1}, {"weights": True}, {"budget": True}]
 )
@@ -102,10 +106,8 @@ def test_what_a_later_stage_cannot_use_it_records_itself(frontiers, examples, mo
     """Other views, a deeper frontier, other weights below, or no room: then it is not taken from the earlier pass."""
     net, train, val = model(), examples(), examples(12, "val")
     first = wanted(net, 2)
-    size = sum(
-        cache.tree_bytes(leaf, len(leaf)) * len(leaf) for leaf in leaves(frontiers(net).of_stage(first, train, val))
-    )
-    found = frontiers(net, budget=size + 1000 if change.pop("budget", False) else 10**9)
+    sizes = [nbytes(frontiers(net).of_stage(each, train, val)) for each in (first, wanted(net, 3))]
+    found = frontiers(net, budget=max(sizes) + 1000 if change.pop("budget", False) else 10**9)
     moved = change.pop("weights", False)
     later = wanted(net, change.pop("blocks", 3), **change)
     found.of_stage(first, train, val, [later])
@@ -115,10 +117,22 @@ def test_what_a_later_stage_cannot_use_it_records_itself(frontiers, examples, mo
         later = wanted(net, 3)
     before = len(found.passed)
     again = found.of_stage(later, train, val)
-    assert len(found.passed) - before == (0 if not again.decision.used else later.views + 1)
-    if again.decision.used:
-        alone = frontiers(net).of_stage(later, train, val)
-        assert all(torch.equal(a, b) for a, b in zip(leaves(again), leaves(alone), strict=True))
+    assert len(found.passed) - before == later.views + 1
+    alone = frontiers(net).of_stage(later, train, val)
+    assert all(torch.equal(a, b) for a, b in zip(leaves(again), leaves(alone), strict=True))
+
+
+def test_what_is_held_and_what_is_wanted_now_stay_within_the_budget(frontiers, examples, model):
+    """A stage that opens fewer blocks than the one before needs room: what waits for later ones goes."""
+    net, train, val = model(), examples(), examples(12, "val")
+    plan = [wanted(net, blocks, views=1) for blocks in (2, 1, 3)]  # frontiers of two, three and one blocks
+    sizes = [nbytes(frontiers(net).of_stage(each, train, val)) for each in plan]
+    found = frontiers(net, budget=sizes[0] + sizes[2] + 1000)
+    found.of_stage(plan[0], train, val, plan[1:])
+    assert [held.wanted for held in found._held] == [plan[2]]
+    found.budget = sizes[2] + sizes[1] - 1
+    assert found.of_stage(plan[1], train, val, plan[2:]).decision.used
+    assert not found._held
 
 
 def test_what_nobody_wants_any_more_is_let_go(frontiers, examples, model):
@@ -126,9 +140,12 @@ def test_what_nobody_wants_any_more_is_let_go(frontiers, examples, model):
     first, second = wanted(net, 1), wanted(net, 2)
     found = frontiers(net)
     found.of_stage(first, train, val, [second])
-    assert len(found._held) == 2
+    assert [held.wanted for held in found._held] == [second], "the stage's own is its own"
     net.thaw("all")
     found.of_stage(Wanted.by(Training(augment="none"), net), train, val)
+    assert not found._held
+    found.of_stage(first, train, val, [second])
+    found.let_go()
     assert not found._held
 
 

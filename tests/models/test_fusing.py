@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from headstart.data.modalities.audio import AudioSpec
 from headstart.data.modalities.image import ImageSpec
 from headstart.models import backbone as backbones
 from headstart.models import fusing, inference, merging, resume
@@ -187,9 +188,9 @@ def test_planted_faults_only_what_nobody_else_reads_is_fused(kind: str) -> None:
 class Shared(nn.Module):
     """One activation for everything, and maps that it has answered come to it again, changed in place."""
 
-    def __init__(self) -> None:
+    def __init__(self, layer: nn.Module) -> None:
         super().__init__()
-        self.conv, self.act = nn.Conv2d(3, 3, 3, padding=1), nn.SiLU()
+        self.conv, self.act = nn.Conv2d(3, 3, 3, padding=1), layer
 
     def forward(self, images: Tensor) -> Tensor:
         maps = self.act(self.conv(images))
@@ -197,14 +198,79 @@ class Shared(nn.Module):
         return self.act(maps)
 
 
-def test_a_shared_activation_hands_on_once_what_a_convolution_has_computed() -> None:
+class Copied(nn.Module):
+    """What the convolution wrote is copied before it is activated, where it is not in the usual layout or type."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.conv, self.act = nn.Conv2d(3, 3, 3, padding=1), layer
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.act(self.conv(images).contiguous().float())
+
+
+@pytest.mark.parametrize("layer", [nn.SiLU(), nn.ReLU()])
+def test_what_is_copied_on_the_way_is_activated_once(layer: nn.Module) -> None:
     torch.manual_seed(0)
-    net = nn.Sequential(*(Shared() for _ in range(3)))
+    net = nn.Sequential(*(Copied(copy.deepcopy(layer)) for _ in range(3)))
+    net.spec = ImageSpec(size=(8, 8), resize=8)  # type: ignore[assignment]
+    backbone = backbones.load(net).eval()
+    inputs = batch(backbone, rows=4).contiguous(memory_format=torch.channels_last)
+    for dtype, gap in ((torch.float32, 1e-6), (torch.bfloat16, 2e-2)):
+        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+            wanted = backbone.features(inputs)
+            with fusing.fused(backbone):
+                assert torch.allclose(backbone.features(inputs), wanted, atol=gap)
+
+
+def test_what_a_broken_pass_left_behind_activates_nothing_later() -> None:
+    """A pass that ends between the two, and then one with gradients, in which the layer computes by itself."""
+    backbone = backbones.load(Plain(nn.SiLU())).eval()
+    inputs = batch(backbone, rows=4)
+    wanted = backbone.features(inputs)
+    with fusing.fused(backbone):
+        with torch.no_grad():
+            backbone.block(0)[0](inputs.float())  # the convolution alone
+        assert torch.allclose(backbone.features(inputs), wanted, atol=1e-6)
+
+
+def test_without_instructions_for_bf16_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fusing, "_computes", lambda dtype: dtype == torch.float32)
+    backbone = backbones.load(Plain(nn.SiLU())).eval()
+    inputs = batch(backbone, rows=4)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        wanted = backbone.features(inputs)
+        with fusing.fused(backbone):
+            assert torch.equal(backbone.features(inputs), wanted)
+
+
+def test_sounds_keep_what_is_not_a_number() -> None:
+    """Of NaN oneDNN's ReLU makes 0, and rows whose features are not finite would no longer be told."""
+    spec = AudioSpec(rate=8000, seconds=0.1)
+
+    class Sound(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.spec = spec
+            self.conv, self.act = nn.Conv2d(1, 3, 3), nn.ReLU()
+
+        def forward(self, waves: Tensor) -> Tensor:
+            return self.act(self.conv(waves.reshape(len(waves), 1, 20, -1))).mean((2, 3))
+
+    backbone = backbones.load(Sound()).eval()
+    assert fusing.fuse(backbone, torch.from_numpy(spec.noise(2))) == 0
+
+
+@pytest.mark.parametrize(("layer", "count"), [(nn.Hardtanh(-0.3, 0.7), 3), (nn.SiLU(), 0)])
+def test_a_shared_activation_hands_on_once_what_a_convolution_has_computed(layer: nn.Module, count: int) -> None:
+    """Only a clamp may be shared: what it is given may be a copy, and is clamped again."""
+    torch.manual_seed(0)
+    net = nn.Sequential(*(Shared(copy.deepcopy(layer)) for _ in range(3)))
     net.spec = ImageSpec(size=(8, 8), resize=8)  # type: ignore[assignment]
     backbone = backbones.load(net).eval()
     inputs = batch(backbone, rows=4)
     quick = copy.deepcopy(backbone)
-    assert fusing.fuse(quick, inputs) == 3
+    assert fusing.fuse(quick, inputs) == count
     with torch.no_grad():
         wanted = backbone.features(inputs)
         assert torch.allclose(quick.features(inputs), wanted, atol=1e-6)
@@ -231,10 +297,16 @@ def refused(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
 
 def test_where_the_operation_fails_the_copy_does_without(refused: Callable[[], None]) -> None:
-    backbone: Backbone = backbones.load(Plain(nn.ReLU()))
+    torch.manual_seed(0)
+    layers = [nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3), nn.ReLU()) for _ in range(3)]
+    net = nn.Sequential(*layers)
+    net.spec = ImageSpec(size=(8, 8), resize=8)  # type: ignore[assignment]
+    backbone: Backbone = backbones.load(net)
     inputs = batch(backbone, rows=4)
+    statistics(backbone, 3 * torch.randn(16, 3, 8, 8))
     refused()
     fast, done = inference.optimised(backbone, inputs)
-    assert done.fused == 0
+    assert (done.folded, done.fused) == (3, 0), "BatchNorm is folded all the same"
+    assert "fusing activations changes" in done.reason
     with torch.no_grad():
         assert torch.allclose(fast.features(inputs), backbone.features(inputs), atol=1e-6)

@@ -107,16 +107,7 @@ VIEWS: dict[str, Any] = {"views": 2, "augment": "light", "epochs": 1}
 DEEPER: list[Any] = [
     "probe",
     *(
-        {
-            "thaw": {
-                "name": name,
-                "blocks": blocks,
-                "views": 2,
-                "augment": "light",
-                "epochs": 1,
-                "gate": {"on_fail": fail},
-            }
-        }
+        {"thaw": {**VIEWS, "name": name, "blocks": blocks, "gate": {"on_fail": fail}}}
         for name, blocks, fail in (("first", 1, "warn"), ("second", 2, "revert"), ("third", 3, "warn"))
     ),
 ]

@@ -72,7 +72,8 @@ def exported(place: Path, why: str) -> Path:
     for found in (place, place / EXPORT):
         if is_export(found):
             return found
-    raise ArtefactError(f"{why}, and there is none", where=str(place), remedy=f"headstart export {place}")
+    run = next((each for each in (place, *place.parents[:2]) if (each / "experiment.yaml").is_file()), place)
+    raise ArtefactError(f"{why}, and there is none", where=str(place), remedy=f"headstart export {run}")
 
 
 def read_verdict(folder: Path) -> dict[str, Any]:

@@ -60,13 +60,14 @@ def read_pixels(model: Any) -> bool:
     weight = (stem.weight * stem.scale[:, None, None]).astype(np.float32)
     bias = (stem.bias + (stem.weight * stem.offset[:, None, None]).sum((1, 2, 3))).astype(np.float32)
     blocked = strides == [BLOCK, BLOCK] and min(weight.shape[2:]) > 1
+    size = [each + pads[axis] + pads[axis + 2] for axis, each in enumerate(stem.size)]
     if blocked:
-        weight, more = _in_blocks(weight, [size + pads[axis] + pads[axis + 2] for axis, size in enumerate(stem.size)])
-        pads = [*pads[:2], pads[2] + more[0], pads[3] + more[1]]
+        weight, whole = _in_blocks(weight, size)
+        pads = [*pads[:2], *(pad + there - each for pad, there, each in zip(pads[2:], whole, size, strict=True))]
     made, name = _padded(graph, pads, stem.blank)
     if blocked:
-        made.append(helper.make_node("SpaceToDepth", [name], [f"{name}.blocks"], blocksize=BLOCK))
-        name = f"{name}.blocks"
+        steps, name = _blocks(graph, name, len(stem.scale), whole)
+        made += steps
     made.append(helper.make_node("Cast", [name], [FLOATS], to=TensorProto.FLOAT))
     _constant(graph, f"{FLOATS}.weight", weight)
     _constant(graph, f"{FLOATS}.bias", bias)
@@ -148,9 +149,9 @@ def _fits(conv: Any, weight: np.ndarray, channels: int) -> bool:
 
 
 def _in_blocks(weight: np.ndarray, size: Sequence[int]) -> tuple[np.ndarray, list[int]]:
-    """The same weights for blocks of pixels (O, 4 C, …), and the rows and columns that are wanted besides ``size``.
+    """The same weights for blocks of pixels (O, 4 C, …), and the rows and columns that they read of ``size``.
 
-    Blocks hold their pixels as ``SpaceToDepth`` writes them: place by place, and there channel by channel.
+    Blocks hold their pixels place by place, and there channel by channel, as ``SpaceToDepth`` writes them.
     """
     outs, channels, *kernel = weight.shape
     sides = [-(-side // BLOCK) for side in kernel]
@@ -159,7 +160,22 @@ def _in_blocks(weight: np.ndarray, size: Sequence[int]) -> tuple[np.ndarray, lis
     parts = whole.reshape(outs, channels, sides[0], BLOCK, sides[1], BLOCK).transpose(0, 3, 5, 1, 2, 4)
     # as many blocks as the last window reaches: (size - kernel) // 2 windows after the first
     wanted = [((each - side) // BLOCK + half) * BLOCK for each, side, half in zip(size, kernel, sides, strict=True)]
-    return parts.reshape(outs, -1, *sides), [there - each for there, each in zip(wanted, size, strict=True)]
+    return parts.reshape(outs, -1, *sides), wanted
+
+
+def _blocks(graph: Any, name: str, channels: int, size: Sequence[int]) -> tuple[list[Any], str]:
+    """Nodes that make blocks of pixels; ``SpaceToDepth`` of bytes is too new for runtimes that may open the file."""
+    from onnx import helper
+
+    height, width = (side // BLOCK for side in size)
+    _constant(graph, f"{PIXELS}.apart", np.array([0, channels, height, BLOCK, width, BLOCK], np.int64))
+    _constant(graph, f"{PIXELS}.together", np.array([0, channels * BLOCK**2, height, width], np.int64))
+    steps = [f"{PIXELS}.{step}" for step in ("parts", "ordered", "blocks")]
+    return [
+        helper.make_node("Reshape", [name, f"{PIXELS}.apart"], steps[:1]),
+        helper.make_node("Transpose", steps[:1], steps[1:2], perm=[0, 3, 5, 1, 2, 4]),
+        helper.make_node("Reshape", [steps[1], f"{PIXELS}.together"], steps[2:]),
+    ], steps[2]
 
 
 def _padded(graph: Any, pads: Sequence[int], blank: np.ndarray) -> tuple[list[Any], str]:

@@ -67,14 +67,16 @@ class FrontierCache:
         return bool(self._filled.all())
 
     def put(self, view: int, rows: np.ndarray, value: Tree) -> None:
-        """Keep what the frozen blocks gave for these rows of one view."""
+        """Keep what the frozen blocks gave for these rows of one view; of a row that comes again the first."""
         leaves, spec = tree_flatten(value)
-        index = torch.as_tensor(rows, dtype=torch.int64)
         if self._spec is None:
             self._spec, self._leaves = spec, [self._place_for(leaf, len(rows)) for leaf in leaves]
+        places = np.sort(np.unique(rows, return_index=True)[1])
+        index = torch.as_tensor(rows[places], dtype=torch.int64)
         for kept, leaf in zip(self._leaves, leaves, strict=True):
             if isinstance(kept, _Kept):
-                kept.put(view, index, leaf.detach().to("cpu"))
+                own = leaf if len(places) == len(rows) else leaf[torch.as_tensor(places)]
+                kept.put(view, index, own.detach().to("cpu"))
         self._filled[view, rows] = True
 
     def take(self, views: int | np.ndarray, rows: np.ndarray, device: torch.device | str = "cpu") -> Tree:

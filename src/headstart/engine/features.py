@@ -49,7 +49,9 @@ def fill(
 
     def attempt(size: int) -> None:
         done = 0
-        batches = examples.batches(_whole(order, size), batch_size=size, augment=augment, key=key)
+        rows = _whole(order, size)
+        first = np.zeros(len(rows), np.int64)  # a row that comes again is no other view of it
+        batches = examples.batches(rows, batch_size=size, augment=augment, key=key, times=first)
         for batch, values in _computed(batches, compute, runtime):
             for cache, value in zip(caches, values, strict=True):
                 cache.put(view, batch.rows, value)

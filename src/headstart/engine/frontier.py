@@ -1,4 +1,4 @@
-"""What the frozen blocks give, from where it is cheapest: earlier runs, the cache of this stage, or a fresh pass.
+"""What the frozen blocks give, from where it is cheapest: earlier runs, the pass of an earlier stage, or a fresh one.
 
 Shapes: N rows, D features.
 """
@@ -184,9 +184,20 @@ class Frontiers:
         if not decision.used:
             return Frontier(decision)
         if found is None:
+            while self._held and decision.nbytes + self._held_bytes > self.budget:
+                self._held.pop()
             found, *others = self._record(self._together(wanted, decision.nbytes, train, val, ahead), train, val)
             self._held += [found, *others]
+        self._held = [held for held in self._held if any(held.wanted.is_of(each) for each in ahead)]
         return Frontier(told, found.train, found.val)
+
+    def let_go(self) -> None:
+        """No stage follows: what was recorded for one is dropped."""
+        self._held.clear()
+
+    @property
+    def _held_bytes(self) -> int:
+        return sum(held.train.nbytes + held.val.nbytes for held in self._held)
 
     def _decide(self, wanted: Wanted, train: Examples, val: Examples, budget: int) -> CacheDecision:
         """Whether to keep what this stage wants."""
@@ -207,7 +218,7 @@ class Frontiers:
         self, first: Wanted, nbytes: int, train: Examples, val: Examples, ahead: Sequence[Wanted]
     ) -> list[Wanted]:
         """Those to record in the pass for the first, which takes ``nbytes``."""
-        chosen, left = [first], self.budget - nbytes - sum(held.train.nbytes + held.val.nbytes for held in self._held)
+        chosen, left = [first], self.budget - nbytes - self._held_bytes
         for each in ahead:
             known = any(each.is_of(other) for other in (*chosen, *(held.wanted for held in self._held)))
             if known or each.seen != first.seen or not 0 < each.frontier <= first.frontier:

@@ -56,13 +56,15 @@ def optimised(
     notes = []
     with resume.evaluating(backbone), torch.no_grad():
         wanted = backbone.features(sample)
-    fast = _copy(backbone, channels_last)
-    folded, fused = (_fold(fast, sample), fusing.fuse(fast, sample[:2])) if fold else (0, 0)
-    gap = _attempt(fast, sample, wanted)
-    if fold and not gap <= FOLD_TOLERANCE:
-        fast, folded, fused = _copy(backbone, channels_last), 0, 0
-        gap = _distance(fast, sample, wanted)
-        notes.append("computing layers inside convolutions changes the features of this network: it was left out")
+    for steps in (2, 1, 0) if fold else (0,):  # as many as leave the features what they are
+        fast = _copy(backbone, channels_last)
+        folded = _fold(fast, sample) if steps else 0
+        fused = fusing.fuse(fast, sample[:2]) if steps == 2 else 0
+        gap = _attempt(fast, sample, wanted) if steps else _distance(fast, sample, wanted)
+        if not steps or gap <= FOLD_TOLERANCE:
+            break
+        left = ("folding BatchNorm", "fusing activations")[steps - 1]
+        notes.append(f"{left} changes the features of this network, so it was left out")
     if dtype != torch.float32:
         exact = copy.deepcopy(fast.module.state_dict())
         fast.module.to(dtype)

@@ -25,7 +25,7 @@ def readers(
     inputs: Tensor,
     reads: Callable[[nn.Module], bool],
     *,
-    shared: bool = False,
+    shared: Callable[[nn.Module], bool] = lambda layer: False,
     worth: float = 0.0,
     rows: int = 1,
 ) -> Readers:
@@ -37,7 +37,7 @@ def readers(
 
     Args:
         reads: which layers count as readers.
-        shared: whether a reader may be called elsewhere too, as one ReLU is for a whole block.
+        shared: which readers may be called elsewhere too, as one ReLU is for a whole block.
         worth: only where the maps of ``rows`` rows have so many times the values that the convolution has weights.
     """
     found, wanted = _seen(backbone, inputs, reads, shared, worth / rows)
@@ -74,7 +74,11 @@ def forwards(replaced: Mapping[nn.Module, Any]) -> Iterator[None]:
 
 
 def _seen(
-    backbone: Backbone, inputs: Tensor, reads: Callable[[nn.Module], bool], shared: bool, worth: float
+    backbone: Backbone,
+    inputs: Tensor,
+    reads: Callable[[nn.Module], bool],
+    shared: Callable[[nn.Module], bool],
+    worth: float,
 ) -> tuple[Readers, Tensor]:
     """Which reader was given the very maps that a convolution made, unchanged, both called once; the features."""
     made: dict[int, tuple[nn.Conv2d, int]] = {}  # id of an output -> the convolution that wrote it, and its version
@@ -105,7 +109,7 @@ def _seen(
             handle.remove()
     times = collections.Counter(conv for conv, _ in found)
     once = {conv: reader for conv, reader in found if calls[conv] == times[conv] == 1}
-    return {conv: reader for conv, reader in once.items() if shared or calls[reader] == 1}, features
+    return {conv: reader for conv, reader in once.items() if shared(reader) or calls[reader] == 1}, features
 
 
 def _hold(backbone: Backbone, inputs: Tensor, found: Readers, wanted: Tensor) -> bool:

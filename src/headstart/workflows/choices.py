@@ -35,7 +35,7 @@ TIMED_ROWS = 4  # of the batch that is timed
 
 @dataclass(frozen=True)
 class Choices:
-    """``precision`` is fp32 or bf16; ``frontier_bytes`` the budget of a stage's frontier cache."""
+    """``precision`` is fp32 or bf16; ``frontier_bytes`` the budget of all frontiers that are kept."""
 
     precision: str
     frontier_bytes: int

@@ -233,7 +233,7 @@ class Course:
         return outcome
 
     def _exact(self, stage: Training, val: FrontierCache | None) -> Evaluation:
-        """The answers of the model as it is saved, in fp32, but for the rounding of merged BatchNorm."""
+        """The answers of the model as it is saved, in fp32, but for the rounding of what is merged."""
         with self.runtime.exactly():
             return features.evaluate(
                 self.model, self.val, self.runtime, batch_size=stage.batch_size, cache=val, emit=self.emit

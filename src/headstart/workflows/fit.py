@@ -143,6 +143,7 @@ def _go(
             verdict = course.take(index, stage)
         if verdict.decision == "stop":
             break
+    course.frontiers.let_go()
     finish.conclude(run, course, decoded, started, emit)
     runtime.wait()
     return run

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import torch
 
     from headstart.data.splits import Rows
+    from headstart.engine.frontier import Wanted
     from headstart.experiment import Experiment
     from headstart.models.backbone import Backbone
     from headstart.models.model import Layer, Model
@@ -148,6 +149,7 @@ class _Bench:
     rows: int
     val: int
     budget: int  # bytes for a frontier
+    passed: list[Wanted] = field(default_factory=list)  # what earlier stages record
 
 
 def _stage(model: Model, stage: Stage, bench: _Bench) -> PlanStage:
@@ -168,6 +170,7 @@ def _stage(model: Model, stage: Stage, bench: _Bench) -> PlanStage:
 
 def _training(model: Model, stage: Training, bench: _Bench) -> PlanStage:
     from headstart.engine import cache, streams
+    from headstart.engine.frontier import Wanted
     from headstart.engine.groups import rates_by_depth
     from headstart.models import resume
 
@@ -185,7 +188,11 @@ def _training(model: Model, stage: Training, bench: _Bench) -> PlanStage:
     above = _forward_seconds(model, bench.inputs, frontier)
     passes = stage.passes(bench.rows)
     if cached:
-        seconds = kept * (bench.whole - above) + passes * 3 * above + bench.val * stage.epochs * above
+        wanted = Wanted(stage, frontier, "")
+        known = any(frontier <= each.frontier and wanted.seen == each.seen for each in bench.passed)
+        bench.passed.append(wanted)
+        below = 0.0 if known else kept * (bench.whole - above)
+        seconds = below + passes * 3 * above + bench.val * stage.epochs * above
     else:
         seconds = passes * (bench.whole + 2 * above) + bench.val * stage.epochs * bench.whole
     rates = dict(enumerate(rates_by_depth(model.backbone.blocks, **stage.by_depth)))
