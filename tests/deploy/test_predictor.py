@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import headstart
+from headstart.core import manifest
+from headstart.core.errors import ArtefactError
 from headstart.core.run import Run
-from headstart.deploy import folder
+from headstart.deploy import folder, predictor
 from headstart.deploy.predictor import Predictor
 from headstart.workflows.predict import load
 
@@ -84,3 +88,30 @@ def test_single_items_and_batches_agree(toy_run: Run, exported: Path) -> None:
     assert np.allclose(logits, alone, rtol=1e-5, atol=1e-5)
     found = predictor.predict(files, top_k=1)
     assert [each.label for each in found] == [predictor.classes[i] for i in shares.argmax(axis=1)]
+
+
+def test_where_a_runtime_refuses_the_file_the_next_variant_answers(
+    exported: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As one does that is older than the runtime of the export."""
+    place = Path(shutil.copytree(exported, tmp_path / "export"))
+    verdict = manifest.read_json(place / folder.VERDICT)
+    first, second = (each["name"] for each in verdict["variants"][:2])
+    manifest.write_json(place / folder.VERDICT, verdict | {"accepted": [first, second]})
+    manifest.seal(place)
+    usual, refused = predictor.open_session, [first]
+
+    def opened(place: Path, variant: predictor.Variant, threads: int) -> Any:
+        if variant.name in refused:
+            raise ArtefactError("the runtime refuses the file", where=variant.file)
+        return usual(place, variant, threads)
+
+    monkeypatch.setattr(predictor, "open_session", opened)
+    said: list[Any] = []
+    assert predictor.Predictor(place, on_event=said.append).name == second
+    assert f"'{second}' is what can run here" in said[0].message
+    with pytest.raises(ArtefactError, match="refuses the file"):
+        predictor.Predictor(place, variant=first)
+    refused.append(second)
+    with pytest.raises(ArtefactError, match="refuses the file"):
+        predictor.Predictor(place)

@@ -88,7 +88,7 @@ def test_the_maps_are_the_same(kernel: int, stride: int, pad: int, size: int) ->
     onnx.checker.check_model(changed)
     kinds = [node.op_type for node in changed.graph.node]
     assert not {"Mul", "Sub"} & {*kinds}
-    assert ("Transpose" in kinds) == (stride == 2 and kernel > 1)
+    assert ("SpaceToDepth" in kinds) == (stride == 2 and kernel > 1 and stem.knows_blocks())
     wanted = maps(model, pictures(size))
     np.testing.assert_allclose(maps(changed, pictures(size)), wanted, rtol=1e-4, atol=1e-4 * np.abs(wanted).max())
 
@@ -169,3 +169,17 @@ def test_a_quantised_network_reads_pixels_without_a_detour(toy_run: Run, exporte
         assert not {"QuantizeLinear", "Mul", "Sub"} & {*kinds}
         logits = runtime.load(tmp_path / "small.onnx", threads=1)(golden.inputs)[0]
         assert golden.gap(logits) < 0.2
+
+
+def test_a_runtime_that_makes_no_blocks_of_bytes_reads_pixels_all_the_same(
+    exported: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(stem, "knows_blocks", lambda: False)
+    quantiser = Quantiser(exported / folder.FLOAT)
+    golden = folder.Golden.read(exported / folder.GOLDEN)
+    quantiser.calibrate("minmax", [golden.inputs])
+    quantiser.write_static(tmp_path / "small.onnx", "minmax")
+    kinds = {node.op_type for node in onnx.load(tmp_path / "small.onnx").graph.node}
+    assert "SpaceToDepth" not in kinds
+    assert not {"Mul", "Sub"} & kinds
+    assert golden.gap(runtime.load(tmp_path / "small.onnx", threads=1)(golden.inputs)[0]) < 0.2

@@ -92,12 +92,11 @@ class Predictor:
     ) -> None:
         self.folder = Path(path)
         verdict = folder.read_verdict(self.folder)
-        self.name, self.variant = _choose(verdict, variant, self.folder, on_event)
-        self.contract = contract.read(self.folder / self.variant.file)
         self.threads = threads or max(1, round(usable_cores()))
+        found = _opened(verdict, variant, self.folder, self.threads, on_event)
+        self.name, self.variant, self.contract, session = found
         self.threshold = _threshold(verdict, self.name)
         self._modality = registry.find(contract.MODALITIES, self.contract.modality)
-        session = open_session(self.folder, self.variant, self.threads)
         self._session = session if self.variant.batches else mates.row_by_row(session, mates.padding(self.modality))
         self._turn = threading.Lock()
         self._check_golden(session)
@@ -207,23 +206,36 @@ def open_session(place: Path, variant: Variant, threads: int) -> Session:
     return loaded
 
 
-def _choose(verdict: dict[str, Any], wanted: str | None, place: Path, on_event: Emit | None) -> tuple[str, Variant]:
-    """Name and variant: the one that is wanted, else the first in the verdict's order that can run here."""
+def _opened(
+    verdict: dict[str, Any], wanted: str | None, place: Path, threads: int, on_event: Emit | None
+) -> tuple[str, Variant, contract.Contract, Session]:
+    """Name, variant, contract and session: of the wanted one, else of the first in the verdict's order that runs here.
+
+    A runtime that is older than the one of the export may refuse its file: then the next is taken.
+    """
     where, known = str(place / folder.VERDICT), variants(verdict, place)
     try:
         order = [str(name) for name in verdict["accepted"]] if wanted is None else [wanted]
-        for name in order:
-            if name not in known:
-                raise ArtefactError(f"there is no variant '{name}'", where=where, remedy=f"known: {', '.join(known)}")
-            if wanted is not None or registry.find(RUNTIMES, known[name].runtime).version():
-                if name != order[0] and on_event is not None:
-                    what = f"'{order[0]}' was quickest where this was exported; '{name}' is what can run here"
-                    on_event(Notice("info", "runtime", what))
-                return name, known[name]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError) as error:
         raise ArtefactError(f"not a verdict ({error})", where=where) from error
     remedy = "verdict.json says why; train on, or export with a larger --tolerance"
-    raise ArtefactError("no variant of this export was accepted", where=where, remedy=remedy)
+    refused = ArtefactError("no variant of this export was accepted", where=where, remedy=remedy)
+    for name in order:
+        if name not in known:
+            raise ArtefactError(f"there is no variant '{name}'", where=where, remedy=f"known: {', '.join(known)}")
+        if wanted is None and not registry.find(RUNTIMES, known[name].runtime).version():
+            continue
+        told = contract.read(place / known[name].file)
+        try:
+            session = open_session(place, known[name], threads)
+        except ArtefactError as error:
+            refused = error
+            continue
+        if name != order[0] and on_event is not None:
+            what = f"'{order[0]}' was quickest where this was exported; '{name}' is what can run here"
+            on_event(Notice("info", "runtime", what))
+        return name, known[name], told, session
+    raise refused
 
 
 def variants(verdict: dict[str, Any], place: Path) -> dict[str, Variant]:

@@ -13,6 +13,7 @@ Shapes: B rows, C channels, O channels that the convolution writes.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -59,15 +60,15 @@ def read_pixels(model: Any) -> bool:
     strides, pads = taken.get("strides", [1, 1]), taken.get("pads", [0] * 4)
     weight = (stem.weight * stem.scale[:, None, None]).astype(np.float32)
     bias = (stem.bias + (stem.weight * stem.offset[:, None, None]).sum((1, 2, 3))).astype(np.float32)
-    blocked = strides == [BLOCK, BLOCK] and min(weight.shape[2:]) > 1
+    blocked = strides == [BLOCK, BLOCK] and min(weight.shape[2:]) > 1 and knows_blocks()
     size = [each + pads[axis] + pads[axis + 2] for axis, each in enumerate(stem.size)]
     if blocked:
         weight, whole = _in_blocks(weight, size)
         pads = [*pads[:2], *(pad + there - each for pad, there, each in zip(pads[2:], whole, size, strict=True))]
     made, name = _padded(graph, pads, stem.blank)
     if blocked:
-        steps, name = _blocks(graph, name, len(stem.scale), whole)
-        made += steps
+        made.append(helper.make_node("SpaceToDepth", [name], [f"{PIXELS}.blocks"], blocksize=BLOCK))
+        name = f"{PIXELS}.blocks"
     made.append(helper.make_node("Cast", [name], [FLOATS], to=TensorProto.FLOAT))
     _constant(graph, f"{FLOATS}.weight", weight)
     _constant(graph, f"{FLOATS}.bias", bias)
@@ -163,19 +164,23 @@ def _in_blocks(weight: np.ndarray, size: Sequence[int]) -> tuple[np.ndarray, lis
     return parts.reshape(outs, -1, *sides), wanted
 
 
-def _blocks(graph: Any, name: str, channels: int, size: Sequence[int]) -> tuple[list[Any], str]:
-    """Nodes that make blocks of pixels; ``SpaceToDepth`` of bytes is too new for runtimes that may open the file."""
-    from onnx import helper
+@functools.cache
+def knows_blocks() -> bool:
+    """Whether the ONNX Runtime that is installed makes blocks of bytes (``SpaceToDepth``); old ones: of floats."""
+    import onnxruntime
+    from onnx import TensorProto, helper
 
-    height, width = (side // BLOCK for side in size)
-    _constant(graph, f"{PIXELS}.apart", np.array([0, channels, height, BLOCK, width, BLOCK], np.int64))
-    _constant(graph, f"{PIXELS}.together", np.array([0, channels * BLOCK**2, height, width], np.int64))
-    steps = [f"{PIXELS}.{step}" for step in ("parts", "ordered", "blocks")]
-    return [
-        helper.make_node("Reshape", [name, f"{PIXELS}.apart"], steps[:1]),
-        helper.make_node("Transpose", steps[:1], steps[1:2], perm=[0, 3, 5, 1, 2, 4]),
-        helper.make_node("Reshape", [steps[1], f"{PIXELS}.together"], steps[2:]),
-    ], steps[2]
+    given, found = (helper.make_tensor_value_info(name, TensorProto.UINT8, [1, None, None, None]) for name in "ab")
+    node = helper.make_node("SpaceToDepth", ["a"], ["b"], blocksize=BLOCK)
+    graph = helper.make_graph([node], "blocks", [given], [found])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception:  # whatever it raises where it has no kernel
+        return False
+    return True
 
 
 def _padded(graph: Any, pads: Sequence[int], blank: np.ndarray) -> tuple[list[Any], str]:
