@@ -211,6 +211,21 @@ def test_a_poisoned_loss_never_reaches_the_weights_or_the_disk(loop, tmp_path):
     assert not list(tmp_path.glob("step-*"))
 
 
+def test_weights_that_are_not_finite_are_no_best_epoch_though_their_answers_are(loop, tmp_path):
+    training = loop(settings(), folder=tmp_path)
+    answer = training.job.validate
+
+    def validate():
+        found = answer()
+        with torch.no_grad():
+            next(iter(training.job.learner.model.head.parameters())).fill_(torch.nan)
+        return found
+
+    training.job.validate = validate
+    with pytest.raises(TrainingError, match=r"weights or buffers are not finite themselves: model\.head"):
+        list(training.run())
+
+
 class _Poisoned(torch.nn.Module):
     def forward(self, outputs, targets):
         return outputs.sum() * torch.nan

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -22,17 +22,21 @@ def of(learner: Learner, update: Update, loss: float, names: Sequence[str], wher
     )
 
 
+def broken(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Which weights or buffers are not finite, in words; empty where all are."""
+    found = [name for name, value in tensors.items() if not value.isfinite().all()]
+    return f"weights or buffers are not finite themselves: {', '.join(found[:3])}" if found else ""
+
+
 def _cause(learner: Learner, update: Update, names: Sequence[str]) -> str:
-    broken = [name for name, value in learner.state_dict().items() if not value.isfinite().all()]
-    if broken:
-        return f"weights or buffers are not finite themselves: {', '.join(broken[:3])}"
+    if told := broken(learner.state_dict()):
+        return told
     learner.eval()  # row by row: batch statistics of a single row do not exist
     rows: list[int] = []
-    with torch.no_grad():
-        for part in update.parts(1):
-            if not torch.isfinite(learner(part.inputs, part.targets, 1.0, part.frontier)):
-                rows.extend(int(row) for row in part.rows)
+    for part in update.parts(1):  # with gradients, as it was computed: without them a network may hide a NaN (fusing)
+        if not torch.isfinite(learner(part.inputs, part.targets, 1.0, part.frontier).detach()):
+            rows.extend(int(row) for row in part.rows)
     if not rows:
         return "no single row explains it"
-    told = [names[row] if names else f"row {row}" for row in rows[:5]]
-    return f"rows with a loss that is not finite: {', '.join(told)}"
+    named = [names[row] if names else f"row {row}" for row in rows[:5]]
+    return f"rows with a loss that is not finite: {', '.join(named)}"

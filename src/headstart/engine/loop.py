@@ -143,8 +143,7 @@ class Loop:
         state.history.append({**event.as_json(), "elapsed": state.elapsed})
         state.epoch, state.step, state.loss_sum = state.epoch + 1, 0, 0.0
         yield event
-        reason = self._why_stop()
-        if reason:
+        if reason := self._why_stop():
             state.finished = True
             if state.epoch < job.settings.epochs:
                 yield Notice("info", "stopped-early", f"stopped after epoch {state.epoch}: {reason}")
@@ -153,8 +152,7 @@ class Loop:
 
     def _is_due(self) -> bool:
         """Whether it is time for a checkpoint, on any rank."""
-        late = time.monotonic() - self.saved > CHECKPOINT_SECONDS
-        return self.job.runtime.agree(late or interruption.noted())
+        return self.job.runtime.agree(time.monotonic() - self.saved > CHECKPOINT_SECONDS or interruption.noted())
 
     def trial(self, update: Update, scale: float) -> float:
         """One step at ``scale`` times the stage's rates, for the finder, which undoes it; the loss before the step."""
@@ -241,6 +239,8 @@ class Loop:
         if improved:
             self.state.best_score, self.state.best_epoch, self.state.waited = score, self.state.epoch, 0
             self.best, self.judged = self._snapshot(), evaluation
+            if told := blame.broken(self.best):  # what judges may hide it (see ``models.fusing``)
+                raise TrainingError(told, where=self._where())
         else:
             self.state.waited += 1
         return improved
