@@ -261,6 +261,15 @@ def test_sounds_keep_what_is_not_a_number() -> None:
     assert fusing.fuse(backbone, torch.from_numpy(spec.noise(2))) == 0
 
 
+def test_weights_that_are_not_a_number_show_in_the_features() -> None:
+    backbone = backbones.load(Plain(nn.ReLU()))
+    inputs = batch(backbone, rows=4)
+    with torch.no_grad():
+        next(backbone.parameters())[0].fill_(torch.nan)
+        assert fusing.fuse(backbone, inputs) == 0
+        assert backbone.features(inputs).isnan().any()
+
+
 @pytest.mark.parametrize(("layer", "count"), [(nn.Hardtanh(-0.3, 0.7), 3), (nn.SiLU(), 0)])
 def test_a_shared_activation_hands_on_once_what_a_convolution_has_computed(layer: nn.Module, count: int) -> None:
     """Only a clamp may be shared: what it is given may be a copy, and is clamped again."""
