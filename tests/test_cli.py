@@ -362,3 +362,16 @@ def test_an_audit_tells_what_reading_the_data_told(tmp_path: Path, capsys: pytes
 def test_a_backbone_that_is_not_there_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["models", "builtin/tinny"]) == 1
     assert "no backbone is called 'builtin/tinny', did you mean 'builtin/tiny'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("spelled", ["texts/new.csv", "texts/../texts/new.csv"])
+def test_what_is_read_is_never_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str], spelled: str) -> None:
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    table = folder / "new.csv"
+    table.write_text("text\na film\n")
+    output = f"{tmp_path}/{spelled}"
+    for words in (["predict", "runs/x", str(table)], ["evaluate", "runs/x", "--data", str(table)]):
+        assert cli.run([*words, "--output", output]) == 1
+        assert "would be written over" in " ".join(capsys.readouterr().err.split())
+    assert table.read_text() == "text\na film\n"

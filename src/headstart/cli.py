@@ -95,7 +95,7 @@ def predict(
     from headstart import predictions, tables
 
     if output:
-        predictions.check(output, predictions.TEXTS)
+        predictions.check(output, predictions.TEXTS, source)
     with options.terminal() as terminal:
         from headstart.workflows.predict import answerer
 
@@ -124,7 +124,7 @@ def evaluate(
     from headstart import predictions, results
 
     if output:
-        predictions.check(output, predictions.TEXTS)
+        predictions.check(output, predictions.TEXTS, [data] if data else [])
     with options.terminal() as terminal:
         from headstart.workflows.evaluate import evaluate as evaluate_run
 
@@ -202,7 +202,7 @@ def embed(
     """Write the features that the head sees, one row a file."""
     from headstart import predictions
 
-    predictions.check(output, predictions.ARRAYS)
+    predictions.check(output, predictions.ARRAYS, source)
     with options.terminal() as terminal:
         from headstart.workflows.predict import embed as embed_with
 

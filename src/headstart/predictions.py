@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -74,13 +75,19 @@ def summary(rows: Sequence[Prediction], path: Path) -> str:
     return f"{len(rows) - failed} predictions in {path}{left}"
 
 
-def check(path: Path, kinds: Sequence[str]) -> None:
+def check(path: Path, kinds: Sequence[str], given: Sequence[str] = ()) -> None:
     """Whether a file may be written at ``path``, before any work is done for it.
 
+    Args:
+        given: what is read for it: no file of the user's is written over.
+
     Raises:
-        ConfigError: its name ends in none of ``kinds``.
+        ConfigError: its name ends in none of ``kinds``, or it is one of those that are ``given``.
         ArtefactError: the place cannot be written to.
     """
+    if path.exists() and any(os.path.exists(each) and path.samefile(each) for each in given):
+        what = f"'{path}' is read here, and would be written over"
+        raise ConfigError(what, where="--output", remedy="choose another name")
     if path.suffix.lower() not in kinds:
         remedy = f"end the name in {' or '.join(kinds)}"
         raise ConfigError(f"cannot write '{path.suffix}' files", where="--output", remedy=remedy)
