@@ -77,8 +77,8 @@ def compare(network: str, share: float, quick: bool) -> dict[str, Any]:
     model.thaw(share)
     frontiers = Frontiers(model, runtime, lambda event: None, 0, 10**11)
     seconds_of_building = []
-    for build in range(2 if quick else 1 + BUILDS):
-        wanted = Wanted(stage, model.frozen_prefix, str(build))  # other weights, as far as this tells: made anew
+    for number in range(2 if quick else 1 + BUILDS):
+        wanted = Wanted(stage, model.frozen_prefix, str(number))  # other weights, as far as this tells: made anew
         started = time.perf_counter()
         frontier = frontiers.of_stage(wanted, train, val)
         seconds_of_building.append(time.perf_counter() - started)

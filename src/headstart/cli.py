@@ -99,8 +99,7 @@ def predict(
     with options.terminal() as terminal:
         from headstart.workflows.predict import answerer
 
-        chosen: dict[str, Any] = {"variant": variant, "device": device or "cpu"}
-        model = answerer(run, **chosen, allow_module=allow_module, on_event=terminal)
+        model = answerer(run, variant=variant, device=device or "cpu", allow_module=allow_module, on_event=terminal)
         whole = output is not None
         top = predictions.labels_a_file(top_k, len(model.classes), whole=whole, several=model.several)
         found = model.predict(source[0] if len(source) == 1 else source, top_k=top, on_event=terminal)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -105,7 +105,8 @@ def serve(
     with terminal() as shown:
         from headstart.workflows.serve import prepare
 
-        chosen: dict[str, Any] = {"variant": variant, "threads": threads}
-        server = prepare(run, host=host, port=port, names=allow_host or (), **chosen, on_event=shown)
+        server = prepare(
+            run, host=host, port=port, names=allow_host or (), variant=variant, threads=threads, on_event=shown
+        )
     answered, left = server.answer(lambda: shown.console.print(serving(server.facts, server.address), soft_wrap=True))
     shown.console.print(f"■ stopped: {answered:,} answered, {left or 'none'} left waiting")

@@ -34,7 +34,7 @@ def test_features_are_the_same(name: str, tmp_path: Path) -> None:
     statistics(backbone, inputs)
     plain = copy.deepcopy(backbone)
     norms = merging.pairs(plain, inputs)
-    for norm, conv in norms.items():  # fused activations read a convolution, so BatchNorm has to be inside it first
+    for conv, norm in norms.items():  # fused activations read a convolution, so BatchNorm has to be inside it first
         found = torch.nn.utils.fuse_conv_bn_eval(conv, norm)  # type: ignore[type-var]
         conv.weight, conv.bias = found.weight, found.bias
         names = {module: name for name, module in plain.module.named_modules()}
@@ -61,6 +61,14 @@ LAYERS: list[nn.Module] = [
     nn.GELU(),
     nn.GELU(approximate="tanh"),
 ]
+
+
+def stacked(make: Callable[[], nn.Module]) -> Backbone:
+    """A backbone of three such blocks, for pictures of 8 pixels."""
+    torch.manual_seed(0)
+    net = nn.Sequential(*(make() for _ in range(3)))
+    net.spec = ImageSpec(size=(8, 8), resize=8)  # type: ignore[assignment]
+    return backbones.load(net).eval()
 
 
 class Plain(nn.Module):
@@ -115,9 +123,7 @@ def test_convolutions_of_every_kind(options: dict[str, object], count: int) -> N
 
 def test_convolutions_without_an_activation_take_the_same_way() -> None:
     """With one thread and few rows torch would compute them slowly in fp32."""
-    net = nn.Sequential(*(nn.Sequential(nn.Conv2d(3, 3, 1), nn.MaxPool2d(3, 1, 1)) for _ in range(3)))
-    net.spec = ImageSpec(size=(8, 8), resize=8)  # type: ignore[assignment]
-    backbone = backbones.load(net).eval()
+    backbone = stacked(lambda: nn.Sequential(nn.Conv2d(3, 3, 1), nn.MaxPool2d(3, 1, 1)))
     inputs = batch(backbone, rows=4)
     quick = copy.deepcopy(backbone)
     assert fusing.fuse(quick, inputs) == 0
@@ -127,11 +133,7 @@ def test_convolutions_without_an_activation_take_the_same_way() -> None:
 
 
 def test_gradients_and_batch_statistics_go_the_usual_way() -> None:
-    torch.manual_seed(0)
-    layers = [nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3), nn.ReLU()) for _ in range(3)]
-    net = nn.Sequential(*layers)
-    net.spec = ImageSpec(size=(8, 8), resize=8)  # type: ignore[assignment]
-    backbone = backbones.load(net)
+    backbone = stacked(lambda: nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3), nn.ReLU()))
     plain, inputs = copy.deepcopy(backbone), torch.randn(6, 3, 8, 8)
     with merging.merged(backbone) as count:
         assert count == 3
@@ -174,10 +176,7 @@ class Odd(nn.Module):
     ["plain", "read beside", "two activations", "changed in place", "a sum", "called twice", "a forward of its own"],
 )
 def test_planted_faults_only_what_nobody_else_reads_is_fused(kind: str) -> None:
-    torch.manual_seed(0)
-    net = nn.Sequential(*(Odd(kind) for _ in range(3)))
-    net.spec = ImageSpec(size=(8, 8), resize=8)  # type: ignore[assignment]
-    backbone = backbones.load(net).eval()
+    backbone = stacked(lambda: Odd(kind))
     inputs = batch(backbone, rows=4)
     quick = copy.deepcopy(backbone)
     assert fusing.fuse(quick, inputs) == (3 if kind == "plain" else 0)
@@ -211,10 +210,7 @@ class Copied(nn.Module):
 
 @pytest.mark.parametrize("layer", [nn.SiLU(), nn.ReLU()])
 def test_what_is_copied_on_the_way_is_activated_once(layer: nn.Module) -> None:
-    torch.manual_seed(0)
-    net = nn.Sequential(*(Copied(copy.deepcopy(layer)) for _ in range(3)))
-    net.spec = ImageSpec(size=(8, 8), resize=8)  # type: ignore[assignment]
-    backbone = backbones.load(net).eval()
+    backbone = stacked(lambda: Copied(copy.deepcopy(layer)))
     inputs = batch(backbone, rows=4).contiguous(memory_format=torch.channels_last)
     for dtype, gap in ((torch.float32, 1e-6), (torch.bfloat16, 2e-2)):
         with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
@@ -273,10 +269,7 @@ def test_weights_that_are_not_a_number_show_in_the_features() -> None:
 @pytest.mark.parametrize(("layer", "count"), [(nn.Hardtanh(-0.3, 0.7), 3), (nn.SiLU(), 0)])
 def test_a_shared_activation_hands_on_once_what_a_convolution_has_computed(layer: nn.Module, count: int) -> None:
     """Only a clamp may be shared: what it is given may be a copy, and is clamped again."""
-    torch.manual_seed(0)
-    net = nn.Sequential(*(Shared(copy.deepcopy(layer)) for _ in range(3)))
-    net.spec = ImageSpec(size=(8, 8), resize=8)  # type: ignore[assignment]
-    backbone = backbones.load(net).eval()
+    backbone = stacked(lambda: Shared(copy.deepcopy(layer)))
     inputs = batch(backbone, rows=4)
     quick = copy.deepcopy(backbone)
     assert fusing.fuse(quick, inputs) == count
@@ -287,10 +280,7 @@ def test_a_shared_activation_hands_on_once_what_a_convolution_has_computed(layer
 
 
 def test_what_a_block_returns_is_not_yet_activated_where_the_next_block_does_that() -> None:
-    layers = [nn.Sequential(nn.SiLU(), nn.Conv2d(3, 3, 3, padding=1)) for _ in range(3)]
-    net = nn.Sequential(*layers)
-    net.spec = ImageSpec(size=(8, 8), resize=8)  # type: ignore[assignment]
-    backbone = backbones.load(net).eval()
+    backbone = stacked(lambda: nn.Sequential(nn.SiLU(), nn.Conv2d(3, 3, 3, padding=1)))
     assert fusing.fuse(backbone, batch(backbone, rows=4)) == 0
 
 
@@ -306,11 +296,7 @@ def refused(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
 
 def test_where_the_operation_fails_the_copy_does_without(refused: Callable[[], None]) -> None:
-    torch.manual_seed(0)
-    layers = [nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3), nn.ReLU()) for _ in range(3)]
-    net = nn.Sequential(*layers)
-    net.spec = ImageSpec(size=(8, 8), resize=8)  # type: ignore[assignment]
-    backbone: Backbone = backbones.load(net)
+    backbone = stacked(lambda: nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3), nn.ReLU()))
     inputs = batch(backbone, rows=4)
     statistics(backbone, 3 * torch.randn(16, 3, 8, 8))
     refused()

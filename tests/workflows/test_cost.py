@@ -14,11 +14,13 @@ import pytest
 import torch
 from PIL import Image
 
+import headstart
 from headstart.core.events import Decision, Notice, Phase, Progress, StageDone
 from headstart.engine import normalisation
 from headstart.engine.normalisation import Mismatch, candidates
 from headstart.measure.intervals import Difference
 from headstart.models import inference
+from headstart.workflows import plan as laying
 
 NEEDLESS = {
     *("torch._dynamo", "torch._inductor", "sympy", "torchvision", "timm", "transformers", "accelerate"),
@@ -143,3 +145,16 @@ def test_stages_that_change_the_frozen_blocks_end_what_can_be_recorded_ahead(
     plan = [DEEPER[1], {"scratch": {"epochs": 1, "gate": {"on_fail": "warn"}}}, DEEPER[2]]
     fit({"train": pictures(36), "val": pictures(18, 1)}, plan, force=True)
     assert passed(fit) == [("train", 36), ("train", 36), ("val", 18)] * 2
+
+
+def test_a_plan_charges_the_frozen_blocks_once(pictures: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(laying, "_forward_seconds", lambda model, inputs, frontier: 1 - frontier / 10)
+    rows = {"train": pictures(36), "val": pictures(18, 1)}
+    options: dict[str, Any] = {"backbone": "builtin/tiny", "image_size": 32, "force": True, "device": "cpu"}
+    other = {"thaw": {**VIEWS, "name": "other", "blocks": 3, "views": 3}}
+    told = headstart.plan(rows, plan=[*DEEPER, other], precision="fp32", **options)
+    kept = {"first": 2 * 36 + 18, "second": 0, "third": 0, "other": 3 * 36 + 18}  # rows that pass for this stage
+    for stage in told.stages[1:]:
+        above = 1 - stage.frozen_blocks / 10
+        assert stage.cached
+        assert stage.seconds == pytest.approx(kept[stage.title] * (1 - above) + 36 * 3 * above + 18 * above)

@@ -100,14 +100,12 @@ class Quantiser:
     def write_static(self, target: Path, method: str, *, left: Sequence[str] = (), weighted: bool = False) -> None:
         """Weights and activations in eight bits; layers of ``left`` stay in float, ``weighted`` spares all others."""
         from onnxruntime.quantization import QuantType
-        from onnxruntime.quantization.calibrate import TensorData
         from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
         from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
         every = sorted((set(QDQRegistry) | set(QLinearOpsRegistry)) - set(KEPT))
-        model, ranges = copy.deepcopy(self._model), self._ranges[method]
-        if stem.read_pixels(model):
-            ranges.data[stem.FLOATS] = TensorData(lowest=np.float32(0), highest=np.float32(255))
+        model = copy.deepcopy(self._model)
+        stem.read_pixels(model)
         with _quiet():
             quantiser = QDQQuantizer(
                 model,
@@ -115,7 +113,7 @@ class Quantiser:
                 False,
                 QuantType.QInt8,
                 QuantType.QUInt8,
-                ranges,
+                self._ranges[method],
                 [node.name for node in self._weighted((*WEIGHTED, "Gather"))] if weighted else [],
                 [*left, *self._exact],
                 list(MATRICES) if weighted else every,
@@ -216,7 +214,7 @@ def _settled(ranges: Any, graph: Any, lopsided: float) -> Any:
 
     What takes both signs, one at most ``lopsided`` times as far as the other, has 0 in the middle, as the value
     ``MIDDLE`` of 0 … 255: a runtime may read it as signed, and the products need no correction. What is joined once has
-    the range of the whole, so that nobody quantises it twice.
+    the range of the whole, so that nobody quantises it twice. Pixels (see ``stem``) have theirs.
     """
     from onnxruntime.quantization.calibrate import TensorData
 
@@ -234,6 +232,7 @@ def _settled(ranges: Any, graph: Any, lopsided: float) -> Any:
             step = np.maximum(-low / MIDDLE, high / (MIDDLE - 1))
             low, high = -MIDDLE * step, (MIDDLE - 1) * step
         ranges.data[name] = TensorData(lowest=low, highest=high)
+    ranges.data[stem.FLOATS] = TensorData(lowest=np.float32(0), highest=np.float32(255))
     return ranges
 
 

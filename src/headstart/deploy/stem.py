@@ -76,9 +76,11 @@ def read_pixels(model: Any) -> bool:
     del conv.attribute[:]
     conv.attribute.append(helper.make_attribute("kernel_shape", list(weight.shape[2:])))
     conv.attribute.append(helper.make_attribute("strides", [1, 1] if blocked else strides))
-    kept = [node for node in graph.node if not any(node is each for each in before)]
+    for node in before:
+        graph.node.remove(node)
+    nodes = [*made, *graph.node]
     del graph.node[:]
-    graph.node.extend([*made, *kept])
+    graph.node.extend(nodes)
     return True
 
 

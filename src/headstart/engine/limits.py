@@ -36,7 +36,7 @@ from headstart.data.modalities.base import DecodeError
 from headstart.engine.frontier import Passed
 from headstart.engine.runtime import Runtime
 from headstart.engine.streams import Examples, on_device
-from headstart.models import resume
+from headstart.models import hooks, resume
 from headstart.models.model import Model
 from headstart.stages.base import Training
 from headstart.stages.learner import POOLED
@@ -216,12 +216,8 @@ def _after_blocks(backbone: Any, note: Callable[[], Any]) -> Iterator[None]:
     def hook(_module: nn.Module, _args: Any, _output: Any) -> None:
         note()
 
-    handles = [backbone.block(index).register_forward_hook(hook) for index in range(len(backbone.blocks))]
-    try:
+    with hooks.attached(backbone.block(index).register_forward_hook(hook) for index in range(len(backbone.blocks))):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 class _Written(TorchDispatchMode):

@@ -30,7 +30,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from headstart.engine.streams import Examples, on_device
-from headstart.models import resume
+from headstart.models import hooks, resume
 from headstart.models.backbone import Backbone
 
 ROWS = 64
@@ -142,17 +142,13 @@ def observed(module: nn.Module) -> Iterator[Callable[[], float | None]]:
         sums[layer] = sums[layer] + entry if layer in sums else entry
 
     layers = [part for part in module.modules() if isinstance(part, _BatchNorm) and part.running_mean is not None]
-    handles = [layer.register_forward_pre_hook(watch) for layer in layers]
 
     def divergence() -> float | None:
         shifts = [_divergence(layer, *entry) for layer, entry in sums.items()]
         return float(np.mean(shifts)) if shifts else None
 
-    try:
+    with hooks.attached(layer.register_forward_pre_hook(watch) for layer in layers):
         yield divergence
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _divergence(layer: _BatchNorm, count: torch.Tensor, total: torch.Tensor, squares: torch.Tensor) -> float:

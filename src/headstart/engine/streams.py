@@ -23,6 +23,7 @@ from headstart.data.store import Store
 from headstart.engine import balance, cache, memory
 from headstart.engine.cache import FrontierCache
 from headstart.engine.runtime import Runtime
+from headstart.models.model import Model
 from headstart.stages.base import Training
 
 POOL = 100  # batches, about, among which rows of alike length are brought together
@@ -191,24 +192,23 @@ class CachedStream:
 def of_stage(
     stage: Training,
     train: Examples,
+    model: Model,
     runtime: Runtime,
     key: tuple[int, int],
-    *,
-    classes: int,
-    ragged: bool,
     cached: FrontierCache | None,
 ) -> Stream:
     """The training rows as a stage sees them: from the frontier where it is cached, or from the inputs.
 
     Args:
         key: the seed of the run and the number of the stage.
-        ragged: whether rows differ in length.
 
     Raises:
         ConfigError: the ranks cannot share its batches.
     """
-    weights = balance.row_weights(train.rows.labels, classes) if stage.sampler == "balanced" else None
-    order = Order(*key, train.rows, stage.batch_size, weights, train.store.lengths if ragged else None)
+    balanced = stage.sampler == "balanced"
+    weights = balance.row_weights(train.rows.labels, len(model.classes)) if balanced else None
+    lengths = train.store.lengths if model.backbone.intake.ragged else None
+    order = Order(*key, train.rows, stage.batch_size, weights, lengths)
     if min(order.sizes) < runtime.world:
         what = f"{runtime.world} ranks cannot share batches of {min(order.sizes)} rows"
         raise ConfigError(what, where="batch_size", remedy="start fewer processes, or raise batch_size")

@@ -171,11 +171,8 @@ class Backbone(nn.Module):
     def hidden(self, inputs: Tensor) -> Tensor:
         """Output of the last block, before pooling: (B, D, H, W) of a convolutional net, (B, T, D) of a transformer."""
         kept: list[Any] = []
-        handle = self.block(len(self.blocks) - 1).register_forward_hook(lambda _m, _a, output: kept.append(output))
-        try:
+        with self.block(len(self.blocks) - 1).register_forward_hook(lambda _m, _a, output: kept.append(output)):
             self.features(inputs)
-        finally:
-            handle.remove()
         return tree_leaves(kept[0])[0]
 
     def depths(self) -> dict[str, int]:

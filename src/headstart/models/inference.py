@@ -1,4 +1,5 @@
-"""A faster copy of a backbone for frozen features: BatchNorm folded into convolutions, low precision, channels last.
+"""A faster copy of a backbone for frozen features: BatchNorm and activations in convolutions, low precision, channels
+last.
 
 Measured on two cores of a server CPU with bf16 instructions, MobileNetV2 at 224: 35 images a second as it is, 339
 folded in bf16 with channels last (fp16 has no fast path there: 2). The copy is checked against the original on real
@@ -95,7 +96,7 @@ def _fold(backbone: Backbone, sample: Tensor) -> int:
     """Fold every BatchNorm that reads exactly what one convolution wrote, seen on one forward; returns their number."""
     found = merging.pairs(backbone, sample[:2])
     names = {module: name for name, module in backbone.module.named_modules()}
-    for norm, conv in found.items():
+    for conv, norm in found.items():
         fused = fuse_conv_bn_eval(conv, norm)  # type: ignore[type-var]
         conv.weight, conv.bias = fused.weight, fused.bias
         backbone.module.set_submodule(names[norm], merging.rest(norm))

@@ -21,20 +21,17 @@ from torch import Tensor, nn
 from headstart.models import fusing, resume, sole
 from headstart.models.backbone import Backbone
 
-ROWS = 16  # of a usual batch: what a map counts
-WORTH = 4  # values of the maps for one of the weights: below it, making weights anew costs more than it saves
+# Values of a row's map for one of the weights: below it, making weights anew costs more than it saves. A usual batch of
+# 16 rows has 4 then.
+WORTH = 0.25
 
-Pairs = dict[nn.BatchNorm2d, nn.Conv2d]
+Pairs = dict[nn.Conv2d, nn.BatchNorm2d]
 
 
 def pairs(backbone: Backbone, inputs: Tensor, worth: float = 0.0) -> Pairs:
-    """Every BatchNorm that reads exactly what one convolution wrote, which nothing else reads (see ``sole.readers``).
-
-    Args:
-        worth: only where the maps of ``ROWS`` rows have so many times the values that the convolution has weights.
-    """
-    found = sole.readers(backbone, inputs, _is_norm, worth=worth, rows=ROWS)
-    return {norm: conv for conv, norm in found.items() if isinstance(norm, nn.BatchNorm2d)}
+    """Every convolution that one BatchNorm alone reads, and what else ``sole.readers`` says; ``worth`` is as there."""
+    found = sole.readers(backbone, inputs, _is_norm, worth=worth)
+    return {conv: norm for conv, norm in found.items() if isinstance(norm, nn.BatchNorm2d)}
 
 
 def _is_norm(part: nn.Module) -> bool:
@@ -58,8 +55,9 @@ def merged(backbone: Backbone) -> Iterator[int]:
     """
     can = backbone.device.type == "cpu" and any(_is_norm(part) for part in backbone.modules())
     chosen = _chosen(backbone) if can else {}
-    replaced: dict[nn.Module, Any] = {conv: _Merged(conv, norm) for norm, conv in chosen.items()}
-    with sole.forwards(replaced | {norm: _Rest(norm) for norm in chosen}), fusing.fused(backbone):
+    replaced: dict[nn.Module, Any] = {conv: _Merged(conv, norm) for conv, norm in chosen.items()}
+    replaced |= {norm: _Rest(norm) for norm in chosen.values()}
+    with sole.forwards(replaced), fusing.fused(backbone):
         yield len(chosen)
 
 
@@ -67,11 +65,11 @@ def _chosen(backbone: Backbone) -> Pairs:
     inputs = torch.from_numpy(backbone.spec.noise(2)).to(backbone.device)
     with resume.evaluating(backbone):
         found = pairs(backbone, inputs, WORTH)
-    inside = sole.inside_blocks(backbone, {conv: norm for norm, conv in found.items()})
-    return {norm: conv for norm, conv in found.items() if conv in inside and _is_plain(norm, conv)}
+    inside = sole.inside_blocks(backbone, found)
+    return {conv: norm for conv, norm in found.items() if conv in inside and _is_plain(conv, norm)}
 
 
-def _is_plain(norm: nn.BatchNorm2d, conv: nn.Conv2d) -> bool:
+def _is_plain(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> bool:
     """Whether both do what their kind does, by statistics that are kept, and nobody has given them another forward."""
     usual = type(conv).forward is nn.Conv2d.forward and "forward" not in vars(conv).keys() | vars(norm).keys()
     known = type(norm).forward is nn.BatchNorm2d.forward or hasattr(norm, "act")

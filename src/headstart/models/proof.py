@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from headstart.models import resume
+from headstart.models import hooks, resume
 
 if TYPE_CHECKING:
     from headstart.models.backbone import Backbone
@@ -31,13 +31,8 @@ def refuted(backbone: Backbone, inputs: Tensor) -> str:
 
         return hook
 
-    handles = [backbone.block(i).register_forward_hook(keep(i)) for i in range(count)]
-    try:
-        with torch.no_grad():
-            full = backbone.features(inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with hooks.attached(backbone.block(i).register_forward_hook(keep(i)) for i in range(count)), torch.no_grad():
+        full = backbone.features(inputs)
     if sorted(set(order)) != list(range(count)) or len(order) != count:
         calls = {backbone.blocks[i]: order.count(i) for i in range(count) if order.count(i) != 1}
         return f"blocks are not called exactly once ({_named(calls)})"

@@ -21,6 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
+from headstart.models import hooks
+
 if TYPE_CHECKING:
     from headstart.models.backbone import Backbone
 
@@ -69,12 +71,8 @@ def recording(backbone: Backbone, ks: Sequence[int]) -> Iterator[Callable[[Tenso
             raise ValueError(f"{', '.join(missed)} was not reached")
         return [here.found[k] for k in ks]
 
-    handles = [backbone.block(k - 1).register_forward_hook(keep(k)) for k in set(ks)]
-    try:
+    with hooks.attached(backbone.block(k - 1).register_forward_hook(keep(k)) for k in set(ks)):
         yield outputs
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def recorded(backbone: Backbone, k: int, inputs: Tensor, value: Any) -> Any:
@@ -179,13 +177,9 @@ def zero_outputs(backbone: Backbone, inputs: Tensor) -> list[Any]:
         return lambda _module, _args, output: outputs.__setitem__(i, tree_map(_zeros, output))
 
     handles = [backbone.block(i).register_forward_hook(keep(i)) for i in range(len(outputs))]
-    try:
-        # Batch statistics must not see a blank row, and blanks made while measuring must still serve training.
-        with evaluating(backbone), torch.inference_mode(False), torch.no_grad():
-            backbone.features(inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    # Batch statistics must not see a blank row, and blanks made while measuring must still serve training.
+    with hooks.attached(handles), evaluating(backbone), torch.inference_mode(False), torch.no_grad():
+        backbone.features(inputs)
     return outputs
 
 

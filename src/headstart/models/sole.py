@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from headstart.models import resume
+from headstart.models import hooks, resume
 from headstart.models.backbone import Backbone
 
 Readers = dict[nn.Conv2d, nn.Module]
@@ -27,7 +27,6 @@ def readers(
     *,
     shared: Callable[[nn.Module], bool] = lambda layer: False,
     worth: float = 0.0,
-    rows: int = 1,
 ) -> Readers:
     """Every convolution whose output one layer reads, exactly as it was written, and which nothing else reads.
 
@@ -38,15 +37,15 @@ def readers(
     Args:
         reads: which layers count as readers.
         shared: which readers may be called elsewhere too, as one ReLU is for a whole block.
-        worth: only where the maps of ``rows`` rows have so many times the values that the convolution has weights.
+        worth: only where the maps of a row have so many times the values that the convolution has weights.
     """
-    found, wanted = _seen(backbone, inputs, reads, shared, worth / rows)
+    found, wanted = _seen(backbone, inputs, reads, shared, worth)
     if found and not _hold(backbone, inputs, found, wanted):
         found = {conv: reader for conv, reader in found.items() if _hold(backbone, inputs, {conv: reader}, wanted)}
     return found
 
 
-def inside_blocks(backbone: Backbone, found: Readers) -> Readers:
+def inside_blocks(backbone: Backbone, found: Mapping[nn.Conv2d, nn.Module]) -> Readers:
     """Those whose convolution and reader are inside the same block: what a block returns is recorded and resumed."""
     blocks = [backbone.block(index) for index in range(len(backbone.blocks))]
     inside = [set(block.modules()) - {block} for block in blocks]
@@ -101,12 +100,8 @@ def _seen(
 
     handles = [part.register_forward_hook(wrote) for part in backbone.modules() if isinstance(part, nn.Conv2d)]
     handles += [part.register_forward_pre_hook(read) for part in backbone.modules() if reads(part)]
-    try:
-        with torch.no_grad():
-            features = backbone.features(inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with hooks.attached(handles), torch.no_grad():
+        features = backbone.features(inputs)
     times = collections.Counter(conv for conv, _ in found)
     once = {conv: reader for conv, reader in found if calls[conv] == times[conv] == 1}
     return {conv: reader for conv, reader in once.items() if shared(reader) or calls[reader] == 1}, features

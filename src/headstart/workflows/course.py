@@ -215,8 +215,7 @@ class Course:
             return features.evaluate(self.model, self.val, self.runtime, batch_size=size, cache=val, emit=self.emit)
 
         learner = Learner(self.model, loss, self.runtime.autocast)
-        options = {"classes": len(self.model.classes), "ragged": self.model.backbone.intake.ragged, "cached": cached}
-        stream = streams.of_stage(stage, self.train, self.runtime, (self.seed, index), **options)
+        stream = streams.of_stage(stage, self.train, self.model, self.runtime, (self.seed, index), cached)
         return self.descend(index, stage, learner, stream, validate, self.metric, mixer)
 
     def _measured(
