@@ -96,17 +96,32 @@ def load(run: str | Path | Run, *, device: str = "cpu", allow_module: Any = Fals
     return answerer(run, device=device, allow_module=allow_module)
 
 
-def predict(run: str | Path | Run, source: Any, *, top_k: int | None = None, allow_module: Any = False) -> Predictions:
-    """Labels and probabilities for a folder, files or arrays; ``allow_module`` as in ``load``."""
+def predict(
+    run: str | Path | Run,
+    source: Any,
+    *,
+    top_k: int | None = None,
+    input_column: str | None = None,
+    allow_module: Any = False,
+) -> Predictions:
+    """Labels and probabilities for a folder, a table, files or arrays; ``allow_module`` as in ``load``."""
     from headstart.workflows.predict import predict as predict_with
 
-    return predict_with(run, source, top_k=top_k, allow_module=allow_module)
+    return predict_with(run, source, top_k=top_k, input_column=input_column, allow_module=allow_module)
 
 
-def evaluate(run: str | Path | Run, data: Any = None, *, allow_module: Any = False) -> Evaluation:
+def evaluate(
+    run: str | Path | Run,
+    data: Any = None,
+    *,
+    input_column: str | None = None,
+    label_column: str | None = None,
+    allow_module: Any = False,
+) -> Evaluation:
     """What the run's model answers on labelled data, or on its own test rows; ``allow_module`` as in ``load``.
 
-    Warns where rows are left out, and where the run has learned from them.
+    Columns of a table are those of the run unless told. Warns where rows are left out, and where the run has learned
+    from them.
     """
     import warnings
 
@@ -117,14 +132,17 @@ def evaluate(run: str | Path | Run, data: Any = None, *, allow_module: Any = Fal
         if isinstance(event, Notice) and event.level == "warning":
             warnings.warn(event.message, stacklevel=4)
 
-    return evaluate_run(run, data, allow_module=allow_module, on_event=warn)
+    named = {"input_column": input_column, "label_column": label_column}
+    return evaluate_run(run, data, **named, allow_module=allow_module, on_event=warn)
 
 
-def embed(run: str | Path | Run, source: Any, *, allow_module: Any = False) -> tuple[np.ndarray, tuple[str, ...]]:
+def embed(
+    run: str | Path | Run, source: Any, *, input_column: str | None = None, allow_module: Any = False
+) -> tuple[np.ndarray, tuple[str, ...]]:
     """Features (N, D) of the run's backbone, and the names of the rows; ``allow_module`` as in ``load``."""
     from headstart.workflows.predict import embed as embed_with
 
-    return embed_with(run, source, allow_module=allow_module)
+    return embed_with(run, source, input_column=input_column, allow_module=allow_module)
 
 
 def audit(data: Any = None, *, config: str | Path | None = None, **settings: Any) -> tuple[Splits, Audit]:

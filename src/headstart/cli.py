@@ -94,15 +94,17 @@ def predict(
     """Label new files: a table, or --output predictions.csv or .jsonl."""
     from headstart import predictions, tables
 
+    places, columns = options.parted(source, "input_column")
     if output:
-        predictions.check(output, predictions.TEXTS, source)
+        predictions.check(output, predictions.TEXTS, places)
     with options.terminal() as terminal:
         from headstart.workflows.predict import answerer
 
         model = answerer(run, variant=variant, device=device or "cpu", allow_module=allow_module, on_event=terminal)
         whole = output is not None
         top = predictions.labels_a_file(top_k, len(model.classes), whole=whole, several=model.several)
-        found = model.predict(source[0] if len(source) == 1 else source, top_k=top, on_event=terminal)
+        given = places[0] if len(places) == 1 else places
+        found = model.predict(given, top_k=top, **columns, on_event=terminal)
     if output:
         predictions.write(output, found, top)
         terminal.console.print(predictions.summary(found, output), markup=False)
@@ -115,19 +117,24 @@ def predict(
 @app.command()
 def evaluate(
     run: options.RunFolder,
+    columns: options.Columns = None,
     data: Annotated[str | None, typer.Option(help="Labelled data; the run's own test rows unless told.")] = None,
     output: options.Answers = None,
     allow_module: options.AllowModule = False,
 ) -> None:
     """Measure a run's model, each number with its 95 % interval."""
     from headstart import predictions, results
+    from headstart.core.errors import ConfigError
 
     if output:
         predictions.check(output, predictions.TEXTS, [data] if data else [])
+    left, named = options.parted(columns or [], "input_column", "label_column")
+    if left:
+        raise ConfigError(f"what is '{left[0]}'?", where="evaluate", remedy="labelled data are given with --data")
     with options.terminal() as terminal:
         from headstart.workflows.evaluate import evaluate as evaluate_run
 
-        found = evaluate_run(run, data, allow_module=allow_module, on_event=terminal)
+        found = evaluate_run(run, data, **named, allow_module=allow_module, on_event=terminal)
     terminal.console.print(results.evaluation(found.metrics(), data or "test rows of the run"))
     terminal.console.print()
     terminal.console.print(results.classes(found.per_class()))
@@ -201,12 +208,13 @@ def embed(
     """Write the features that the head sees, one row a file."""
     from headstart import predictions
 
-    predictions.check(output, predictions.ARRAYS, source)
+    places, columns = options.parted(source, "input_column")
+    predictions.check(output, predictions.ARRAYS, places)
     with options.terminal() as terminal:
         from headstart.workflows.predict import embed as embed_with
 
-        given = source[0] if len(source) == 1 else source
-        features, names = embed_with(run, given, allow_module=allow_module, on_event=terminal)
+        given = places[0] if len(places) == 1 else places
+        features, names = embed_with(run, given, **columns, allow_module=allow_module, on_event=terminal)
     predictions.write_features(output, features, names)
     terminal.console.print(f"{features.shape[0]} rows of {features.shape[1]} features in {output}", markup=False)
 

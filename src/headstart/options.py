@@ -13,7 +13,18 @@ if TYPE_CHECKING:
 
 Words = Annotated[list[str] | None, typer.Argument(metavar="[DATA] [KEY=VALUE]...", show_default=False)]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run, such as runs/photos.")]
-Sources = Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Files, or folders of files.")]
+Sources = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SOURCE...", help="Files, folders, tables; data.input_column=NAME tells what a table holds."
+    ),
+]
+Columns = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...", help="data.input_column, data.label_column: those of the run unless told."
+    ),
+]
 Config = Annotated[Path | None, typer.Option("--config", "-c", help="A YAML file with settings; the line wins.")]
 Backbone = Annotated[str | None, typer.Option(help="timm/…, torchvision/…, builtin/…, a path, a Hub id, or my.net.")]
 Weights = Annotated[str | None, typer.Option(help="A file of weights for the backbone (safetensors or a state dict).")]
@@ -53,6 +64,21 @@ def _show_version(wanted: bool) -> None:
 
 
 Version = Annotated[bool, typer.Option("--version", help="Show it and exit.", is_eager=True, callback=_show_version)]
+
+
+def parted(words: list[str], *known: str) -> tuple[list[str], dict[str, str]]:
+    """What is read, and which columns: words such as ``data.input_column=body``, by the name behind the dot.
+
+    Raises:
+        ConfigError: another setting.
+    """
+    from headstart.core.errors import ConfigError
+
+    told = dict(word.removeprefix("data.").split("=", 1) for word in words if word.startswith("data.") and "=" in word)
+    if unknown := [name for name in told if name not in known]:
+        remedy = "known here: " + ", ".join(f"data.{name}=…" for name in known)
+        raise ConfigError(f"no such setting: {', '.join(unknown)}", where="data", remedy=remedy)
+    return [word for word in words if not (word.startswith("data.") and "=" in word)], told
 
 
 def terminal(experiment: Experiment | None = None) -> Terminal:

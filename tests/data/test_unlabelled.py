@@ -29,3 +29,22 @@ def test_all_places_that_are_not_there_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         sources.read_unlabelled([str(tmp_path), str(tmp_path / "nope"), str(tmp_path / "c.jpg")])
     assert [Path(problem.where).name for problem in caught.value.problems] == ["nope", "c.jpg"]
+
+
+def test_a_missing_file_of_a_table_is_its_rows_own_problem(tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "t.csv").write_text("path\na.jpg\nnope.jpg\nb.jpg\n", encoding="utf-8")
+    rows, _ = sources.find_unlabelled(tmp_path / "t.csv")
+    assert rows.names == ("a.jpg", "nope.jpg", "b.jpg")
+    (tmp_path / "u.csv").write_text("path\nphotos/a.jpg\nphotos/b.jpg\n", encoding="utf-8")
+    with pytest.raises(DataError, match="2 of 2 files are missing") as caught:
+        sources.read_unlabelled(tmp_path / "u.csv")
+    assert "relative paths start at" in str(caught.value)
+
+
+def test_the_column_may_be_named(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("body,remark\na film,x\na book,y\n", encoding="utf-8")
+    assert sources.read_unlabelled(tmp_path / "t.csv", "text", input_column="remark").items == ["x", "y"]
+    with pytest.raises(DataError, match="there is no column 'bdy'; did you mean 'body'"):
+        sources.read_unlabelled(tmp_path / "t.csv", "text", input_column="bdy")

@@ -12,7 +12,7 @@ import pytest
 
 import headstart
 from headstart.core import manifest
-from headstart.core.errors import ArtefactError
+from headstart.core.errors import ArtefactError, ConfigError
 from headstart.core.run import Run
 from headstart.deploy import folder, predictor
 from headstart.deploy.predictor import Predictor
@@ -115,3 +115,19 @@ def test_where_a_runtime_refuses_the_file_the_next_variant_answers(
     refused.append(second)
     with pytest.raises(ArtefactError, match="refuses the file"):
         predictor.Predictor(place)
+
+
+@pytest.mark.parametrize("file", [folder.VERDICT, folder.GOLDEN])
+def test_an_export_that_lacks_a_file_is_damaged_and_not_none(exported: Path, tmp_path: Path, file: str) -> None:
+    place = Path(shutil.copytree(exported, tmp_path / "export"))
+    (place / file).unlink()
+    with pytest.raises(ArtefactError, match=file):
+        headstart.load(place)
+
+
+def test_what_an_export_cannot_do_is_said(exported: Path) -> None:
+    with pytest.raises(ConfigError, match="an export runs on the CPU, not on cuda"):
+        headstart.load(exported, device="cuda")
+    with pytest.raises(ArtefactError, match="holds no network") as told:
+        headstart.embed(exported, "x.png")
+    assert str(exported.parent) in str(told.value)

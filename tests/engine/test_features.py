@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from headstart.core import workers
 from headstart.engine import features, streams
 from headstart.engine.cache import FrontierCache
 from headstart.engine.runtime import Runtime
@@ -53,7 +54,7 @@ def test_side_by_side_gives_the_same_features(
     together = filled(rows, compute)
     assert seen == {(False, 1)}, "a thread a batch, and one only"
     seen.clear()
-    monkeypatch.setattr(features, "MOST_THREADS", 1)
+    monkeypatch.setattr(workers, "MOST", 1)
     alone = filled(rows, compute)
     assert seen == {(True, THREADS)}
     assert torch.allclose(together, alone, atol=1e-5)

@@ -51,6 +51,44 @@ def test_low_precision_is_measured_and_refused_beyond_its_bound(tmp_path: Path) 
     assert {p.dtype for p in exact.module.parameters()} == {torch.float32}
 
 
+class Spectral(nn.Module):
+    """A network with an operation, before and between its layers, that has no bf16."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spec = ImageSpec(size=(8, 8), resize=8)
+        self.conv, self.out = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        images = images + torch.fft.rfft(images).abs().mean(-1, keepdim=True)
+        return self.out(self.conv(images)).relu()
+
+
+def test_what_cannot_run_in_low_precision_runs_there_by_operation() -> None:
+    backbone = backbones.load(Spectral())
+    inputs = batch(backbone, rows=4)
+    fast, done = inference.optimised(backbone, inputs, dtype=torch.bfloat16)
+    assert done.dtype == torch.bfloat16
+    assert "bfloat16 by operation" in done.reason
+    seen: list[torch.dtype] = []
+    fast.module.conv.register_forward_hook(lambda _module, _inputs, output: seen.append(output.dtype))
+    assert fast.features(inputs).dtype == torch.float32
+    assert seen == [torch.bfloat16]
+    assert {p.dtype for p in fast.module.parameters()} == {torch.float32}
+
+
+def test_where_fp32_was_kept_the_passing_of_a_run_in_bf16_changes_nothing(tmp_path: Path) -> None:
+    for backbone in (backbones.load(Spectral()), make("torchvision/resnet18", tmp_path)):
+        inputs = batch(backbone, rows=4)
+        exact, kept = inference.optimised(backbone, inputs, dtype=torch.bfloat16, tolerance=1e-6)
+        assert kept.dtype == torch.float32
+        with torch.no_grad():
+            alone = exact.features(inputs)
+            with torch.autocast("cpu", torch.bfloat16):
+                assert torch.equal(exact.features(inputs), alone)
+                assert not torch.equal(backbone.features(inputs), alone), "what a run in bf16 would have made of it"
+
+
 class ReadTwice(nn.Module):
     """The convolution's output is also read beside BatchNorm: folding would change what the other reader sees."""
 

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 import headstart
+from headstart import cli
 from headstart.core.errors import ArtefactError, DataError
 from headstart.core.events import Notice
 from headstart.core.run import Run
@@ -150,3 +151,38 @@ def test_an_answer_that_is_no_number_is_a_problem():
     assert [row.problem for row in found] == ["", NO_NUMBER, NO_NUMBER]
     assert [row.label for row in found] == ["y", "", ""]
     assert [len(row.scores) for row in found] == [2, 0, 0]
+
+
+def test_columns_are_those_that_are_named_or_else_the_runs(fit_once, pictures, tmp_path, capsys):
+    inputs, labels = pictures(12)
+    for number, picture in enumerate(inputs):
+        Image.fromarray(picture).save(tmp_path / f"{number}.png")
+
+    def table(name: str, first: str, second: str) -> str:
+        lines = [f"{number}.png,{label}" for number, label in enumerate(labels)]
+        (tmp_path / name).write_text("\n".join([f"{first},{second}", *lines]) + "\n")
+        return str(tmp_path / name)
+
+    columns = {"data.input_column": "shot", "data.label_column": "seen"}
+    trained = fit_once(table("a.csv", "shot", "seen"), ["probe"], **columns)
+    with pytest.warns(UserWarning, match="rows the model has learned"):
+        own = headstart.evaluate(trained, table("b.csv", "shot", "seen"))
+    assert len(own) == len(labels)
+    other = table("c.csv", "where", "what")
+    with pytest.warns(UserWarning, match="rows the model has learned"):
+        named = headstart.evaluate(trained, other, input_column="where", label_column="what")
+    assert np.array_equal(named.logits, own.logits)
+    with pytest.raises(DataError, match="no column 'shot'"):
+        headstart.evaluate(trained, other)
+    words = [str(trained.path), other, "data.input_column=where", "-o", str(tmp_path / "found.csv")]
+    assert cli.run(["predict", *words]) == 0
+    assert len((tmp_path / "found.csv").read_text().splitlines()) == len(labels) + 1
+    assert cli.run(["predict", str(trained.path), other, "data.input_colum=where"]) == 1
+    assert "data.input_column=" in capsys.readouterr().err
+    named_too = ["data.input_column=where", "data.label_column=what"]
+    assert cli.run(["evaluate", str(trained.path), *named_too, "--data", other]) == 0
+    assert cli.run(["evaluate", str(trained.path), other]) == 1
+    assert "--data" in capsys.readouterr().err
+    words = [str(trained.path), other, "data.input_column=where", "-o", str(tmp_path / "features.npz")]
+    assert cli.run(["embed", *words]) == 0
+    assert len(np.load(tmp_path / "features.npz")["features"]) == len(labels)

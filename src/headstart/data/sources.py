@@ -103,24 +103,26 @@ def read_labelled(
     return labelled(_find(source, _modality(settings), settings, offline), split)
 
 
-def read_unlabelled(source: Any, settings: DataSettings | None = None, modality: str = "image") -> Rows:
+def read_unlabelled(source: Any, modality: str = "image", *, input_column: str | None = None) -> Rows:
     """What ``predict`` takes: a folder of files (recursive), one file, a table of paths, a list, arrays.
 
     Raises:
         DataError: nothing there, or files that do not exist (all of them named).
     """
-    return find_unlabelled(source, settings, modality)[0]
+    return find_unlabelled(source, modality, input_column=input_column)[0]
 
 
 def find_unlabelled(
-    source: Any, settings: DataSettings | None = None, modality: str = "image"
+    source: Any, modality: str = "image", *, input_column: str | None = None
 ) -> tuple[Rows, tuple[str, ...]]:
-    """As ``read_unlabelled``, with what was left out, in sentences; ``modality`` is that of the model."""
-    if settings is None:
-        from headstart.data.settings import DataSettings
+    """As ``read_unlabelled``, with what was left out, in sentences; ``modality`` is that of the model.
 
-        settings = DataSettings()
-    return unlabelled.find_unlabelled(source, modality, settings)
+    Args:
+        input_column: what to read of a table; without it a familiar name is looked for.
+    """
+    from headstart.data.settings import DataSettings
+
+    return unlabelled.find_unlabelled(source, modality, DataSettings(input_column=input_column))
 
 
 def texts_of(rows: Rows, modality: str) -> tuple[tuple[str, ...], ...]:

@@ -10,9 +10,7 @@ import json
 import math
 import os
 import warnings
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
@@ -20,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from headstart.core import registry
+from headstart.core import registry, workers
 from headstart.core.errors import DataError
 from headstart.data import canvases
 from headstart.data.modalities.base import DecodeError, Facts, Unreadable
@@ -28,7 +26,6 @@ from headstart.data.splits import Rows
 
 Progress = Callable[[int, int], None]
 LAYOUT_VERSION = 2  # of the files in the cache folder
-MOST_THREADS = 8
 SAMPLE = 32  # rows that are decoded to estimate how much all of them will take
 
 
@@ -177,7 +174,7 @@ def _decode_all(
 
     with warnings.catch_warnings():  # for all threads, once: Pillow's remarks on odd files are facts and codes here
         warnings.filterwarnings("ignore", module="PIL")
-        for row, result in enumerate(in_order(decode_one, _fetched(rows))):
+        for row, result in enumerate(workers.in_turn(decode_one, _fetched(rows))):
             if isinstance(result, Unreadable):
                 index.errors[row] = result
             else:
@@ -230,9 +227,9 @@ def _identities(kind: ModuleType, rows: Rows, index: canvases.Index | None = Non
             return f"!{error.reason.code}"
 
     if index is None:
-        return list(in_order(identity, _fetched(rows)))
+        return list(workers.in_turn(identity, _fetched(rows)))
     failed = sorted(index.errors)
-    told = dict(zip(failed, in_order(identity, _fetched(rows.take(failed))), strict=True))
+    told = dict(zip(failed, workers.in_turn(identity, _fetched(rows.take(failed))), strict=True))
     return [told[row] if seen is None else seen.sha256 for row, seen in enumerate(index.facts)]
 
 
@@ -246,20 +243,3 @@ def _explained(buffer: canvases.Buffer, budget: int, how: str) -> str:
     if buffer.folder is None:
         return f"{how} into memory: {size}, within the budget of {limit}"
     return f"{how} into {buffer.folder}: {size}, above the memory budget of {limit}"
-
-
-def in_order(work: Callable[[Any], Any], items: Iterable[Any], threads: int | None = None) -> Iterator[Any]:
-    """``work(item)`` for every item, in order, by a few threads that never run far ahead: memory stays flat."""
-    threads = threads or min(MOST_THREADS, os.cpu_count() or 1)
-    waiting: deque[Future[Any]] = deque()
-    with ThreadPoolExecutor(max_workers=threads, thread_name_prefix="decode") as pool:
-        try:
-            for item in items:
-                waiting.append(pool.submit(work, item))
-                if len(waiting) > 4 * threads:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()

@@ -114,17 +114,25 @@ class Predictor:
     def modality(self) -> str:
         return self.contract.modality
 
-    def predict(self, source: Any, *, top_k: int | None = None, on_event: Emit | None = None) -> Predictions:
+    def predict(
+        self,
+        source: Any,
+        *,
+        top_k: int | None = None,
+        input_column: str | None = None,
+        on_event: Emit | None = None,
+    ) -> Predictions:
         """Labels and probabilities, most likely first, for a folder, files, arrays, pictures, texts or sounds.
 
-        A row that cannot be read gets a prediction without scores whose ``problem`` says why; where the export has a
-        threshold, so does one that is not sure enough ("don't know").
+        ``input_column`` names what to read of a table; without it a familiar name is looked for. A row that cannot be
+        read gets a prediction without scores whose ``problem`` says why; where the export has a threshold, so does one
+        that is not sure enough ("don't know").
 
         Raises:
             DataError: there is nothing to predict.
         """
         say = on_event or (lambda event: None)
-        rows, notes = sources.find_unlabelled(source, modality=self.modality)
+        rows, notes = sources.find_unlabelled(source, modality=self.modality, input_column=input_column)
         for note in notes:
             say(Notice("info", "data", note))
         parts = self._parts(rows, say)

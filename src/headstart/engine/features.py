@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from headstart.core import interruption
+from headstart.core import interruption, workers
 from headstart.core.events import Event, Progress
 from headstart.data.loaders import Batch
-from headstart.data.store import MOST_THREADS, in_order
 from headstart.engine import memory
 from headstart.engine.cache import FrontierCache, Tree, chunks
 from headstart.engine.runtime import Runtime
@@ -84,13 +83,13 @@ def _computed(
             return batch, compute(on_device(batch.inputs, runtime.device))
 
     threads = torch.get_num_threads()
-    workers = min(MOST_THREADS, threads) if runtime.device.type == "cpu" else 1
-    if workers == 1:
+    lanes = min(workers.MOST, threads) if runtime.device.type == "cpu" else 1
+    if lanes == 1:
         yield from map(one, batches)
         return
-    torch.set_num_threads(threads // workers)  # what new threads begin with
+    torch.set_num_threads(threads // lanes)  # what new threads begin with
     try:
-        yield from in_order(one, batches, workers)
+        yield from workers.in_order(one, batches, lanes)
     finally:
         torch.set_num_threads(threads)
 

@@ -30,6 +30,7 @@ from headstart.models.model import Model
 from headstart.stages.base import Training
 from headstart.stages.learner import POOLED
 
+PASS_VERSION = 2  # of how a pass computes features: kept ones of another are not served
 SAMPLE = 8  # rows on which a faster copy of the backbone is checked
 
 
@@ -300,7 +301,7 @@ class Frontiers:
         spec = json.dumps(examples.spec.to_json(), sort_keys=True)
         modality = registry.find("headstart.data.modalities", examples.store.modality)
         rows = (modality.name, modality.version, spec, examples.fingerprint)
-        return f"{keyed.digest(self.origin, *rows, self.runtime.precision, seen):032x}"
+        return f"{keyed.digest(PASS_VERSION, self.origin, *rows, self.runtime.precision, seen):032x}"
 
 
 def _version(package: str) -> str:

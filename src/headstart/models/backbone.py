@@ -5,6 +5,7 @@ Shapes: B rows, D features, S classes of the source task; inputs (B, …) are wh
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -121,6 +122,7 @@ class Backbone(nn.Module):
         self.uniform: int | None = None  # from this block on all answer alike: a record can stand for those below it
         self.blanks: dict[Any, Any] = {}
         self.compute = torch.float32  # type and layout of a copy that ``inference.optimised`` made
+        self.casts: torch.dtype | None = None  # what autocast casts to in it (fp32: nothing); None: as the caller says
         self.channels_last = False
         self.feature_dim = trial.features(self, torch.from_numpy(spec.blank(1))).shape[1]
         if feature_dim not in (None, self.feature_dim):
@@ -145,14 +147,21 @@ class Backbone(nn.Module):
 
     def features(self, inputs: Tensor) -> Tensor:
         """Features (B, D): what the original classifier saw, pooled."""
-        return self.intake(
-            self.module,
-            inputs if self.stand_in is None else self.stand_in,
-            self.call,
-            lengths=self.stand_in_lengths,
-            dtype=self.compute,
-            channels_last=self.channels_last,
-        )
+        with self._casting():
+            return self.intake(
+                self.module,
+                inputs if self.stand_in is None else self.stand_in,
+                self.call,
+                lengths=self.stand_in_lengths,
+                dtype=self.compute,
+                channels_last=self.channels_last,
+            )
+
+    def _casting(self) -> contextlib.AbstractContextManager[Any]:
+        if self.casts is None:
+            return contextlib.nullcontext()
+        kind, casts = self.device.type, self.casts != torch.float32
+        return torch.autocast(kind, self.casts if casts else torch.bfloat16, enabled=casts)
 
     def refit(self, spec: Any) -> None:
         """Take another spec of the same modality, such as one with windows for the user's recordings."""

@@ -66,30 +66,47 @@ def optimised(
             break
         left = ("folding BatchNorm", "fusing activations")[steps - 1]
         notes.append(f"{left} changes the features of this network, so it was left out")
+    computed = torch.float32
     if dtype != torch.float32:
-        exact = copy.deepcopy(fast.module.state_dict())
-        fast.module.to(dtype)
-        fast.compute = dtype
         limit = TOLERANCE[dtype] if tolerance is None else tolerance
-        if (moved := _attempt(fast, sample, wanted)) <= limit:
-            gap = moved
+        moved = _lower(fast, dtype, sample, wanted, limit)
+        if moved <= limit:
+            gap, computed = moved, dtype
         else:
             notes.append(f"{dtype} moves the features by {moved:.1e} (limit {limit:.0e}), so fp32 was kept")
-            fast.module.to(torch.float32)
-            fast.module.load_state_dict(exact)
-            fast.compute = torch.float32
-    done = f"{folded} BatchNorm folded, {fused} activations fused, {str(fast.compute).removeprefix('torch.')}"
+    done = f"{folded} BatchNorm folded, {fused} activations fused, {str(computed).removeprefix('torch.')}"
+    done += " by operation" if fast.casts == computed != torch.float32 else ""
     notes.insert(0, done + (", channels last" if fast.channels_last else "") + f", features moved by {gap:.1e}")
-    return fast, Optimisation(folded, fused, fast.compute, fast.channels_last, gap, "; ".join(notes))
+    return fast, Optimisation(folded, fused, computed, fast.channels_last, gap, "; ".join(notes))
 
 
 def _copy(backbone: Backbone, channels_last: bool) -> Backbone:
     fast = copy.deepcopy(backbone).eval().requires_grad_(False)
     fast.blanks.clear()
+    fast.casts = torch.float32
     if channels_last:
         fast.module.to(memory_format=torch.channels_last)
         fast.channels_last = True
     return fast
+
+
+def _lower(fast: Backbone, dtype: torch.dtype, sample: Tensor, wanted: Tensor, limit: float) -> float:
+    """Have it compute in ``dtype`` where its features then stay within ``limit``; returns the smallest distance.
+
+    With its weights in it, or else with those operations in it that autocast casts: a network of the user's may hold
+    one that knows no other type than fp32, such as a spectrogram.
+    """
+    exact = copy.deepcopy(fast.module.state_dict())
+    fast.module.to(dtype)
+    fast.compute = dtype
+    if (moved := _attempt(fast, sample, wanted)) <= limit:
+        return moved
+    fast.module.to(torch.float32)
+    fast.module.load_state_dict(exact)
+    fast.compute, fast.casts = torch.float32, dtype
+    if (cast := _attempt(fast, sample, wanted)) > limit:
+        fast.casts = torch.float32
+    return min(moved, cast)
 
 
 def _fold(backbone: Backbone, sample: Tensor) -> int:

@@ -21,9 +21,18 @@ Emit = Callable[[Event], None]
 
 
 def evaluate(
-    path: str | Path | Run, data: Any = None, *, allow_module: Any = False, on_event: Emit | None = None
+    path: str | Path | Run,
+    data: Any = None,
+    *,
+    input_column: str | None = None,
+    label_column: str | None = None,
+    allow_module: Any = False,
+    on_event: Emit | None = None,
 ) -> Evaluation:
     """What a run's model answers on labelled data, or on the run's own test rows (every such reading is counted).
+
+    Args:
+        input_column, label_column: of a table; those of the run unless told.
 
     Raises:
         ArtefactError: the run has no test rows of its own, and no ``data`` is given.
@@ -42,20 +51,20 @@ def evaluate(
     from headstart.data import sources
 
     model = load(run, allow_module=allow_module)
-    rows, classes = sources.read_labelled(data, _reading(run, model))
+    rows, classes = sources.read_labelled(data, _reading(run, model, input_column, label_column))
     where = str(data) if isinstance(data, (str, Path)) else ""
     seen.warn(run, rows.items, model.modality, on_event)
     return model.evaluate(rows, classes, "given", on_event, where=where)
 
 
-def _reading(run: Run, model: Classifier) -> DataSettings:
-    """How other labelled data are read: what says that rows may have several labels is what said so of the run's."""
+def _reading(run: Run, model: Classifier, input_column: str | None, label_column: str | None) -> DataSettings:
+    """How other labelled data are read: as the run's were, columns and what says that rows may have several labels."""
     from headstart.data.settings import DataSettings
     from headstart.experiment import load as read_experiment
 
-    told: dict[str, Any] = {}
+    known = read_experiment(run.path / "experiment.yaml").data
+    told: dict[str, Any] = {"input_column": input_column or known.input_column}
+    told["label_column"] = label_column or known.label_column
     if model.several:
-        known = read_experiment(run.path / "experiment.yaml").data
-        told = {"task": "multilabel", "label_separator": known.label_separator}
-        told["label_column"] = known.label_column if isinstance(known.label_column, tuple) else None
+        told |= {"task": "multilabel", "label_separator": known.label_separator}
     return DataSettings(on_unreadable="stop", modality=model.modality, **told)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headstart.core import manifest, process
-from headstart.core.errors import ArtefactError, DataError, MissingExtra, Problem
+from headstart.core.errors import ArtefactError, ConfigError, DataError, MissingExtra, Problem
 from headstart.core.events import Event, Notice, Progress
 from headstart.core.run import Run
 from headstart.data.splits import Rows
@@ -46,9 +46,17 @@ class Classifier:
         """Whether a row may have several labels."""
         return self.model.several
 
-    def predict(self, source: Any, *, top_k: int | None = None, on_event: Emit | None = None) -> Predictions:
+    def predict(
+        self,
+        source: Any,
+        *,
+        top_k: int | None = None,
+        input_column: str | None = None,
+        on_event: Emit | None = None,
+    ) -> Predictions:
         """Labels and probabilities, most likely first, for a folder, files, arrays or pictures.
 
+        ``input_column`` names what to read of a table; without it a familiar name is looked for.
         Where a row may have several labels, those that reach the model's threshold, unless ``top_k`` asks for so many.
 
         A row that cannot be read gets a prediction without scores whose ``problem`` says why.
@@ -58,7 +66,7 @@ class Classifier:
         """
         from headstart.data import sources
 
-        rows, notes = sources.find_unlabelled(source, modality=self.modality)
+        rows, notes = sources.find_unlabelled(source, modality=self.modality, input_column=input_column)
         _tell_notes(notes, on_event)
         probabilities = sigmoid if self.several else softmax
         parts = (
@@ -114,11 +122,13 @@ class Classifier:
         marks[:, own] = rows.labels
         return marks
 
-    def embed(self, source: Any, on_event: Emit | None = None) -> tuple[np.ndarray, tuple[str, ...]]:
+    def embed(
+        self, source: Any, *, input_column: str | None = None, on_event: Emit | None = None
+    ) -> tuple[np.ndarray, tuple[str, ...]]:
         """Features (N, D) float32 that the head sees, with the names of the rows; unreadable rows are left out."""
         from headstart.data import sources
 
-        rows, notes = sources.find_unlabelled(source, modality=self.modality)
+        rows, notes = sources.find_unlabelled(source, modality=self.modality, input_column=input_column)
         _tell_notes(notes, on_event)
         parts, unreadable = [], []
         for rows_read, features, problems in self._outputs(rows, self.model.backbone.features, on_event):
@@ -180,6 +190,7 @@ def load(path: str | Path | Run, *, device: str = "cpu", allow_module: Any = Fal
     Raises:
         ArtefactError: no model is there, or it is damaged. Unreachable: it is on the Hub, which does not answer.
     """
+    from headstart.deploy.folder import is_export
     from headstart.models import published
     from headstart.models.model import Model
 
@@ -189,7 +200,7 @@ def load(path: str | Path | Run, *, device: str = "cpu", allow_module: Any = Fal
         folder = published.fetch(*place)
     if (folder / "model").is_dir():
         folder = folder / "model"
-    if not (folder / "headstart.json").is_file() and not manifest.is_sealed(folder):
+    if is_export(folder) or not ((folder / "headstart.json").is_file() or manifest.is_sealed(folder)):
         raise _no_model(folder)
     return Classifier(Model.load(folder, allow_module=allow_module).to(device))
 
@@ -209,6 +220,7 @@ def answerer(
 
     Raises:
         ArtefactError: neither is there, or it is damaged.
+        ConfigError: a device that is no CPU, and an export.
         MissingExtra: a run without an export, and no torch.
     """
     from headstart.deploy.folder import EXPORT, exported, is_export
@@ -223,15 +235,23 @@ def answerer(
             if not is_export(place / EXPORT):
                 raise MissingExtra("torch", "train", "predicting with a run that was not exported") from error
         place = place / EXPORT
+    if device not in ("cpu", "auto"):
+        raise ConfigError(
+            f"an export runs on the CPU, not on {device}",
+            where="device",
+            remedy="leave --device out, or give the run itself: torch answers then",
+        )
     from headstart.deploy.predictor import Predictor
 
     return Predictor(place, variant=variant, on_event=on_event)
 
 
 def _no_model(folder: Path) -> ArtefactError:
-    from headstart.deploy.folder import EXPORT
+    from headstart.deploy.folder import EXPORT, is_export
 
-    if (folder / "folds.json").is_file():
+    if is_export(folder):
+        what, remedy = "an export answers, and holds no network to open", f"give its run: {folder.parent}"
+    elif (folder / "folds.json").is_file():
         what, remedy = "a cross-validated run keeps the models of its folds", f"give one of them: {folder / 'fold-1'}"
     elif folder.name == EXPORT and (folder.parent / "experiment.yaml").is_file():
         what, remedy = "this run has no export yet", f"headstart export {folder.parent}"
@@ -269,15 +289,22 @@ def predict(
     source: Any,
     *,
     top_k: int | None = None,
+    input_column: str | None = None,
     allow_module: Any = False,
     on_event: Emit | None = None,
 ) -> Predictions:
     """Labels and probabilities for new rows; see ``Classifier.predict`` and, of an export, ``Predictor.predict``."""
-    return answerer(path, allow_module=allow_module, on_event=on_event).predict(source, top_k=top_k, on_event=on_event)
+    model = answerer(path, allow_module=allow_module, on_event=on_event)
+    return model.predict(source, top_k=top_k, input_column=input_column, on_event=on_event)
 
 
 def embed(
-    path: str | Path | Run, source: Any, *, allow_module: Any = False, on_event: Emit | None = None
+    path: str | Path | Run,
+    source: Any,
+    *,
+    input_column: str | None = None,
+    allow_module: Any = False,
+    on_event: Emit | None = None,
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Features of new rows; see ``Classifier.embed``."""
-    return load(path, allow_module=allow_module).embed(source, on_event)
+    return load(path, allow_module=allow_module).embed(source, input_column=input_column, on_event=on_event)

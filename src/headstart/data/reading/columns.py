@@ -239,7 +239,9 @@ def _with_paths(found: Found, table: Table, settings: DataSettings, pattern: str
     if pattern is not None:
         found.groups = path_groups([name.replace("\\", "/") for name in names], pattern, found.notes)
     _note_contradictions(found)
-    return _without_missing(found, missing, table.base, settings) if missing else found
+    if not missing or (not labelled and len(missing) < len(written)):  # each is told where it would have its answer
+        return found
+    return _without_missing(found, missing, table.base, settings)
 
 
 def _short(written: Sequence[str], base: str) -> list[str]:
