@@ -94,17 +94,16 @@ def predict(
     """Label new files: a table, or --output predictions.csv or .jsonl."""
     from headstart import predictions, tables
 
-    places, columns = options.parted(source, "input_column")
+    columns = options.columns(source, "input_column")
     if output:
-        predictions.check(output, predictions.TEXTS, places)
+        predictions.check(output, predictions.TEXTS, source)
     with options.terminal() as terminal:
         from headstart.workflows.predict import answerer
 
         model = answerer(run, variant=variant, device=device or "cpu", allow_module=allow_module, on_event=terminal)
         whole = output is not None
         top = predictions.labels_a_file(top_k, len(model.classes), whole=whole, several=model.several)
-        given = places[0] if len(places) == 1 else places
-        found = model.predict(given, top_k=top, **columns, on_event=terminal)
+        found = model.predict(options.places(source), top_k=top, **columns, on_event=terminal)
     if output:
         predictions.write(output, found, top)
         terminal.console.print(predictions.summary(found, output), markup=False)
@@ -124,13 +123,10 @@ def evaluate(
 ) -> None:
     """Measure a run's model, each number with its 95 % interval."""
     from headstart import predictions, results
-    from headstart.core.errors import ConfigError
 
+    named = options.columns(columns, "input_column", "label_column")
     if output:
         predictions.check(output, predictions.TEXTS, [data] if data else [])
-    left, named = options.parted(columns or [], "input_column", "label_column")
-    if left:
-        raise ConfigError(f"what is '{left[0]}'?", where="evaluate", remedy="labelled data are given with --data")
     with options.terminal() as terminal:
         from headstart.workflows.evaluate import evaluate as evaluate_run
 
@@ -208,12 +204,12 @@ def embed(
     """Write the features that the head sees, one row a file."""
     from headstart import predictions
 
-    places, columns = options.parted(source, "input_column")
-    predictions.check(output, predictions.ARRAYS, places)
+    columns = options.columns(source, "input_column")
+    predictions.check(output, predictions.ARRAYS, source)
     with options.terminal() as terminal:
         from headstart.workflows.predict import embed as embed_with
 
-        given = places[0] if len(places) == 1 else places
+        given = options.places(source)
         features, names = embed_with(run, given, **columns, allow_module=allow_module, on_event=terminal)
     predictions.write_features(output, features, names)
     terminal.console.print(f"{features.shape[0]} rows of {features.shape[1]} features in {output}", markup=False)

@@ -19,12 +19,6 @@ Sources = Annotated[
         metavar="SOURCE...", help="Files, folders, tables; data.input_column=NAME tells what a table holds."
     ),
 ]
-Columns = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[KEY=VALUE]...", help="data.input_column, data.label_column: those of the run unless told."
-    ),
-]
 Config = Annotated[Path | None, typer.Option("--config", "-c", help="A YAML file with settings; the line wins.")]
 Backbone = Annotated[str | None, typer.Option(help="timm/…, torchvision/…, builtin/…, a path, a Hub id, or my.net.")]
 Weights = Annotated[str | None, typer.Option(help="A file of weights for the backbone (safetensors or a state dict).")]
@@ -55,6 +49,22 @@ Answers = Annotated[
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file instead of the terminal.")]
 
 
+def _only_settings(words: list[str] | None) -> list[str] | None:
+    if left := [word for word in words or () if not _is_setting(word)]:
+        raise typer.BadParameter(f"what is '{left[0]}'? Labelled data are given with --data")
+    return words
+
+
+Columns = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...",
+        help="data.input_column, data.label_column: those of the run unless told.",
+        callback=_only_settings,
+    ),
+]
+
+
 def _show_version(wanted: bool) -> None:
     if wanted:
         import headstart
@@ -66,19 +76,31 @@ def _show_version(wanted: bool) -> None:
 Version = Annotated[bool, typer.Option("--version", help="Show it and exit.", is_eager=True, callback=_show_version)]
 
 
-def parted(words: list[str], *known: str) -> tuple[list[str], dict[str, str]]:
-    """What is read, and which columns: words such as ``data.input_column=body``, by the name behind the dot.
+def places(words: list[str]) -> str | list[str]:
+    """What is to be read: one place, or several."""
+    found = [word for word in words if not _is_setting(word)]
+    return found[0] if len(found) == 1 else found
+
+
+def columns(words: list[str] | None, *known: str) -> dict[str, str]:
+    """The columns that words such as ``data.input_column=body`` name, by the name behind the dot.
 
     Raises:
         ConfigError: another setting.
     """
     from headstart.core.errors import ConfigError
 
-    told = dict(word.removeprefix("data.").split("=", 1) for word in words if word.startswith("data.") and "=" in word)
+    told = dict(word.removeprefix("data.").split("=", 1) for word in words or () if _is_setting(word))
     if unknown := [name for name in told if name not in known]:
         remedy = "known here: " + ", ".join(f"data.{name}=…" for name in known)
-        raise ConfigError(f"no such setting: {', '.join(unknown)}", where="data", remedy=remedy)
-    return [word for word in words if not (word.startswith("data.") and "=" in word)], told
+        raise ConfigError(f"no such setting: data.{', data.'.join(unknown)}", remedy=remedy)
+    return told
+
+
+def _is_setting(word: str) -> bool:
+    """With or without the ``data.``, as in ``fit``; anything else with a = may be the name of a file."""
+    name, equals, _ = word.partition("=")
+    return bool(equals) and (name.startswith("data.") or name in ("input_column", "label_column"))
 
 
 def terminal(experiment: Experiment | None = None) -> Terminal:

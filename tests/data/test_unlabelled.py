@@ -46,5 +46,5 @@ def test_a_missing_file_of_a_table_is_its_rows_own_problem(tmp_path: Path) -> No
 def test_the_column_may_be_named(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("body,remark\na film,x\na book,y\n", encoding="utf-8")
     assert sources.read_unlabelled(tmp_path / "t.csv", "text", input_column="remark").items == ["x", "y"]
-    with pytest.raises(DataError, match="there is no column 'bdy'; did you mean 'body'"):
+    with pytest.raises(DataError, match="there is no column 'bdy', did you mean 'body'"):
         sources.read_unlabelled(tmp_path / "t.csv", "text", input_column="bdy")

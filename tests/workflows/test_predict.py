@@ -163,7 +163,7 @@ def test_columns_are_those_that_are_named_or_else_the_runs(fit_once, pictures, t
         (tmp_path / name).write_text("\n".join([f"{first},{second}", *lines]) + "\n")
         return str(tmp_path / name)
 
-    columns = {"data.input_column": "shot", "data.label_column": "seen"}
+    columns = {"input_column": "shot", "label_column": "seen"}
     trained = fit_once(table("a.csv", "shot", "seen"), ["probe"], **columns)
     with pytest.warns(UserWarning, match="rows the model has learned"):
         own = headstart.evaluate(trained, table("b.csv", "shot", "seen"))
