@@ -72,7 +72,8 @@ def summary(rows: Sequence[Prediction], path: Path) -> str:
     """``12 predictions in new.csv, 4 rows could not be read (named in the file)``."""
     failed = sum(bool(row.problem) and not row.scores for row in rows)
     left = f", {failed} row{'s' * (failed > 1)} could not be read (named in the file)" if failed else ""
-    return f"{len(rows) - failed} predictions in {path}{left}"
+    done = len(rows) - failed
+    return f"{done} prediction{'s' * (done != 1)} in {path}{left}"
 
 
 def check(path: Path, kinds: Sequence[str], given: Sequence[str] = ()) -> None:

@@ -71,6 +71,20 @@ def test_the_benchmark_names_what_it_leaves_out(toy_run: Run, exported: Path, mo
     assert toy_run.read(bench.BENCH)["lines"][0]["gain"] == {"1": 1.0, "16": 1.0}
 
 
+@pytest.mark.parametrize(("slowest", "told"), [(1.2, []), (2.0, ["busy"])])
+def test_other_work_on_the_machine_is_told(
+    toy_run: Run, exported: Path, monkeypatch: pytest.MonkeyPatch, slowest: float, told: list[str]
+) -> None:
+    def interleaved(turns: dict[str, Any], **_given: Any) -> dict[str, Timed]:
+        return {name: timed(1.0, slowest if name == "peak fp32" else 1.0, 1.0) for name in turns}
+
+    monkeypatch.setattr(bench.timing, "interleaved", interleaved)
+    monkeypatch.setattr(bench, "_torch", lambda model, inputs, emit: {bench.EAGER: lambda batch: None})
+    said: list[Any] = []
+    bench.bench(toy_run, threads=1, on_event=said.append)
+    assert [event.kind for event in said if event.level == "warning"] == told
+
+
 def test_a_run_that_was_not_exported_says_so(toy_run: Run, tmp_path: Path) -> None:
     run = Run(shutil.copytree(toy_run.path, tmp_path / "run", ignore=shutil.ignore_patterns("export")))
     with pytest.raises(ArtefactError, match="not exported"):

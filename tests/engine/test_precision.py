@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from headstart.core.errors import ConfigError
-from headstart.engine.precision import CANDIDATES, Precision, choose
+from headstart.engine.precision import CANDIDATES, PATIENCE, Precision, choose
 
 
 def machine(seconds, fails=(), losses=None):
@@ -58,6 +58,33 @@ def test_a_round_that_decides_is_the_last():
         step, clock, taken = machine(table(1.0, 1.0, bf16, 1.0))
         assert str(choose(step, clock=clock, rounds=3)[0]) == "bf16"
         assert taken.count("bf16") == 1 + rounds
+
+
+@pytest.mark.parametrize("slowed", [[4.0], [4.0, 2.6], [2.2, 4.0, 1.7]])
+def test_a_burst_of_other_work_does_not_turn_the_choice(slowed):
+    """It holds up the steps in bf16, after the first of each, which warms up."""
+    now, held = [0.0], [1.0, *slowed]
+
+    def step(candidate):
+        low = candidate.name == "bf16"
+        now[0] += 0.5 * (held.pop(0) if held else 1.0) if low else 1.0
+        return 0.7
+
+    candidates = [Precision("fp32", True), Precision("bf16", True)]
+    choice, _ = choose(step, candidates=candidates, rounds=2, clock=lambda: now[0])
+    assert choice.name == "bf16"
+
+
+def test_a_restless_machine_has_an_end():
+    now, taken = [0.0], [1.0]
+
+    def step(candidate):
+        taken.append(taken[-1] / 1.3)
+        now[0] += taken[-1]
+        return 0.7
+
+    choose(step, candidates=CANDIDATES[:2], rounds=2, clock=lambda: now[0])
+    assert len(taken) == 1 + 2 + 2 * PATIENCE * 2
 
 
 def test_a_candidate_that_fails_or_breaks_the_loss_is_out():

@@ -103,7 +103,10 @@ def evaluate(
     cache: FrontierCache | None = None,
     emit: Emit | None = None,
 ) -> Evaluation:
-    """What the model answers on every row, from the inputs or from a frontier cache; placed by row index."""
+    """What the model answers on every row, from the inputs or from a frontier cache; placed by row index.
+
+    On a CPU inputs pass side by side, in batches of the size that ``fill`` takes: cached answers stay bit-equal.
+    """
     order = runtime.share_of(examples.by_length(np.arange(len(examples))))
     local = torch.empty(len(order), len(model.classes))
     say = emit or (lambda event: None)
@@ -111,24 +114,27 @@ def evaluate(
     model.eval()
 
     def answers(size: int) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+        whole = _whole(order, size)
         if cache is None:
-            batches = examples.batches(order, batch_size=size)
+            batches = examples.batches(whole, batch_size=size)
             yield from ((batch.rows, logits) for batch, logits in _computed(batches, model, runtime))
             return
-        for rows in chunks(order, size):
+        for rows in chunks(whole, size):
             with torch.no_grad(), runtime.autocast():
                 yield rows, logits_from(model, cache.take(0, rows, runtime.device), len(rows), frontier)
 
     def attempt(size: int) -> None:
         done = 0
         for rows, logits in answers(size):
-            local[done : done + len(rows)] = logits.float().cpu()
+            rows = rows[: len(order) - done]  # one that fills a batch up has its answer
+            local[done : done + len(rows)] = logits[: len(rows)].float().cpu()
             done += len(rows)
             say(Progress("evaluate", done, len(order), "rows", examples.split))
             if runtime.world == 1:  # several ranks stop together, after an update
                 interruption.check()
 
-    first = max(batch_size, 4096) if frontier == POOLED else batch_size
+    first = SIDE_BATCH if runtime.device.type == "cpu" else batch_size
+    first = max(batch_size, 4096) if frontier == POOLED else first
     memory.halving(
         attempt, first, on_halved=lambda size: say(memory.told(size)), where=f"evaluation on {examples.split}"
     )

@@ -21,6 +21,8 @@ from headstart.core.events import Decision
 WORTH = 1.1
 ROUNDS = 3
 DECISIVE = 1.5  # times faster than all others: more rounds would not change the choice
+CALM = 1.2  # times as long as the best round, that the second best may take on a machine with nothing else to do
+PATIENCE = 3  # times as many rounds, at most, where it has
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,10 @@ def choose(
     """Time ``step`` (one training step, or forward; returns its loss) and choose; the candidates come simplest first.
 
     Each runs once to warm up and then ``rounds`` times, in turns, so that a busy machine slows all alike; the fastest
-    of its runs counts. A round after which one is ``DECISIVE`` times faster than all others is the last. A candidate
-    that fails, or whose loss is not finite, is out. ``step`` has to wait for its device (reading the loss as a float
-    does) and to leave nothing changed (see ``finder.remember``).
+    of its runs counts. A round after which one is ``DECISIVE`` times faster than all others is the last, unless that is
+    the simplest: other work may have held the richer one up. Where the best two rounds of a candidate differ, more are
+    run. A candidate that fails, or whose loss is not finite, is out. ``step`` has to wait for its device (reading the
+    loss as a float does) and to leave nothing changed (see ``finder.remember``).
 
     Args:
         wanted: "auto", or "fp32" or "bf16": only candidates of that name are timed then.
@@ -78,7 +81,7 @@ def choose(
     considered = [each for each in candidates if wanted in ("auto", each.name)]
     if not considered:
         raise ConfigError(f"unknown precision '{wanted}'", where="precision", remedy="auto, fp32 or bf16")
-    seconds: dict[Precision, float] = {}
+    timed: dict[Precision, list[float]] = {}
     failed: dict[str, str] = {}
     for candidate in considered:
         try:
@@ -87,25 +90,29 @@ def choose(
             failed[str(candidate)] = (str(error).splitlines() or [type(error).__name__])[0]
             continue
         if math.isfinite(loss):
-            seconds[candidate] = math.inf
+            timed[candidate] = []
         else:
             failed[str(candidate)] = f"loss {loss}"
-    if not seconds:
+    if not timed:
         raise ConfigError(f"precision '{wanted}' does not run here: {failed}", where="precision")
-    for _ in range(rounds if len(seconds) > 1 else 0):
-        for candidate in seconds:
+    for done in range(PATIENCE * rounds if len(timed) > 1 else 0):
+        for candidate, taken in timed.items():
             begun = clock()
             step(candidate)
-            seconds[candidate] = min(seconds[candidate], clock() - begun)
-        if _is_settled(list(seconds.values())):
+            taken.append(clock() - begun)
+        if _is_settled(list(timed.values()), enough=done + 1 >= rounds):
             break
+    seconds = {candidate: min(taken, default=math.inf) for candidate, taken in timed.items()}
     choice = _simplest_worth(seconds)
     return choice, Decision("precision", str(choice), _reason(choice, seconds, wanted), _facts(choice, seconds, failed))
 
 
-def _is_settled(seconds: list[float]) -> bool:
+def _is_settled(timed: list[list[float]], *, enough: bool) -> bool:
+    seconds = [min(taken) for taken in timed]
     fastest, *others = sorted(seconds)
-    return all(DECISIVE * fastest <= other for other in others)
+    if fastest < seconds[0] and all(DECISIVE * fastest <= other for other in others):
+        return True
+    return enough and all(sorted(taken)[min(1, len(taken) - 1)] <= CALM * min(taken) for taken in timed)
 
 
 def _simplest_worth(seconds: dict[Precision, float]) -> Precision:

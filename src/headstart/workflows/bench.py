@@ -41,6 +41,7 @@ BENCH = "bench.json"
 PEAK_SIDE = 1024  # of the square matrices whose product is the peak
 EAGER = "torch eager fp32"
 SECONDS = 12.0  # for each size of batch
+BUSY = 1.3  # times as long as its best round, at which a matrix product tells of other work on the machine
 
 
 @dataclass(frozen=True)
@@ -89,20 +90,24 @@ def bench(
         for size in BATCHES:
             inputs = golden.inputs[np.arange(size) % len(golden.inputs)]
             turns = {name: functools.partial(call, inputs) for name, call in calls.items()} | peaks
-            emit(Notice("info", "bench", f"{len(calls)} candidates with {size} row{'s' * (size > 1)} at a time"))
+            told = f"{len(calls)} candidates with {size} row{'s' * (size > 1)} at a time, about {seconds:.0f} s"
+            emit(Notice("info", "bench", told))
             measured[size] = timing.interleaved(turns, rounds=7, seconds=seconds)
+    if (slowed := max(_unrest(found["peak fp32"]) for found in measured.values())) > BUSY:
+        what = f"this machine was busy with other work: the same matrix product took up to {slowed:.1f} times as long"
+        emit(Notice("warning", "busy", what, "ratios are taken round by round; repeat it when times matter"))
     lines = [asdict(_line(name, measured, flops)) for name in calls]
     cpu, features = processor()
     versions = {name: registry.find(RUNTIMES, name).version() for name in runtimes()}
-    told = {
+    result = {
         "time": time.time(),
         "host": {"processor": cpu, "features": features, "threads": count, "runtimes": versions},
         "gflop_a_row": flops / 1e9,
         "peaks": {name: {size: _giga(measured[size][name]) for size in BATCHES} for name in peaks},
         "lines": lines,
     }
-    run.write(BENCH, told)
-    return told
+    run.write(BENCH, result)
+    return result
 
 
 def _line(name: str, measured: dict[int, dict[str, Timed]], flops: float) -> Line:
@@ -120,6 +125,11 @@ def _line(name: str, measured: dict[int, dict[str, Timed]], flops: float) -> Lin
 def _giga(timed: Timed) -> float:
     """Billions of operations a second of a matrix product, in the best of its rounds: a peak is what was reached."""
     return 2 * PEAK_SIDE**3 / (min(timed.rounds_ms) / 1e3) / 1e9
+
+
+def _unrest(timed: Timed) -> float:
+    """How much longer the slowest round took than the quickest."""
+    return max(timed.rounds_ms) / min(timed.rounds_ms)
 
 
 def _torch(model: Model, inputs: np.ndarray, emit: Emit) -> dict[str, Call]:

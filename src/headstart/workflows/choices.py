@@ -129,7 +129,8 @@ def _precision(
         )
         return loss
 
-    candidates = [precision.Precision("fp32", True), precision.Precision("bf16", True)]
+    pictures = model.backbone.modality == "image"
+    candidates = [precision.Precision(name, channels_last=pictures) for name in ("fp32", "bf16")]
     with phase(emit, "precision"), merging.merged(model.backbone):
         choice, decision = precision.choose(step, wanted=experiment.precision, candidates=candidates, rounds=2)
     emit(decision)
