@@ -115,13 +115,13 @@ def evaluate(
     data: Any = None,
     *,
     input_column: str | None = None,
-    label_column: str | None = None,
+    label_column: str | tuple[str, ...] | None = None,
     allow_module: Any = False,
 ) -> Evaluation:
     """What the run's model answers on labelled data, or on its own test rows; ``allow_module`` as in ``load``.
 
-    Columns of a table are those of the run unless told. Warns where rows are left out, and where the run has learned
-    from them.
+    Columns of a table are those of the run where it has them, unless told. Warns where rows are left out, and where
+    the run has learned from them.
     """
     import warnings
 
@@ -132,8 +132,9 @@ def evaluate(
         if isinstance(event, Notice) and event.level == "warning":
             warnings.warn(event.message, stacklevel=4)
 
-    named = {"input_column": input_column, "label_column": label_column}
-    return evaluate_run(run, data, **named, allow_module=allow_module, on_event=warn)
+    return evaluate_run(
+        run, data, input_column=input_column, label_column=label_column, allow_module=allow_module, on_event=warn
+    )
 
 
 def embed(

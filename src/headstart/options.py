@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -82,25 +83,36 @@ def places(words: list[str]) -> str | list[str]:
     return found[0] if len(found) == 1 else found
 
 
-def columns(words: list[str] | None, *known: str) -> dict[str, str]:
+def columns(words: list[str] | None, *known: str) -> dict[str, Any]:
     """The columns that words such as ``data.input_column=body`` name, by the name behind the dot.
 
     Raises:
-        ConfigError: another setting.
+        ConfigError: another setting, or no name.
     """
-    from headstart.core.errors import ConfigError
+    from headstart.core import registry, settings
+    from headstart.core.errors import ConfigError, Problem
 
-    told = dict(word.removeprefix("data.").split("=", 1) for word in words or () if _is_setting(word))
-    if unknown := [name for name in told if name not in known]:
-        remedy = "known here: " + ", ".join(f"data.{name}=…" for name in known)
-        raise ConfigError(f"no such setting: data.{', data.'.join(unknown)}", remedy=remedy)
+    problems, told = [], dict[str, Any]()
+    for word in filter(_is_setting, words or ()):
+        name, _, text = word.removeprefix("data.").partition("=")
+        if name not in known:
+            remedy = "known here: " + ", ".join(f"data.{each}" for each in known)
+            problems.append(Problem(f"unknown setting{registry.suggest(name, known)}", word, remedy))
+        elif not text:
+            problems.append(Problem("names no column", word))
+        else:
+            value = settings.value(text)
+            told[name] = tuple(map(str, value)) if isinstance(value, list) else text
+    if problems:
+        raise ConfigError("the settings cannot be used", problems=problems)
     return told
 
 
 def _is_setting(word: str) -> bool:
-    """With or without the ``data.``, as in ``fit``; anything else with a = may be the name of a file."""
+    """With or without the ``data.``, as in ``fit``; anything else with a = is the name of a file, as is what exists."""
     name, equals, _ = word.partition("=")
-    return bool(equals) and (name.startswith("data.") or name in ("input_column", "label_column"))
+    named = name.startswith("data.") or name in ("input_column", "label_column")
+    return bool(equals) and named and not os.path.exists(word)
 
 
 def terminal(experiment: Experiment | None = None) -> Terminal:

@@ -1,4 +1,4 @@
-"""Items are worked on in their order; threads come where items are worth it, and not before."""
+"""Items are worked on in their order, in the way that is quicker."""
 
 from __future__ import annotations
 
@@ -12,47 +12,54 @@ from headstart.core import workers
 
 
 class Clock:
-    """Time that passes as items say."""
+    """Time that passes as items say: by threads for a ``share`` of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, share: float = 0.5) -> None:
         self.now = 0.0
-        self.threads: list[bool] = []
+        self.share = share
+        self.own: list[bool] = []  # whether it was the calling thread that worked on an item
+        self._one = threading.Lock()
 
     def __call__(self) -> float:
         return self.now
 
     def work(self, seconds: float) -> float:
-        self.now += seconds
-        self.threads.append(threading.current_thread() is not threading.main_thread())
+        own = threading.current_thread() is threading.main_thread()
+        with self._one:
+            self.now += seconds * (1 if own else self.share)
+            self.own.append(own)
         return seconds
 
 
-@pytest.mark.parametrize("count", [0, 1, 2, 200])
+@pytest.mark.parametrize("count", [0, 1, 2, 9, 17, 18, 500])
 @pytest.mark.parametrize("seconds", [1e-4, 1.0])
-def test_every_item_once_and_in_order(count: int, seconds: float) -> None:
-    clock = Clock()
+@pytest.mark.parametrize("share", [0.5, 2.0])
+def test_every_item_once_and_in_order(count: int, seconds: float, share: float) -> None:
+    clock = Clock(share)
     items = [seconds + number * 1e-9 for number in range(count)]
     assert list(workers.in_turn(clock.work, items, threads=2, clock=clock)) == items
 
 
-def test_quick_items_stay_in_the_calling_thread() -> None:
-    clock = Clock()
-    list(workers.in_turn(clock.work, [3.0] + [0.9 * workers.QUICK] * 500, threads=2, clock=clock))
-    assert clock.threads == [False] * 501, "the first, for which modules are loaded, says nothing"
+@pytest.mark.parametrize("seconds", [2e-4, 5e-3])
+def test_the_quicker_way_does_nearly_all_of_it(seconds: float) -> None:
+    for share, own in ((2.0, 0.9), (0.5, 0.1)):
+        clock = Clock(share)
+        list(workers.in_turn(clock.work, [3.0] + [seconds] * 4000, threads=2, clock=clock))
+        assert abs(sum(clock.own) / 4001 - own) < 0.1, (share, seconds)
 
 
-def test_slow_items_go_to_threads_soon() -> None:
-    clock = Clock()
-    list(workers.in_turn(clock.work, [0.0] + [5 * workers.QUICK] * 50, threads=2, clock=clock))
-    own = clock.threads.index(True)
-    assert 10 <= own <= 20
-    assert all(clock.threads[own:])
+def test_what_becomes_slow_is_tried_again() -> None:
+    """Icons first, then photographs, which are worth a thread."""
 
+    class Growing(Clock):
+        def work(self, seconds: float) -> float:
+            self.share = 2.0 if seconds < 1e-3 else 0.5
+            return super().work(seconds)
 
-def test_quick_items_before_do_not_put_it_off() -> None:
-    clock = Clock()
-    list(workers.in_turn(clock.work, [0.0] * 1000 + [10 * workers.QUICK] * 20, threads=2, clock=clock))
-    assert clock.threads.index(True) <= 1010
+    clock = Growing()
+    list(workers.in_turn(clock.work, [1e-4] * 30_000 + [1e-2] * 30_000, threads=2, clock=clock))
+    assert sum(clock.own[:30_000]) > 27_000
+    assert sum(clock.own[-29_700:]) < 2_000
 
 
 def test_threads_do_not_run_far_ahead() -> None:
@@ -69,10 +76,10 @@ def test_threads_do_not_run_far_ahead() -> None:
     results.close()
 
 
-@pytest.mark.parametrize("at", [0, 5, 150])
+@pytest.mark.parametrize("at", [0, 5, 12, 150])
 def test_a_failure_is_raised_where_its_item_stands(at: int) -> None:
     def work(item: int) -> int:
-        time.sleep(0.002)
+        time.sleep(0.0005)
         if item == at:
             raise ValueError(f"item {item}")
         return item

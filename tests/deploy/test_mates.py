@@ -53,6 +53,11 @@ def ranged(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return softened((values / step).round() * step / 100)
 
 
+def planned(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rounds otherwise in batches of four."""
+    return softened(inputs.sum(axis=1) / 100 + 0.001 * (len(inputs) == 4))
+
+
 def counting(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Averages over padding too."""
     return softened(np.where(inputs == -1, 0, inputs).sum(axis=1) / 100 / inputs.shape[1])
@@ -61,6 +66,7 @@ def counting(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def test_what_a_batch_changes() -> None:
     assert mates.gap(steady, INPUTS, -1, longest=12) == 0
     assert mates.gap(ranged, INPUTS, -1, longest=12) > mates.SAME
+    assert mates.gap(planned, INPUTS, None) > mates.SAME, "every size that a runtime may have a plan for is tried"
     assert mates.gap(counting, INPUTS, -1, longest=12) > mates.SAME
     assert mates.gap(counting, np.abs(INPUTS), None) == 0, "nothing is padded where all are of one size"
 
@@ -91,7 +97,7 @@ def dynamic(text_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     judge = replace(judge, runtimes=("onnxruntime",))
     kept = [*judge.judge(folder.FLOAT, "plain"), *judge.judge(folder.INT8, "dynamic")]
     kept = [replace(each, fault="", refused="") for each in kept]
-    ship._write(judge, decoded, kept, [], ["onnxruntime int8", "onnxruntime fp32"])
+    ship._write(judge, decoded, kept, [], ["onnxruntime int8", "onnxruntime fp32"], None)
     return place
 
 

@@ -45,6 +45,24 @@ def test_any_number_of_rows_is_answered_as_each_alone(exported: Path, precision:
                 assert np.allclose(whole[row], alone[0], atol=1e-6)
 
 
+def test_every_number_of_rows_has_its_batches() -> None:
+    assert [openvino._sizes(rows) for rows in (1, 3, 4, 7, 13, 16)] == [[1], [1] * 3, [4], [4, 1, 1, 1], [16], [16]]
+    for rows in range(1, 60):
+        assert 0 <= sum(openvino._sizes(rows)) - rows <= 3
+
+
+def test_a_network_that_cannot_be_planned_answers_any_number_at_once(
+    exported: Path, compiled: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(model: Any, rows: int) -> Any:
+        raise RuntimeError("the shapes do not fit")
+
+    monkeypatch.setattr(openvino, "_of_rows", refuse)
+    run = openvino.load(exported / folder.FLOAT, threads=1)
+    assert len(run(pictures(5))[0]) == 5
+    assert compiled == ["[?,3,32,32]"]
+
+
 def test_rows_keep_their_places(exported: Path) -> None:
     inputs = pictures(22)
     mine = openvino.load(exported / folder.FLOAT, threads=1)(inputs)
@@ -56,10 +74,10 @@ def test_rows_keep_their_places(exported: Path) -> None:
 
 def test_a_size_is_compiled_once_and_when_it_is_needed(exported: Path, compiled: list[str]) -> None:
     run = openvino.load(exported / folder.FLOAT, threads=1)
-    assert compiled == ["[1,3,32,32]"]
-    run(pictures(3))
+    assert compiled == ["[4,3,32,32]"]
+    run(pictures(4))
     assert len(compiled) == 1
-    run(pictures(22))
+    run(pictures(21))
     run(pictures(39))
     assert sorted(compiled) == ["[1,3,32,32]", "[16,3,32,32]", "[4,3,32,32]"]
 

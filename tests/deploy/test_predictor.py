@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import headstart
 from headstart.core import manifest
@@ -16,6 +17,7 @@ from headstart.core.errors import ArtefactError, ConfigError
 from headstart.core.run import Run
 from headstart.deploy import folder, predictor
 from headstart.deploy.predictor import Predictor
+from headstart.workflows import ship
 from headstart.workflows.predict import load
 
 from . import torchless
@@ -126,8 +128,34 @@ def test_an_export_that_lacks_a_file_is_damaged_and_not_none(exported: Path, tmp
 
 
 def test_what_an_export_cannot_do_is_said(exported: Path) -> None:
-    with pytest.raises(ConfigError, match="an export runs on the CPU, not on cuda"):
+    with pytest.raises(ConfigError, match="runs on the CPU, not on cuda"):
         headstart.load(exported, device="cuda")
     with pytest.raises(ArtefactError, match="holds no network") as told:
         headstart.embed(exported, "x.png")
     assert str(exported.parent) in str(told.value)
+
+
+def test_a_file_of_another_exporter_makes_no_export(toy_run: Run, exported: Path, tmp_path: Path) -> None:
+    place = Path(shutil.copytree(toy_run.path, tmp_path / "run", ignore=shutil.ignore_patterns("export")))
+    shutil.copy(exported / folder.FLOAT, place / "model" / folder.FLOAT)
+    assert headstart.load(place).classes == headstart.load(exported).classes
+    own = place / folder.EXPORT / folder.FLOAT
+    own.parent.mkdir()
+    own.write_bytes(b"mine")
+    with pytest.raises(ArtefactError, match="holds no export"):
+        ship.export(Run(place))
+    assert own.read_bytes() == b"mine"
+
+
+def test_the_column_that_the_run_learned_from_goes_with_the_export(exported: Path, tmp_path: Path) -> None:
+    place = Path(shutil.copytree(exported, tmp_path / "export"))
+    verdict = manifest.read_json(place / folder.VERDICT)
+    assert verdict["input_column"] is None
+    manifest.write_json(place / folder.VERDICT, verdict | {"input_column": "shot"})
+    manifest.seal(place)
+    Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / "a.png")
+    (tmp_path / "t.csv").write_text("path,shot\nb.png,a.png\n,nope.png\n", encoding="utf-8")
+    there, missing = headstart.load(place).predict(tmp_path / "t.csv")
+    assert there.label
+    assert not missing.scores
+    assert "nope.png does not exist [missing]" in missing.problem

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,34 @@ def test_where_fp32_was_kept_the_passing_of_a_run_in_bf16_changes_nothing(tmp_pa
             with torch.autocast("cpu", torch.bfloat16):
                 assert torch.equal(exact.features(inputs), alone)
                 assert not torch.equal(backbone.features(inputs), alone), "what a run in bf16 would have made of it"
+
+
+class Rounded(nn.Module):
+    """A network with a table that no state dict holds, whose answers in bf16 are far off or no numbers."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.spec = ImageSpec(size=(8, 8), resize=8)
+        self.conv, self.out, self.factor = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 3), factor
+        self.register_buffer("table", torch.linspace(0.1, 1.7, 6).view(6, 1) ** 3, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.conv(images) * self.table
+        return self.out(maps * self.factor if maps.dtype == torch.bfloat16 else maps.float())
+
+
+@pytest.mark.parametrize("factor", [40.0, math.nan])
+def test_what_bf16_leaves_is_the_network_as_it_was(factor: float) -> None:
+    backbone = backbones.load(Rounded(factor))
+    inputs = batch(backbone, rows=4)
+    fast, done = inference.optimised(backbone, inputs, dtype=torch.bfloat16, channels_last=False)
+    with torch.no_grad():
+        wanted, found = backbone.features(inputs), fast.features(inputs)
+    if done.dtype == torch.float32:
+        assert fast.casts == torch.float32
+        assert torch.equal(found, wanted)
+    assert torch.equal(fast.module.table, backbone.module.table)
+    assert found.isfinite().all()
 
 
 class ReadTwice(nn.Module):

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 import headstart
-from headstart import cli
-from headstart.core.errors import ArtefactError, DataError
+from headstart import cli, options
+from headstart.core.errors import ArtefactError, ConfigError, DataError
 from headstart.core.events import Notice
 from headstart.core.run import Run
 from headstart.measure.evaluation import Evaluation
@@ -153,36 +153,60 @@ def test_an_answer_that_is_no_number_is_a_problem():
     assert [len(row.scores) for row in found] == [2, 0, 0]
 
 
+@pytest.mark.filterwarnings("ignore:of .* rows the model has learned")
 def test_columns_are_those_that_are_named_or_else_the_runs(fit_once, pictures, tmp_path, capsys):
     inputs, labels = pictures(12)
-    for number, picture in enumerate(inputs):
+    for number, (picture, label) in enumerate(zip(inputs, labels, strict=True)):
+        (tmp_path / "folder" / label).mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture).save(tmp_path / f"{number}.png")
+        Image.fromarray(picture).save(tmp_path / "folder" / label / f"{number}.png")
 
-    def table(name: str, first: str, second: str) -> str:
-        lines = [f"{number}.png,{label}" for number, label in enumerate(labels)]
-        (tmp_path / name).write_text("\n".join([f"{first},{second}", *lines]) + "\n")
+    def table(name: str, *columns: str) -> str:
+        """``columns`` of paths but for the last, of labels; of the paths only those of 'shot' and 'where' are right."""
+        lines = [",".join(columns)]
+        for number, label in enumerate(labels):
+            right = [f"{number if column in ('shot', 'where') else 0}.png" for column in columns[:-1]]
+            lines.append(",".join([*right, label]))
+        (tmp_path / name).write_text("\n".join(lines) + "\n")
         return str(tmp_path / name)
 
     columns = {"input_column": "shot", "label_column": "seen"}
     trained = fit_once(table("a.csv", "shot", "seen"), ["probe"], **columns)
-    with pytest.warns(UserWarning, match="rows the model has learned"):
-        own = headstart.evaluate(trained, table("b.csv", "shot", "seen"))
+    own = headstart.evaluate(trained, table("b.csv", "path", "shot", "seen"))
     assert len(own) == len(labels)
-    other = table("c.csv", "where", "what")
-    with pytest.warns(UserWarning, match="rows the model has learned"):
-        named = headstart.evaluate(trained, other, input_column="where", label_column="what")
+    assert [row.label for row in headstart.predict(trained, table("b.csv", "path", "shot", "seen"))] == list(labels)
+    other = table("c.csv", "path", "where", "what")
+    named = headstart.evaluate(trained, other, input_column="where", label_column="what")
     assert np.array_equal(named.logits, own.logits)
-    with pytest.raises(DataError, match="no column 'shot'"):
-        headstart.evaluate(trained, other)
+    familiar = headstart.evaluate(trained, table("d.csv", "path", "label"))
+    assert len({*map(tuple, familiar.logits)}) == 1, "the run's columns are no must"
+    assert len(headstart.evaluate(trained, tmp_path / "folder")) == len(labels)
+    with pytest.raises(ConfigError, match="columns are named, and no data"):
+        headstart.evaluate(trained, input_column="shot")
+    with pytest.raises(ConfigError, match="no table is given"):
+        headstart.predict(trained, tmp_path / "folder", input_column="shot")
+
     words = [str(trained.path), other, "data.input_column=where", "-o", str(tmp_path / "found.csv")]
     assert cli.run(["predict", *words]) == 0
     assert len((tmp_path / "found.csv").read_text().splitlines()) == len(labels) + 1
     assert cli.run(["predict", str(trained.path), other, "data.input_colum=where"]) == 1
-    assert "data.input_column=" in capsys.readouterr().err
-    named_too = ["data.input_column=where", "data.label_column=what"]
+    assert "did you mean 'input_column'" in capsys.readouterr().err
+    named_too = ["input_column=where", "data.label_column=what"]
     assert cli.run(["evaluate", str(trained.path), *named_too, "--data", other]) == 0
     assert cli.run(["evaluate", str(trained.path), other]) == 1
     assert "--data" in capsys.readouterr().err
     words = [str(trained.path), other, "data.input_column=where", "-o", str(tmp_path / "features.npz")]
     assert cli.run(["embed", *words]) == 0
     assert len(np.load(tmp_path / "features.npz")["features"]) == len(labels)
+
+
+def test_settings_on_the_line_are_told_from_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data.v2=final.csv").write_text("text\na\n")
+    words = ["data.v2=final.csv", "a=b.csv", "data.label_column=[cat, dog]", "input_column=body"]
+    assert options.places(words) == ["data.v2=final.csv", "a=b.csv"]
+    known = ("input_column", "label_column")
+    assert options.columns(words, *known) == {"label_column": ("cat", "dog"), "input_column": "body"}
+    with pytest.raises(ConfigError) as told:
+        options.columns(["data.input_column=", "data.split=x"], *known)
+    assert [problem.what for problem in told.value.problems] == ["names no column", "unknown setting"]

@@ -6,13 +6,15 @@ import difflib
 import importlib
 import pkgutil
 from collections.abc import Iterable
+from functools import cache
 from types import ModuleType
 
 from headstart.core.errors import ConfigError
 
 
+@cache
 def names(package: str) -> tuple[str, ...]:
-    """The alternatives in ``package`` (such as ``headstart.stages.methods``), found without importing them."""
+    """The alternatives in ``package`` (such as ``headstart.stages.methods``), found once, without importing them."""
     found = pkgutil.iter_modules(importlib.import_module(package).__path__)
     return tuple(sorted(module.name for module in found if module.name != "base"))
 

@@ -1,4 +1,4 @@
-"""Work on many items in their order, by a few threads or, while the items are small, by none."""
+"""Work on many items in their order, by a few threads or, where that is quicker, by none."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from itertools import islice
 from typing import TypeVar
 
 MOST = 8  # threads
-QUICK = 1e-3  # seconds of an item below which threads cost more than they bring
-BEHIND = 0.05  # seconds by which items may be late before threads come: what quick ones save is not counted
+TRIED = 8  # items of the first trial: of slow ones few more are not worth to wait for
+TRIAL = 0.05  # seconds of every trial after it, which tell something of quick ones too
+STRETCH = 1.0  # seconds until both ways are tried again
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -24,22 +27,32 @@ def in_turn(
     threads: int | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Iterator[Result]:
-    """``work(item)`` for every item, in order: in the calling thread as long as items are quick, then ``in_order``.
+    """``work(item)`` for every item, in order: in the calling thread or ``in_order``, whichever is quicker.
 
     Threads take turns at the interpreter, and wait for it after every file that they read. Spoken digits on two cores:
-    .37 ms a file in one thread, 1.0 ms by two; five seconds of sound: 8.0 and 4.5 ms. The first item, for which modules
-    are loaded, is not counted.
+    .37 ms a file in one thread, 1.0 ms by two; five seconds of sound: 8.0 and 4.5 ms. Both ways are tried every now and
+    then. The first item, for which modules are loaded, is not counted.
     """
     items = iter(items)
-    late = 0.0
-    for number, item in enumerate(items):
-        begun = clock()
-        result = work(item)
-        late = max(0.0, late + clock() - begun - QUICK) if number else 0.0
-        yield result
-        if late > BEHIND:
-            break
-    yield from in_order(work, items, threads)
+    yield from map(work, islice(items, 1))
+    ways = (partial(map, work), partial(in_order, work, threads=threads))
+    count = TRIED
+    while True:
+        seconds = []
+        for way in ways:
+            begun, done = clock(), 0
+            for result in way(islice(items, count)):
+                yield result
+                done += 1
+            if done < count:
+                return
+            seconds.append((clock() - begun) / count)
+        quick, alone, begun = max(min(seconds), 1e-7), seconds[0] <= seconds[1], clock()
+        for result in ways[0 if alone else 1](islice(items, max(count, round(STRETCH / quick)))):
+            yield result
+            if alone and clock() - begun > 2 * STRETCH:  # they have become slower; threads would be ahead by some
+                break
+        count = max(TRIED, round(TRIAL / quick))
 
 
 def in_order(work: Callable[[Item], Result], items: Iterable[Item], threads: int | None = None) -> Iterator[Result]:

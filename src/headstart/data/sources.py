@@ -32,6 +32,7 @@ __all__ = [
     "Division",
     "arranged",
     "collect",
+    "columns_of",
     "divide",
     "find_unlabelled",
     "fingerprint",
@@ -107,22 +108,39 @@ def read_unlabelled(source: Any, modality: str = "image", *, input_column: str |
     """What ``predict`` takes: a folder of files (recursive), one file, a table of paths, a list, arrays.
 
     Raises:
-        DataError: nothing there, or files that do not exist (all of them named).
+        DataError: nothing there, or files that do not exist (all of them named); of a table only where all are missing.
     """
     return find_unlabelled(source, modality, input_column=input_column)[0]
 
 
+def columns_of(source: Any) -> tuple[str, ...]:
+    """The columns of a table, of a folder of split tables, of a DataFrame or a Dataset; none of anything else."""
+    if hasattr(source, "columns") and hasattr(source, "iloc"):
+        return tuple(map(str, source.columns))
+    if hasattr(source, "column_names") and isinstance(source.column_names, list):
+        return tuple(source.column_names)
+    if not isinstance(source, (str, os.PathLike)):
+        return ()
+    path = os.path.expanduser(os.fspath(source))
+    if os.path.isdir(path):
+        path = next(iter(_split_tables(path).values()), "")
+    if not os.path.isfile(path) or os.path.splitext(path)[1].lower() not in TABLES:
+        return ()
+    return tuple(read_table(path, os.fspath(source)).columns)
+
+
 def find_unlabelled(
-    source: Any, modality: str = "image", *, input_column: str | None = None
+    source: Any, modality: str = "image", *, input_column: str | None = None, usual: str | None = None
 ) -> tuple[Rows, tuple[str, ...]]:
     """As ``read_unlabelled``, with what was left out, in sentences; ``modality`` is that of the model.
 
     Args:
-        input_column: what to read of a table; without it a familiar name is looked for.
+        input_column: what to read of a table.
+        usual: the same where the table has it; else a familiar name is looked for.
     """
     from headstart.data.settings import DataSettings
 
-    return unlabelled.find_unlabelled(source, modality, DataSettings(input_column=input_column))
+    return unlabelled.find_unlabelled(source, modality, DataSettings(input_column=input_column), usual)
 
 
 def texts_of(rows: Rows, modality: str) -> tuple[tuple[str, ...], ...]:

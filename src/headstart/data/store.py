@@ -121,7 +121,7 @@ class Store:
         cache_dir: str | os.PathLike[str] | None = None,
         progress: Progress | None = None,
     ) -> Store:
-        """Decode every row of ``rows`` once, with threads (the decoders release the GIL), in order.
+        """Decode every row of ``rows`` once, in order, with threads where that is quicker (see ``workers.in_turn``).
 
         Args:
             budget_bytes: what the canvases may take in memory; None is a quarter of what is free now, at most 1 GB.

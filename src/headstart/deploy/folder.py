@@ -59,8 +59,8 @@ class Golden:
 
 
 def is_export(folder: Path) -> bool:
-    """Whether this looks like what ``headstart export`` wrote, though files of it may be missing."""
-    return (folder / VERDICT).is_file() or (folder / FLOAT).is_file()
+    """Whether this is what ``headstart export`` wrote, though one of its files may be missing."""
+    return sum((folder / file).is_file() for file in (VERDICT, FLOAT, GOLDEN)) >= 2
 
 
 def exported(place: Path, why: str) -> Path:

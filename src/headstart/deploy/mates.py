@@ -15,6 +15,7 @@ from headstart.deploy import contract, parallel
 from headstart.deploy.runtimes.base import Session
 
 ROWS = 16  # that are answered at once at most
+SIZES = (ROWS, 4, 1)  # of the batches that a runtime may have a plan for, each
 SAME = 1e-5  # by how much a probability may depend on what else is in the batch
 ROUNDING = {"bf16": 2**-8}  # of precisions that round more: the last bit of a probability
 
@@ -44,8 +45,9 @@ def gap(session: Session, inputs: np.ndarray, pad: int | None, longest: int = 0)
         more = max(0, min(inputs.shape[-1], longest - inputs.shape[-1]))
         mates = np.concatenate([inputs, np.zeros_like(inputs[..., :more])], axis=-1)
         mates.reshape(len(inputs), -1, mates.shape[-1])[:, 0, inputs.shape[-1] :] = pad
-    order = np.arange(ROWS) % len(inputs)
-    return float(np.abs(parallel.together(session)(mates[order])[1] - alone[order]).max())
+    answer = parallel.together(session)
+    orders = [np.arange(size) % len(inputs) for size in SIZES[:-1]]
+    return max(float(np.abs(answer(mates[order])[1] - alone[order]).max()) for order in orders)
 
 
 def row_by_row(session: Session, pad: int | None) -> Session:

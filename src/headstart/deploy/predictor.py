@@ -96,6 +96,7 @@ class Predictor:
         found = _opened(verdict, variant, self.folder, self.threads, on_event)
         self.name, self.variant, self.contract, session = found
         self.threshold = _threshold(verdict, self.name)
+        self.usual_column: str | None = verdict.get("input_column")  # of the tables that the run learned from
         self._modality = registry.find(contract.MODALITIES, self.contract.modality)
         self._session = session if self.variant.batches else mates.row_by_row(session, mates.padding(self.modality))
         self._turn = threading.Lock()
@@ -124,15 +125,15 @@ class Predictor:
     ) -> Predictions:
         """Labels and probabilities, most likely first, for a folder, files, arrays, pictures, texts or sounds.
 
-        ``input_column`` names what to read of a table; without it a familiar name is looked for. A row that cannot be
-        read gets a prediction without scores whose ``problem`` says why; where the export has a threshold, so does one
-        that is not sure enough ("don't know").
+        ``input_column`` names what to read of a table; without it the column that the run learned from is looked for,
+        then a familiar name. A row that cannot be read gets a prediction without scores whose ``problem`` says why;
+        where the export has a threshold, so does one that is not sure enough ("don't know").
 
         Raises:
             DataError: there is nothing to predict.
         """
         say = on_event or (lambda event: None)
-        rows, notes = sources.find_unlabelled(source, modality=self.modality, input_column=input_column)
+        rows, notes = sources.find_unlabelled(source, self.modality, input_column=input_column, usual=self.usual_column)
         for note in notes:
             say(Notice("info", "data", note))
         parts = self._parts(rows, say)

@@ -160,8 +160,9 @@ class Backbone(nn.Module):
     def _casting(self) -> contextlib.AbstractContextManager[Any]:
         if self.casts is None:
             return contextlib.nullcontext()
-        kind, casts = self.device.type, self.casts != torch.float32
-        return torch.autocast(kind, self.casts if casts else torch.bfloat16, enabled=casts)
+        if self.casts == torch.float32:
+            return torch.autocast(self.device.type, enabled=False)
+        return torch.autocast(self.device.type, self.casts)
 
     def refit(self, spec: Any) -> None:
         """Take another spec of the same modality, such as one with windows for the user's recordings."""

@@ -12,10 +12,13 @@ Shapes: B rows, C channels, D features.
 from __future__ import annotations
 
 import copy
+import itertools
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from headstart.models import fusing, merging, resume
@@ -48,7 +51,7 @@ def optimised(
 ) -> tuple[Backbone, Optimisation]:
     """A copy of ``backbone`` in eval mode that computes the same features faster; the original is not changed.
 
-    Its features come out in fp32; ``resume.record`` on it gives records in ``dtype``.
+    Its features come out in fp32, whatever it computes in.
 
     Args:
         sample: a few real inputs (B, C, H, W).
@@ -93,20 +96,27 @@ def _copy(backbone: Backbone, channels_last: bool) -> Backbone:
 def _lower(fast: Backbone, dtype: torch.dtype, sample: Tensor, wanted: Tensor, limit: float) -> float:
     """Have it compute in ``dtype`` where its features then stay within ``limit``; returns the smallest distance.
 
-    With its weights in it, or else with those operations in it that autocast casts: a network of the user's may hold
-    one that knows no other type than fp32, such as a spectrogram.
+    With its weights in it, or else with those operations in it that autocast casts: a network may hold one that knows
+    no other type than fp32, such as a spectrogram, or that needs its digits.
     """
-    exact = copy.deepcopy(fast.module.state_dict())
+    exact = {name: value.clone() for name, value in _tensors(fast.module)}
     fast.module.to(dtype)
     fast.compute = dtype
     if (moved := _attempt(fast, sample, wanted)) <= limit:
         return moved
     fast.module.to(torch.float32)
-    fast.module.load_state_dict(exact)
+    for name, value in _tensors(fast.module):
+        value.copy_(exact[name])
     fast.compute, fast.casts = torch.float32, dtype
     if (cast := _attempt(fast, sample, wanted)) > limit:
         fast.casts = torch.float32
     return min(moved, cast)
+
+
+def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and buffers, those too that are in no state dict."""
+    for name, value in itertools.chain(module.named_parameters(), module.named_buffers()):
+        yield name, value.detach()
 
 
 def _fold(backbone: Backbone, sample: Tensor) -> int:
@@ -121,11 +131,12 @@ def _fold(backbone: Backbone, sample: Tensor) -> int:
 
 
 def _attempt(backbone: Backbone, sample: Tensor, wanted: Tensor) -> float:
-    """The distance, infinite where the network cannot run in this precision."""
+    """The distance, infinite where the network cannot run in this precision, or answers with what is no number."""
     try:
-        return _distance(backbone, sample, wanted)
+        distance = _distance(backbone, sample, wanted)
     except RuntimeError:
-        return float("inf")
+        return math.inf
+    return distance if math.isfinite(distance) else math.inf
 
 
 def _distance(backbone: Backbone, sample: Tensor, wanted: Tensor) -> float:

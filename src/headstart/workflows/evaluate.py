@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headstart.core.errors import ArtefactError
+from headstart.core.errors import ArtefactError, ConfigError
 from headstart.core.events import Event
 from headstart.core.run import Run
 from headstart.measure.evaluation import Evaluation
@@ -25,20 +25,23 @@ def evaluate(
     data: Any = None,
     *,
     input_column: str | None = None,
-    label_column: str | None = None,
+    label_column: str | tuple[str, ...] | None = None,
     allow_module: Any = False,
     on_event: Emit | None = None,
 ) -> Evaluation:
     """What a run's model answers on labelled data, or on the run's own test rows (every such reading is counted).
 
     Args:
-        input_column, label_column: of a table; those of the run unless told.
+        input_column, label_column: of a table; unless told those of the run where it has them, else familiar ones.
 
     Raises:
         ArtefactError: the run has no test rows of its own, and no ``data`` is given.
     """
     run = path if isinstance(path, Run) else Run.open(path)
+    told = {"input_column": input_column, "label_column": label_column}
     if data is None:
+        if any(told.values()):
+            raise ConfigError("columns are named, and no data", where="data", remedy="give labelled data with --data")
         file = run.path / "predictions-test.npz"
         if not file.is_file():
             raise ArtefactError(
@@ -51,20 +54,23 @@ def evaluate(
     from headstart.data import sources
 
     model = load(run, allow_module=allow_module)
-    rows, classes = sources.read_labelled(data, _reading(run, model, input_column, label_column))
+    rows, classes = sources.read_labelled(data, _reading(run, model, sources.columns_of(data), told))
     where = str(data) if isinstance(data, (str, Path)) else ""
     seen.warn(run, rows.items, model.modality, on_event)
     return model.evaluate(rows, classes, "given", on_event, where=where)
 
 
-def _reading(run: Run, model: Classifier, input_column: str | None, label_column: str | None) -> DataSettings:
+def _reading(run: Run, model: Classifier, columns: Collection[str], told: dict[str, Any]) -> DataSettings:
     """How other labelled data are read: as the run's were, columns and what says that rows may have several labels."""
+    from headstart.data.reading.columns import holds
     from headstart.data.settings import DataSettings
     from headstart.experiment import load as read_experiment
 
     known = read_experiment(run.path / "experiment.yaml").data
-    told: dict[str, Any] = {"input_column": input_column or known.input_column}
-    told["label_column"] = label_column or known.label_column
+    usual = {name: value for name in told if holds(columns, value := getattr(known, name))}
+    told = usual | {name: value for name, value in told.items() if value is not None}
     if model.several:
         told |= {"task": "multilabel", "label_separator": known.label_separator}
+        if not columns and isinstance(known.label_column, tuple):  # such as of a data set of the Hub
+            told.setdefault("label_column", known.label_column)
     return DataSettings(on_unreadable="stop", modality=model.modality, **told)

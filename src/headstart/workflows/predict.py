@@ -33,9 +33,10 @@ Emit = Callable[[Event], None]
 class Classifier:
     """A trained model that takes the user's own files: ``headstart.load("runs/photos")``."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, usual_column: str | None = None) -> None:
         self.model = model.eval()
         self.modality = model.backbone.modality
+        self.usual_column = usual_column  # of the tables that it learned from
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -56,7 +57,8 @@ class Classifier:
     ) -> Predictions:
         """Labels and probabilities, most likely first, for a folder, files, arrays or pictures.
 
-        ``input_column`` names what to read of a table; without it a familiar name is looked for.
+        ``input_column`` names what to read of a table; without it the column that the run learned from is looked for,
+        then a familiar name.
         Where a row may have several labels, those that reach the model's threshold, unless ``top_k`` asks for so many.
 
         A row that cannot be read gets a prediction without scores whose ``problem`` says why.
@@ -66,7 +68,7 @@ class Classifier:
         """
         from headstart.data import sources
 
-        rows, notes = sources.find_unlabelled(source, modality=self.modality, input_column=input_column)
+        rows, notes = sources.find_unlabelled(source, self.modality, input_column=input_column, usual=self.usual_column)
         _tell_notes(notes, on_event)
         probabilities = sigmoid if self.several else softmax
         parts = (
@@ -128,7 +130,7 @@ class Classifier:
         """Features (N, D) float32 that the head sees, with the names of the rows; unreadable rows are left out."""
         from headstart.data import sources
 
-        rows, notes = sources.find_unlabelled(source, modality=self.modality, input_column=input_column)
+        rows, notes = sources.find_unlabelled(source, self.modality, input_column=input_column, usual=self.usual_column)
         _tell_notes(notes, on_event)
         parts, unreadable = [], []
         for rows_read, features, problems in self._outputs(rows, self.model.backbone.features, on_event):
@@ -198,11 +200,20 @@ def load(path: str | Path | Run, *, device: str = "cpu", allow_module: Any = Fal
     place = published.address(folder)
     if place is not None:
         folder = published.fetch(*place)
+    usual = usual_column(folder)
     if (folder / "model").is_dir():
         folder = folder / "model"
-    if is_export(folder) or not ((folder / "headstart.json").is_file() or manifest.is_sealed(folder)):
+    if not (folder / "headstart.json").is_file() and (is_export(folder) or not manifest.is_sealed(folder)):
         raise _no_model(folder)
-    return Classifier(Model.load(folder, allow_module=allow_module).to(device))
+    return Classifier(Model.load(folder, allow_module=allow_module).to(device), usual)
+
+
+def usual_column(run: Path) -> str | None:
+    """The column of its tables that a run was told to learn from."""
+    from headstart.experiment import load as read_experiment
+
+    settings = run / "experiment.yaml"
+    return read_experiment(settings).data.input_column if settings.is_file() else None
 
 
 def answerer(
@@ -236,11 +247,8 @@ def answerer(
                 raise MissingExtra("torch", "train", "predicting with a run that was not exported") from error
         place = place / EXPORT
     if device not in ("cpu", "auto"):
-        raise ConfigError(
-            f"an export runs on the CPU, not on {device}",
-            where="device",
-            remedy="leave --device out, or give the run itself: torch answers then",
-        )
+        what = f"what answers here is an export, which runs on the CPU, not on {device}"
+        raise ConfigError(what, where=str(place), remedy="leave the device out")
     from headstart.deploy.predictor import Predictor
 
     return Predictor(place, variant=variant, on_event=on_event)
@@ -250,7 +258,8 @@ def _no_model(folder: Path) -> ArtefactError:
     from headstart.deploy.folder import EXPORT, is_export
 
     if is_export(folder):
-        what, remedy = "an export answers, and holds no network to open", f"give its run: {folder.parent}"
+        run = folder.parent if (folder.parent / "experiment.yaml").is_file() else "the run that it was exported from"
+        what, remedy = "an export answers, and holds no network to open", f"give {run}"
     elif (folder / "folds.json").is_file():
         what, remedy = "a cross-validated run keeps the models of its folds", f"give one of them: {folder / 'fold-1'}"
     elif folder.name == EXPORT and (folder.parent / "experiment.yaml").is_file():

@@ -30,7 +30,7 @@ from headstart.measure import metrics
 from headstart.workflows import finish, folds, materials
 from headstart.workflows.judging import Judge, runtimes
 from headstart.workflows.materials import Decoded
-from headstart.workflows.predict import load
+from headstart.workflows.predict import load, usual_column
 
 if TYPE_CHECKING:
     from headstart.models.model import Model
@@ -101,7 +101,8 @@ def export(
             tried = _climb(judge, decoded)
             kept += [each for each in tried if (place / each.file).is_file()]
         order = verdict.order(kept)
-        _write(judge, decoded, kept, [each for each in tried if each not in kept], order)
+        gone = [each for each in tried if each not in kept]
+        _write(judge, decoded, kept, gone, order, usual_column(run.path))
     finish.report(run)
     where = run.path / folder.EXPORT
     if not order:
@@ -227,7 +228,9 @@ def _climber(judge: Judge, decoded: Decoded) -> Climber:
     )
 
 
-def _write(judge: Judge, decoded: Decoded, kept: list[Judged], gone: list[Judged], order: list[str]) -> None:
+def _write(
+    judge: Judge, decoded: Decoded, kept: list[Judged], gone: list[Judged], order: list[str], column: str | None
+) -> None:
     """The verdict, the README, and last the manifest."""
     versions = {name: registry.find(RUNTIMES, name).version() for name in judge.runtimes}
     cpu, features = processor()
@@ -236,6 +239,7 @@ def _write(judge: Judge, decoded: Decoded, kept: list[Judged], gone: list[Judged
         "headstart": __version__,
         "host": {"processor": cpu, "features": features, "threads": judge.threads, "runtimes": versions},
         "data": {"split": "val", "rows": len(judge.val), "fingerprint": decoded.splits.fingerprint},
+        "input_column": column,
         "metric": judge.metric,
         "tolerance": judge.tolerance,
         "reference": judge.reference.metric(judge.metric).as_json(),

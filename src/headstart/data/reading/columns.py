@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from headstart.core.errors import DataError, Problem
 from headstart.core.registry import suggest
+from headstart.data.modalities.base import Unreadable
 from headstart.data.reading import labelling
 from headstart.data.reading.collection import SPLITS, Found, listing, printable, split_name
 from headstart.data.reading.folders import grouping_note, path_groups
@@ -102,6 +103,13 @@ def _paired(table: Table, settings: DataSettings, notes: list[str]) -> tuple[Dat
             notes.append(f"{told} (data.input_column=… chooses one column, or two as first,second)")
             return replace(settings, input_column=by_name[first]), by_name[second]
     return settings, None
+
+
+def holds(columns: Collection[str], named: str | tuple[str, ...] | None) -> bool:
+    """Whether a table has the column, or all of the columns (``first,second`` are a pair of texts)."""
+    if named is None or named in columns:
+        return named is not None
+    return {*named.split(",")} <= {*columns} if isinstance(named, str) else {*named} <= {*columns}
 
 
 def _pairs(table: Table, first: str, second: str) -> list[Any]:
@@ -239,9 +247,13 @@ def _with_paths(found: Found, table: Table, settings: DataSettings, pattern: str
     if pattern is not None:
         found.groups = path_groups([name.replace("\\", "/") for name in names], pattern, found.notes)
     _note_contradictions(found)
-    if not missing or (not labelled and len(missing) < len(written)):  # each is told where it would have its answer
+    if not labelled and len(missing) < len(written):  # each is told where it would have its answer
+        found.names = [name if name.strip() else table.place(row) for row, name in enumerate(names)]
+        found.items = [
+            Unreadable("missing", missing[row]) if row in missing else path for row, path in enumerate(paths)
+        ]
         return found
-    return _without_missing(found, missing, table.base, settings)
+    return _without_missing(found, missing, table.base, settings) if missing else found
 
 
 def _short(written: Sequence[str], base: str) -> list[str]:

@@ -7,42 +7,52 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headstart.core.errors import DataError, Problem
+from headstart.core.errors import ConfigError, DataError, Problem
 from headstart.core.registry import suggest
 from headstart.data.reading.arrays import as_pictures
-from headstart.data.reading.collection import Found, printable
-from headstart.data.reading.columns import from_columns
+from headstart.data.reading.collection import printable
+from headstart.data.reading.columns import from_columns, holds
 from headstart.data.reading.folders import item_of, walk
 from headstart.data.reading.guess import EXTENSIONS
 from headstart.data.reading.objects import frame_table
-from headstart.data.reading.tables import TABLES, as_list, read_table
+from headstart.data.reading.tables import TABLES, Table, as_list, read_table
 from headstart.data.splits import UNLABELLED, Rows
 
 if TYPE_CHECKING:
     from headstart.data.settings import DataSettings
 
 
-def find_unlabelled(source: Any, modality: str, settings: DataSettings) -> tuple[Rows, tuple[str, ...]]:
+def find_unlabelled(
+    source: Any, modality: str, settings: DataSettings, usual: str | None = None
+) -> tuple[Rows, tuple[str, ...]]:
     """The rows of a source, and what was left out, in sentences.
 
+    Args:
+        usual: the column of a table where no other is told and the table has it.
+
     Raises:
-        DataError: nothing there, or files that do not exist (all of them named).
+        ConfigError: a column is told, and there is no table.
+        DataError: nothing there, or files that do not exist (all of them named); of a table only where all are missing.
     """
+    if settings.input_column is not None and not _has_table(source):
+        what = f"input_column is '{settings.input_column}', and no table is given"
+        raise ConfigError(what, where="data.input_column", remedy=f"leave it out; tables end in {', '.join(TABLES)}")
     notes: list[str] = []
     items: Sequence[Any]
     names: Sequence[str]
     if modality == "text" and _is_text(source):
         items, names = [source], ["row 0"]
     elif isinstance(source, (str, os.PathLike)):
-        items, names = _from_path(os.fspath(source), modality, settings, notes)
+        items, names = _from_path(os.fspath(source), modality, settings, usual, notes)
     elif hasattr(source, "columns") and hasattr(source, "iloc"):
-        items, names = _from_table(from_columns(frame_table(source), modality, settings, labelled=False), notes)
+        items, names = _from_table(frame_table(source), modality, settings, usual, notes)
     elif _names_texts(source) if modality == "text" else _names_folders(source):
-        items, names = _from_paths([os.fspath(part) for part in source], modality, settings, notes)
+        items, names = _from_paths([os.fspath(part) for part in source], modality, settings, usual, notes)
     else:
         items, names = _from_object(source, modality, notes)
     if not len(items):
@@ -65,8 +75,15 @@ def unknown_path(written: str) -> DataError:
     return DataError("there is no such file or folder", where=written, remedy=remedy)
 
 
+def _has_table(source: Any) -> bool:
+    if hasattr(source, "columns") and hasattr(source, "iloc"):
+        return True
+    parts = [source] if isinstance(source, (str, os.PathLike)) else source if isinstance(source, (list, tuple)) else []
+    return any(isinstance(part, (str, os.PathLike)) and os.fspath(part).lower().endswith(TABLES) for part in parts)
+
+
 def _from_path(
-    written: str, modality: str, settings: DataSettings, notes: list[str]
+    written: str, modality: str, settings: DataSettings, usual: str | None, notes: list[str]
 ) -> tuple[Sequence[Any], Sequence[str]]:
     path = os.path.abspath(os.path.expanduser(written))
     if os.path.isdir(path):
@@ -78,7 +95,7 @@ def _from_path(
     if not os.path.exists(path):
         raise unknown_path(written)
     if os.path.splitext(path)[1].lower() in TABLES:
-        return _from_table(from_columns(read_table(path, written), modality, settings, labelled=False), notes)
+        return _from_table(read_table(path, written), modality, settings, usual, notes)
     return [item_of(path, modality)], [os.path.basename(path)]  # whatever its extension: the decoder decides
 
 
@@ -92,7 +109,7 @@ def _names_folders(source: Any) -> bool:
 
 
 def _from_paths(
-    places: Sequence[str], modality: str, settings: DataSettings, notes: list[str]
+    places: Sequence[str], modality: str, settings: DataSettings, usual: str | None, notes: list[str]
 ) -> tuple[Sequence[Any], Sequence[str]]:
     """Folders and files one after the other; a name begins with the folder as it was written, so that none collide."""
     items: list[Any] = []
@@ -101,7 +118,7 @@ def _from_paths(
     for place in places:
         told: list[str] = []
         try:
-            found, inside = _from_path(place, modality, settings, told)
+            found, inside = _from_path(place, modality, settings, usual, told)
         except DataError as error:
             problems += error.problems
             continue
@@ -116,7 +133,12 @@ def _from_paths(
     return items, names
 
 
-def _from_table(found: Found, notes: list[str]) -> tuple[Sequence[Any], Sequence[str]]:
+def _from_table(
+    table: Table, modality: str, settings: DataSettings, usual: str | None, notes: list[str]
+) -> tuple[Sequence[Any], Sequence[str]]:
+    if settings.input_column is None and holds(table.columns, usual):
+        settings = replace(settings, input_column=usual)
+    found = from_columns(table, modality, settings, labelled=False)
     if found.problems:
         raise DataError(f"{len(found.problems)} problems in {found.source}", problems=found.problems)
     notes += found.notes

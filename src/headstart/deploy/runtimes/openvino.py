@@ -5,6 +5,7 @@ Shapes: B rows, K classes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as version_of
@@ -15,16 +16,16 @@ import numpy as np
 
 from headstart.core.errors import ArtefactError, MissingExtra
 from headstart.deploy.contract import INPUT, OUTPUTS
+from headstart.deploy.mates import SIZES
 from headstart.deploy.parallel import joined
 from headstart.deploy.runtimes.base import MIDDLE, Session
 
 EXTRA = "openvino"
 PRECISIONS = ("fp32", "bf16")
 HINTS = {"fp32": "f32", "bf16": "bf16"}
-# Rows of the batches that pictures are answered in: what knows its shape is planned once instead of in every call, and
+# Pictures are answered in batches of ``SIZES`` rows: what knows its shape is planned once instead of in every call, and
 # more layers become one. On two cores a ViT-S in eight bits takes .91 of the time for one row and .95 for 16. A network
 # of any number of rows rounds otherwise; networks of fixed ones agree.
-SIZES = (16, 4, 1)
 OFTEN_AT_MOST = 256 * 2**20  # bytes of a file whose weights may be held for every size
 
 
@@ -55,7 +56,6 @@ def load(path: Path, *, threads: int, precision: str = "fp32") -> Session:
     try:
         core = openvino.Core()
         model = _signed(core.read_model(str(path)))
-        sizes = SIZES if _rows_are_of_one_size(model) and path.stat().st_size <= OFTEN_AT_MOST else (None,)
 
         @cache
         def request(rows: int | None) -> Any:
@@ -63,7 +63,9 @@ def load(path: Path, *, threads: int, precision: str = "fp32") -> Session:
             sized = model if rows is None else _of_rows(model, rows)
             return core.compile_model(sized, "CPU", settings).create_infer_request()
 
-        request(sizes[-1])  # a file that is refused is refused now
+        planned = path.stat().st_size <= OFTEN_AT_MOST and _bears_plans(model, request)
+        if not planned:
+            request(None)  # a file that is refused is refused now
     except RuntimeError as error:
         raise ArtefactError(f"OpenVINO refuses the file ({str(error)[:300]})", where=str(path)) from error
 
@@ -79,21 +81,36 @@ def load(path: Path, *, threads: int, precision: str = "fp32") -> Session:
         return logits, probabilities
 
     def run(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        if sizes[0] is None or not len(inputs):
+        if not planned or not len(inputs):
             return answered(inputs, None)
-        parts, start = [], 0
-        for rows in SIZES:
-            while len(inputs) - start >= rows:
-                parts.append(answered(inputs[start : start + rows], rows))
-                start += rows
-        return joined(parts)
+        sizes = _sizes(len(inputs))
+        whole = np.concatenate([inputs, inputs[-1:].repeat(sum(sizes) - len(inputs), axis=0)])
+        parts = np.split(whole, np.cumsum(sizes)[:-1])
+        found = joined([answered(part, len(part)) for part in parts])
+        return found[0][: len(inputs)], found[1][: len(inputs)]
 
     return run
 
 
-def _rows_are_of_one_size(model: Any) -> bool:
+def _sizes(rows: int) -> list[int]:
+    """The batches for so many rows; the last of a size is filled up where more than three quarters of it are wanted."""
+    found: list[int] = []
+    for size in SIZES:
+        while 4 * (rows - sum(found)) > 3 * size:
+            found.append(size)
+    return found
+
+
+def _bears_plans(model: Any, request: Callable[[int], Any]) -> bool:
+    """Whether rows are of one size, and a network of a fixed number of them can be compiled."""
     batch, *row = model.input(INPUT).partial_shape
-    return batch.is_dynamic and all(length.is_static for length in row)
+    if batch.is_static or any(length.is_dynamic for length in row):
+        return False
+    try:
+        request(SIZES[1])
+    except RuntimeError:
+        return False
+    return True
 
 
 def _of_rows(model: Any, rows: int) -> Any:
