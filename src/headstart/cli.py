@@ -196,15 +196,14 @@ def plan(
 def embed(
     run: options.RunFolder,
     source: options.Sources,
-    output: Annotated[Path, typer.Option("--output", "-o", help="A .npz file: features and names.")] = Path(
-        "features.npz"
-    ),
+    output: options.Features = None,
     allow_module: options.AllowModule = False,
 ) -> None:
     """Write the features that the head sees, one row a file."""
     from headstart import predictions
 
     columns = options.columns(source, "input_column")
+    output = output or predictions.unused(Path("features.npz"))
     predictions.check(output, predictions.ARRAYS, source)
     with options.terminal() as terminal:
         from headstart.workflows.predict import embed as embed_with

@@ -47,6 +47,12 @@ AllowModule = Annotated[
 Answers = Annotated[
     Path | None, typer.Option("--output", "-o", help="Also write the answer for every row: a .csv or .jsonl file.")
 ]
+Features = Annotated[
+    Path | None,
+    typer.Option(
+        "--output", "-o", help="A .npz file: features and names; features.npz, or the next that is not there."
+    ),
+]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file instead of the terminal.")]
 
 

@@ -222,3 +222,12 @@ def test_a_list_that_names_files_is_read_as_files(tmp_path: Path) -> None:
         sources.read_unlabelled(["nope1.tsv", "nope2.tsv"], modality="text")
     rows = sources.read_unlabelled(["good film", "bad"], modality="text")
     assert list(rows.items) == ["good film", "bad"]
+
+
+def test_the_first_column_of_a_pair_can_be_chosen_alone(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("premise,hypothesis\na b,c d\n", encoding="utf-8")
+    items = [
+        sources.read_unlabelled(tmp_path / "t.csv", "text", input_column=named).items
+        for named in (None, "premise", "hypothesis", "hypothesis,premise")
+    ]
+    assert items == [[("a b", "c d")], ["a b"], ["c d"], [("c d", "a b")]]

@@ -32,7 +32,7 @@ from headstart.workflows import judging, ship
 from headstart.workflows.judging import Judge
 from headstart.workflows.predict import load
 
-from .conftest import draw
+from .conftest import QUICK, draw
 
 SETTINGS = ship.Settings(threads=1, seconds=0.05)
 
@@ -332,3 +332,15 @@ def test_a_verdict_that_leads_elsewhere_is_refused(change: dict[str, str], expor
     manifest.seal(place)
     with pytest.raises(ArtefactError, match="not a verdict"):
         Predictor(place)
+
+
+def test_files_of_the_users_stay_when_an_export_is_written_again(toy_run: Run, exported: Path, tmp_path: Path) -> None:
+    place = Path(shutil.copytree(toy_run.path, tmp_path / "run")) / folder.EXPORT
+    (place / "notes.txt").write_text("mine")
+    (place / "more" / "deep").mkdir(parents=True)
+    (place / "more" / "deep" / "x").write_text("mine too")
+    before = (place / folder.VERDICT).stat().st_mtime_ns
+    ship.export(Run(place.parent), settings=QUICK)
+    assert (place / folder.VERDICT).stat().st_mtime_ns != before
+    assert ((place / "notes.txt").read_text(), (place / "more" / "deep" / "x").read_text()) == ("mine", "mine too")
+    folder.read_verdict(place)

@@ -210,3 +210,18 @@ def test_settings_on_the_line_are_told_from_files(tmp_path, monkeypatch):
     with pytest.raises(ConfigError) as told:
         options.columns(["data.input_column=", "data.split=x"], *known)
     assert [problem.what for problem in told.value.problems] == ["names no column", "unknown setting"]
+
+
+def test_a_device_that_is_not_there_and_a_column_that_is_no_name(run, tmp_path):
+    with pytest.raises(ConfigError, match="no device 'banana'"):
+        headstart.load(run, device="banana")
+    with pytest.raises(ConfigError, match="the name of a column, not 0"):
+        headstart.predict(run, tmp_path / "t.csv", input_column=0)
+
+
+def test_features_are_written_over_nothing(run, pictures, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(pictures(1)[0][0]).save("a.png")
+    for name in ("features.npz", "features-2.npz"):
+        assert cli.run(["embed", str(run.path), "a.png"]) == 0
+        assert len(np.load(name)["features"]) == 1

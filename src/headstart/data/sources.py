@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from contextlib import suppress
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from headstart.core import registry
@@ -140,6 +141,9 @@ def find_unlabelled(
     """
     from headstart.data.settings import DataSettings
 
+    if not isinstance(input_column, (str, NoneType)):
+        what = f"input_column is the name of a column, not {input_column!r}"
+        raise ConfigError(what, where="data.input_column", remedy="two columns of a pair are one text: first,second")
     return unlabelled.find_unlabelled(source, modality, DataSettings(input_column=input_column), usual)
 
 

@@ -63,6 +63,12 @@ def is_export(folder: Path) -> bool:
     return sum((folder / file).is_file() for file in (VERDICT, FLOAT, GOLDEN)) >= 2
 
 
+def foreign(folder: Path) -> list[Path]:
+    """What lies in the folder of an export and was not written by it."""
+    own = {*MODELS, VERDICT, GOLDEN, README, manifest.MANIFEST}
+    return sorted(each for each in folder.iterdir() if each.name not in own)
+
+
 def exported(place: Path, why: str) -> Path:
     """``place`` where it is an export, else the export of the run there.
 

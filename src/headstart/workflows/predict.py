@@ -193,6 +193,7 @@ def load(path: str | Path | Run, *, device: str = "cpu", allow_module: Any = Fal
         ArtefactError: no model is there, or it is damaged. Unreachable: it is on the Hub, which does not answer.
     """
     from headstart.deploy.folder import is_export
+    from headstart.engine.runtime import choose_device
     from headstart.models import published
     from headstart.models.model import Model
 
@@ -205,7 +206,7 @@ def load(path: str | Path | Run, *, device: str = "cpu", allow_module: Any = Fal
         folder = folder / "model"
     if not (folder / "headstart.json").is_file() and (is_export(folder) or not manifest.is_sealed(folder)):
         raise _no_model(folder)
-    return Classifier(Model.load(folder, allow_module=allow_module).to(device), usual)
+    return Classifier(Model.load(folder, allow_module=allow_module).to(choose_device(device)), usual)
 
 
 def usual_column(run: Path) -> str | None:

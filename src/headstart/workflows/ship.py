@@ -260,7 +260,10 @@ def _progress_only(emit: Emit) -> Emit:
 
 @contextmanager
 def _draft(target: Path) -> Iterator[Path]:
-    """A folder beside ``target`` that takes its place when all of it is written; an old export stays until then."""
+    """A folder beside ``target`` that takes its place when all of it is written; an old export stays until then.
+
+    What else lies in an old one is the user's, and goes into the new one.
+    """
     if target.exists() and not folder.is_export(target) and any(target.iterdir()):
         raise ArtefactError("the folder is not empty and holds no export; nothing was written", where=str(target))
     draft = target.with_name(f".{target.name}.tmp-{os.getpid()}")
@@ -268,6 +271,9 @@ def _draft(target: Path) -> Iterator[Path]:
     draft.mkdir()
     try:
         yield draft
+        for own in folder.foreign(target) if target.exists() else ():
+            copy = shutil.copytree if own.is_dir() and not own.is_symlink() else shutil.copy2
+            copy(own, draft / own.name)
         old = target.with_name(f".{target.name}.tmp-old-{os.getpid()}")
         if target.exists():
             os.replace(target, old)

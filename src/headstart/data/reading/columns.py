@@ -98,7 +98,7 @@ def _paired(table: Table, settings: DataSettings, notes: list[str]) -> tuple[Dat
             return replace(settings, input_column=first), second
     by_name = {familiar(name): name for name in table.columns}
     for first, second in PAIRED.items():
-        if first in by_name and second in by_name and named in (None, by_name[first]):
+        if first in by_name and second in by_name and named is None:
             told = f"pairs of texts: '{by_name[first]}' with '{by_name[second]}'"
             notes.append(f"{told} (data.input_column=… chooses one column, or two as first,second)")
             return replace(settings, input_column=by_name[first]), by_name[second]
