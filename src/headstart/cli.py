@@ -201,9 +201,10 @@ def embed(
 ) -> None:
     """Write the features that the head sees, one row a file."""
     from headstart import predictions
+    from headstart.core import storage
 
     columns = options.columns(source, "input_column")
-    output = output or predictions.unused(Path("features.npz"))
+    output = output or storage.unused(Path("features"), ".npz")
     predictions.check(output, predictions.ARRAYS, source)
     with options.terminal() as terminal:
         from headstart.workflows.predict import embed as embed_with

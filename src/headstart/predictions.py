@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import itertools
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -96,12 +95,6 @@ def check(path: Path, kinds: Sequence[str], given: Sequence[str] = ()) -> None:
     if path.is_dir():
         raise ArtefactError("this is a folder", where=str(path), remedy="choose another place with --output")
     storage.insist_writable(path.parent, "--output")
-
-
-def unused(path: Path) -> Path:
-    """The path, or else the first of ``name-2``, ``name-3`` … that is not there."""
-    named = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2))
-    return next(each for each in itertools.chain([path], named) if not each.exists())
 
 
 def safe_cell(text: str) -> str:

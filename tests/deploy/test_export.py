@@ -339,8 +339,12 @@ def test_files_of_the_users_stay_when_an_export_is_written_again(toy_run: Run, e
     (place / "notes.txt").write_text("mine")
     (place / "more" / "deep").mkdir(parents=True)
     (place / "more" / "deep" / "x").write_text("mine too")
+    (place / "latest").symlink_to(place / "more")
+    (place / "gone").symlink_to(tmp_path / "nowhere")
     before = (place / folder.VERDICT).stat().st_mtime_ns
     ship.export(Run(place.parent), settings=QUICK)
+    assert (place / "latest").is_symlink()
+    assert (place / "gone").is_symlink()
     assert (place / folder.VERDICT).stat().st_mtime_ns != before
     assert ((place / "notes.txt").read_text(), (place / "more" / "deep" / "x").read_text()) == ("mine", "mine too")
     folder.read_verdict(place)

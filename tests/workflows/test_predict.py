@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -210,6 +212,13 @@ def test_settings_on_the_line_are_told_from_files(tmp_path, monkeypatch):
     with pytest.raises(ConfigError) as told:
         options.columns(["data.input_column=", "data.split=x"], *known)
     assert [problem.what for problem in told.value.problems] == ["names no column", "unknown setting"]
+
+
+def test_a_run_is_loaded_whatever_its_settings_name(run, tmp_path):
+    """A stage of the user's own, say, that is not on this machine."""
+    place = Path(shutil.copytree(run.path, tmp_path / "run"))
+    (place / "experiment.yaml").write_text("plan: [own.stage]\ndata: {input_column: shot}\n")
+    assert headstart.load(place).usual_column == "shot"
 
 
 def test_a_device_that_is_not_there_and_a_column_that_is_no_name(run, tmp_path):

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain, count
 from pathlib import Path
 
 from headstart.core.errors import ArtefactError
@@ -91,3 +92,9 @@ def insist(path: Path, needed: int, what: str) -> None:
             where=str(path),
             remedy="free some space, or choose another output_dir",
         )
+
+
+def unused(path: Path, suffix: str = "") -> Path:
+    """``path`` with the suffix, or else the first of ``path-2``, ``path-3`` … with it that is not there."""
+    named = (path.with_name(f"{path.name}{place}{suffix}") for place in chain([""], map("-{}".format, count(2))))
+    return next(each for each in named if not each.exists())

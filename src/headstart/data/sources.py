@@ -116,7 +116,7 @@ def read_unlabelled(source: Any, modality: str = "image", *, input_column: str |
 
 def columns_of(source: Any) -> tuple[str, ...]:
     """The columns of a table, of a folder of split tables, of a DataFrame or a Dataset; none of anything else."""
-    if hasattr(source, "columns") and hasattr(source, "iloc"):
+    if objects.is_frame(source):
         return tuple(map(str, source.columns))
     if hasattr(source, "column_names") and isinstance(source.column_names, list):
         return tuple(source.column_names)

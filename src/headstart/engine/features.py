@@ -106,6 +106,9 @@ def evaluate(
     """What the model answers on every row, from the inputs or from a frontier cache; placed by row index.
 
     On a CPU inputs pass side by side, in batches of the size that ``fill`` takes: cached answers stay bit-equal.
+
+    Args:
+        batch_size: on another device.
     """
     order = runtime.share_of(examples.by_length(np.arange(len(examples))))
     local = torch.empty(len(order), len(model.classes))

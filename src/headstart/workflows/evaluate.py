@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,20 +54,23 @@ def evaluate(
     from headstart.data import sources
 
     model = load(run, allow_module=allow_module)
-    rows, classes = sources.read_labelled(data, _reading(run, model, sources.columns_of(data), told))
+    rows, classes = sources.read_labelled(data, _reading(run, model, data, told))
     where = str(data) if isinstance(data, (str, Path)) else ""
     seen.warn(run, rows.items, model.modality, on_event)
     return model.evaluate(rows, classes, "given", on_event, where=where)
 
 
-def _reading(run: Run, model: Classifier, columns: Collection[str], told: dict[str, Any]) -> DataSettings:
+def _reading(run: Run, model: Classifier, data: Any, told: dict[str, Any]) -> DataSettings:
     """How other labelled data are read: as the run's were, columns and what says that rows may have several labels."""
+    from headstart.data import sources
     from headstart.data.reading.columns import holds
     from headstart.data.settings import DataSettings
     from headstart.experiment import load as read_experiment
 
     known = read_experiment(run.path / "experiment.yaml").data
-    usual = {name: value for name in told if holds(columns, value := getattr(known, name))}
+    usual = {name: value for name in told if (value := getattr(known, name)) is not None}
+    columns = sources.columns_of(data) if usual else ()
+    usual = {name: value for name, value in usual.items() if holds(columns, value)}
     told = usual | {name: value for name, value in told.items() if value is not None}
     if model.several:
         told |= {"task": "multilabel", "label_separator": known.label_separator}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
-from headstart.core import interruption, manifest, settings
+from headstart.core import interruption, manifest, settings, storage
 from headstart.core.errors import ArtefactError, ConfigError, Problem
 from headstart.core.events import Event
 from headstart.core.run import Run
@@ -201,10 +201,8 @@ def _unlike(run: Run, experiment: Experiment, collection: Collection, network: d
 
 
 def _create(experiment: Experiment, collection: Collection, network: dict[str, Any]) -> str:
-    path = Path(experiment.output_dir) / run_name(experiment, collection)
-    first, number = path, 2
-    while path.exists():
-        path, number = first.with_name(f"{first.name}-{number}"), number + 1
+    first = Path(experiment.output_dir) / run_name(experiment, collection)
+    path = storage.unused(first)
     draft = first.with_name(f".{first.name}.tmp-{os.getpid()}")  # the folder of a run is never there without its files
     Run(draft).write("identity.json", {"data": _names(collection), "backbone": network})
     manifest.write_text(draft / "experiment.yaml", experiment.to_yaml())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headstart.core import manifest, process
+from headstart.core import manifest, process, settings
 from headstart.core.errors import ArtefactError, ConfigError, DataError, MissingExtra, Problem
 from headstart.core.events import Event, Notice, Progress
 from headstart.core.run import Run
@@ -210,11 +210,10 @@ def load(path: str | Path | Run, *, device: str = "cpu", allow_module: Any = Fal
 
 
 def usual_column(run: Path) -> str | None:
-    """The column of its tables that a run was told to learn from."""
-    from headstart.experiment import load as read_experiment
-
-    settings = run / "experiment.yaml"
-    return read_experiment(settings).data.input_column if settings.is_file() else None
+    """The column of its tables that a run was told to learn from, whatever else its settings name."""
+    file = run / "experiment.yaml"
+    data = settings.read(file).plain().get("data") if file.is_file() else None
+    return data.get("input_column") if isinstance(data, dict) else None
 
 
 def answerer(

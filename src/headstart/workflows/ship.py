@@ -272,8 +272,10 @@ def _draft(target: Path) -> Iterator[Path]:
     try:
         yield draft
         for own in folder.foreign(target) if target.exists() else ():
-            copy = shutil.copytree if own.is_dir() and not own.is_symlink() else shutil.copy2
-            copy(own, draft / own.name)
+            if own.is_dir() and not own.is_symlink():
+                shutil.copytree(own, draft / own.name, symlinks=True)
+            else:
+                shutil.copy2(own, draft / own.name, follow_symlinks=False)
         old = target.with_name(f".{target.name}.tmp-old-{os.getpid()}")
         if target.exists():
             os.replace(target, old)

@@ -109,7 +109,8 @@ def holds(columns: Collection[str], named: str | tuple[str, ...] | None) -> bool
     """Whether a table has the column, or all of the columns (``first,second`` are a pair of texts)."""
     if named is None or named in columns:
         return named is not None
-    return {*named.split(",")} <= {*columns} if isinstance(named, str) else {*named} <= {*columns}
+    parts = map(str.strip, named.split(",")) if isinstance(named, str) else named
+    return {*parts} <= {*columns}
 
 
 def _pairs(table: Table, first: str, second: str) -> list[Any]:

@@ -54,6 +54,11 @@ def read_object(source: Any, modality: str, settings: DataSettings, read: Callab
     )
 
 
+def is_frame(source: Any) -> bool:
+    """Whether it is a DataFrame of pandas, or of what is used like it."""
+    return hasattr(source, "columns") and hasattr(source, "iloc")
+
+
 def frame_table(frame: Any) -> Table:
     """A pandas data frame as a table; paths in it are relative to the current folder.
 
