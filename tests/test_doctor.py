@@ -46,11 +46,10 @@ def test_little_memory_and_disk_are_told(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_devices_and_speed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "GEMM_SIZE", 64)
+    monkeypatch.setattr(doctor, "PRODUCT_SIDE", 64)
     checks = {check.name: check for check in doctor.devices()}
     assert "speed" in checks
     assert "GFLOP/s" in checks["speed"].value
-    assert doctor.gemm_seconds("float32", repeats=2) > 0
 
 
 def test_versions_stand_beside_the_tested_and_the_lowest(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from headstart.core.errors import ArtefactError
 from headstart.core.events import Notice
 from headstart.core.run import Run
 from headstart.deploy.timing import Timed
+from headstart.engine import precision
 from headstart.workflows import bench
 from headstart.workflows.predict import load
 
@@ -59,6 +60,8 @@ def test_the_benchmark_names_what_it_leaves_out(toy_run: Run, exported: Path, mo
         return call
 
     monkeypatch.setattr(torch, "compile", broken)
+    monkeypatch.setattr(precision, "hopeless", lambda device, names: {"int8": "a product is slow"})
+    monkeypatch.setattr(bench, "PEAK_SIDE", 64)
     said: list[Any] = []
     found = bench.bench(toy_run, threads=1, seconds=0.05, on_event=said.append)
     names = [line["name"] for line in found["lines"]]
@@ -69,6 +72,13 @@ def test_the_benchmark_names_what_it_leaves_out(toy_run: Run, exported: Path, mo
         (f"torch compiled {kind}", " is left out: ", "no compiler") for kind in ("fp32", "bf16")
     ]
     assert toy_run.read(bench.BENCH)["lines"][0]["gain"] == {"1": 1.0, "16": 1.0}
+    assert found["peaks"].keys() == {"peak fp32", "peak bf16"}
+    monkeypatch.setattr(precision, "hopeless", lambda device, names: dict.fromkeys(names, "a product is slow"))
+    said.clear()
+    found = bench.bench(toy_run, threads=1, seconds=0.05, on_event=said.append)
+    assert not any(line["name"].startswith("torch") and line["precision"] == "bf16" for line in found["lines"])
+    assert "torch in bf16 is left out: a product is slow" in [event.message for event in said]
+    assert found["peaks"].keys() == {"peak fp32"}
 
 
 @pytest.mark.parametrize(("slowest", "told"), [(1.2, []), (2.0, ["busy"])])
@@ -79,7 +89,7 @@ def test_other_work_on_the_machine_is_told(
         return {name: timed(1.0, slowest if name == "peak fp32" else 1.0, 1.0) for name in turns}
 
     monkeypatch.setattr(bench.timing, "interleaved", interleaved)
-    monkeypatch.setattr(bench, "_torch", lambda model, inputs, emit: {bench.EAGER: lambda batch: None})
+    monkeypatch.setattr(bench, "_torch", lambda *given: {bench.EAGER: lambda batch: None})
     said: list[Any] = []
     bench.bench(toy_run, threads=1, on_event=said.append)
     assert [event.kind for event in said if event.level == "warning"] == told

@@ -62,7 +62,7 @@ def joined(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     quantiser = Quantiser(saved(place / "model.onnx", nodes, constants))
     quantiser.calibrate("minmax", [pictures(seed) for seed in range(3)])
-    quantiser.write_static(place / "int8.onnx", "minmax")
+    quantiser.write_static(place / "int8.onnx", "minmax", narrow=onnxruntime.saturates())
     return place
 
 

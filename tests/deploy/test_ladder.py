@@ -11,7 +11,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from headstart.core import keyed
-from headstart.deploy import folder, onnxfile, verdict
+from headstart.core.machine import processor
+from headstart.deploy import folder, ladder, onnxfile, verdict
 from headstart.deploy.contract import INPUT, KEY, OUTPUTS
 from headstart.deploy.ladder import CONVOLUTIONAL, TRANSFORMER, Climber
 from headstart.deploy.quantise import Quantiser
@@ -88,7 +89,40 @@ def test_the_search_finds_the_layer_that_eight_bits_cannot_hold(tmp_path: Path) 
     before, after = found.damage(tmp_path / "whole.onnx"), found.damage(tmp_path / "mixed.onnx")
     assert after < before / 2
     assert " of 6" in told
-    assert found._search(mixed, tmp_path / "x.onnx")[0] == f"layer{WILD}"
+    assert found._search(mixed, tmp_path / "x.onnx", False)[0] == f"layer{WILD}"
+
+
+@pytest.mark.parametrize("kind", ["Conv", "MatMul"])
+def test_weights_in_seven_bits_where_sums_saturate_and_they_do_less_damage(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = climber(stack(tmp_path / "m.onnx", kind), kind)
+    damage, target = Climber.damage, tmp_path / "x.onnx"
+
+    def largest(file: Path) -> int:
+        tensors = [each for each in onnx.load(file).graph.initializer if each.data_type == TensorProto.INT8]
+        return max(int(np.abs(numpy_helper.to_array(each).astype(int)).max()) for each in tensors if len(each.dims) > 1)
+
+    def saturating(self: Climber, file: Path) -> float:
+        return damage(self, file) + (largest(file) > 64)
+
+    for rung in (rung for rung in found.rungs if rung.kind != "half"):
+        monkeypatch.setattr(Climber, "damage", damage)
+        found.saturates = False
+        assert ladder.NARROW not in found.write(rung, target)
+        assert largest(target) == 127
+        found.saturates = True
+        monkeypatch.setattr(Climber, "damage", saturating)
+        assert found.write(rung, target).endswith(ladder.NARROW)
+        assert largest(target) == 64
+        monkeypatch.setattr(Climber, "damage", lambda self, file: -saturating(self, file))
+        assert ladder.NARROW not in found.write(rung, target), "nothing is lost by the whole byte"
+
+
+def test_whether_sums_saturate_is_told_by_a_product() -> None:
+    flags = {*processor()[1]}
+    if "avx2" in flags:  # where the processor says what it is
+        assert onnxruntime.saturates() == (not flags & {"avx512_vnni", "avx_vnni", "amx_int8"})
 
 
 def test_rungs_of_a_convolutional_network(tmp_path: Path) -> None:
@@ -155,6 +189,7 @@ def test_the_climb_goes_on_until_a_rung_is_accepted(judge: Judge, monkeypatch: p
             onnx.save(found, target)
 
     monkeypatch.setattr(Quantiser, "write_static", damaged)
+    monkeypatch.setattr(onnxruntime, "saturates", lambda: False)
     toys = SimpleNamespace(examples=lambda split: judge.val)  # as good as training rows here
     tried = ship._climb(judge, toys)  # type: ignore[arg-type]
     assert made[:2] == ["minmax", "entropy"]

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from headstart.core.errors import ConfigError
-from headstart.engine.precision import CANDIDATES, PATIENCE, Precision, choose
+from headstart.engine import precision
+from headstart.engine.precision import CANDIDATES, HOPELESS, PATIENCE, Precision, choose
 
 
 def machine(seconds, fails=(), losses=None):
@@ -115,6 +116,51 @@ def test_the_users_word_counts():
     step, clock, _ = machine(table(1.0, 1.0, 1.0, 1.0), fails=("bf16", "bf16, channels last"))
     with pytest.raises(ConfigError, match="does not run here"):
         choose(step, wanted="bf16", clock=clock)
+
+
+def test_what_is_hopeless_takes_no_step():
+    step, clock, taken = machine(table(1.0, 0.5, 0.1, 0.1))
+    choice, decision = choose(step, without={"bf16": "a product is slow"}, clock=clock)
+    assert (str(choice), decision.facts["failed"]) == ("fp32, channels last", {"bf16": "a product is slow"})
+    assert {*taken} == {"fp32", "fp32, channels last"}
+    fp32, *_, bf16 = CANDIDATES
+    alone = choose(step, candidates=[fp32, bf16], without={"bf16": "a product is slow"}, clock=clock)
+    assert (str(alone[0]), alone[1].reason) == ("fp32", "a product is slow")
+    asked = choose(step, candidates=[fp32, bf16], wanted="bf16", without={"bf16": "a product is slow"}, clock=clock)
+    assert (asked[0].name, asked[1].facts["failed"]) == ("bf16", {}), "the user's word counts"
+
+
+@pytest.mark.parametrize(("times", "told"), [(0.1, {}), (0.9 * HOPELESS, {}), (45, {"bf16": "45 times as long"})])
+def test_products_tell_what_is_hopeless(times, told, monkeypatch):
+    taken = {torch.float32: 0.25, torch.bfloat16: 0.25 * times}
+    monkeypatch.setattr(precision, "product_seconds", lambda dtype, device: taken[dtype])
+    found = precision.hopeless("cpu")
+    assert found.keys() == told.keys()
+    assert all(text in found[name] for name, text in told.items())
+
+
+def test_a_device_that_does_not_know_a_type_is_asked_by_a_step(monkeypatch):
+    def refuse(dtype, device):
+        if dtype != torch.float32:
+            raise RuntimeError("BFloat16 is not supported on this device")
+        return 1.0
+
+    monkeypatch.setattr(precision, "product_seconds", refuse)
+    assert precision.hopeless("mps") == {}
+
+
+def test_products_are_few_where_they_are_slow(monkeypatch):
+    now = [0.0]
+
+    def clock():
+        now[0] += each
+        return now[0]
+
+    monkeypatch.setattr(precision.time, "perf_counter", clock)
+    for each, calls in ((1.0, 2), (precision.PRODUCTS / 8, 8)):
+        began = now[0]
+        assert precision.product_seconds(torch.float32, side=2) == pytest.approx(each)
+        assert (now[0] - began) / each == pytest.approx(2 * calls, abs=2)
 
 
 def test_one_candidate_is_not_timed():

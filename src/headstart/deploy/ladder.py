@@ -9,13 +9,14 @@ Shapes: B rows, K classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from headstart.deploy import folder
 from headstart.deploy.quantise import Quantiser
+from headstart.deploy.runtimes import onnxruntime
 
 CALIBRATION, HELD = 128, 96  # training rows
 GOOD = 0.02  # of the logits' spread: damage below which decisions no longer change
@@ -36,6 +37,7 @@ class Rung:
 
 
 STATIC = "weights and activations in 8 bits"
+NARROW = "weights in 7, since sums saturate here"
 CONVOLUTIONAL = (
     Rung(f"{STATIC}, ranges from their extremes", folder.INT8, "static", "minmax"),
     Rung(f"{STATIC}, ranges of least divergence", folder.INT8, "static", "entropy"),
@@ -61,6 +63,7 @@ class Climber:
         held: batches on which damage is measured.
         answer: logits (N, K) of a file on ``held``.
         heard: called with (layers tried, layers) while a search goes on.
+        saturates: whether weights in seven bits are tried beside those in eight.
     """
 
     quantiser: Quantiser
@@ -68,6 +71,7 @@ class Climber:
     answer: Callable[[Path], np.ndarray]
     wanted: np.ndarray  # logits of the plain file on the same rows
     heard: Callable[[int, int], None]
+    saturates: bool = field(default_factory=lambda: onnxruntime.saturates())
 
     @property
     def rungs(self) -> tuple[Rung, ...]:
@@ -77,9 +81,11 @@ class Climber:
         """Write the file of a rung; what was done, in words."""
         if rung.ranges and not self.quantiser.calibrated(rung.ranges):
             self.quantiser.calibrate(rung.ranges, self.calibration)
-        left = self._search(rung, target) if rung.search else ()
-        self._write(rung, target, left)
-        return f"{rung.how}: {len(left)} of {len(self.quantiser.layers)}" if rung.search else rung.how
+        narrow = self.saturates and rung.kind != "half" and self._narrower(rung, target)
+        left = self._search(rung, target, narrow) if rung.search else ()
+        self._write(rung, target, left, narrow)
+        how = f"{rung.how}: {len(left)} of {len(self.quantiser.layers)}" if rung.search else rung.how
+        return f"{how}; {NARROW}" if narrow else how
 
     def damage(self, file: Path) -> float:
         """How far a file's logits are from the plain file's on the held rows, relative to their spread.
@@ -89,15 +95,20 @@ class Climber:
         found, wanted = (values - values.mean(axis=1, keepdims=True) for values in (self.answer(file), self.wanted))
         return float(np.linalg.norm(found - wanted)) / max(1e-12, float(np.linalg.norm(wanted)))
 
-    def _write(self, rung: Rung, target: Path, left: Sequence[str]) -> None:
+    def _write(self, rung: Rung, target: Path, left: Sequence[str], narrow: bool) -> None:
         if rung.kind == "static":
-            self.quantiser.write_static(target, rung.ranges, left=left, weighted=rung.weighted)
+            self.quantiser.write_static(target, rung.ranges, left=left, weighted=rung.weighted, narrow=narrow)
         elif rung.kind == "dynamic":
-            self.quantiser.write_dynamic(target, left=left)
+            self.quantiser.write_dynamic(target, left=left, narrow=narrow)
         else:
             self.quantiser.write_half(target)
 
-    def _search(self, rung: Rung, target: Path) -> tuple[str, ...]:
+    def _narrower(self, rung: Rung, target: Path) -> bool:
+        """Whether weights in seven bits do less damage: a bit less in each, but no sum that saturates."""
+        whole, narrow = (self._damage_without(rung, target, (), narrow) for narrow in (False, True))
+        return narrow < whole
+
+    def _search(self, rung: Rung, target: Path, narrow: bool) -> tuple[str, ...]:
         """The layers that stay in float: those whose absence from the quantised file lowers the damage most.
 
         Each is left out alone, which ranks them; then 1, 2, 4 … of the first are left out together, until the damage is
@@ -106,17 +117,17 @@ class Climber:
         layers = self.quantiser.layers
         alone = []
         for index, layer in enumerate(layers):
-            alone.append(self._damage_without(rung, target, (layer,)))
+            alone.append(self._damage_without(rung, target, (layer,), narrow))
             self.heard(index + 1, len(layers))
         ranked = [layers[index] for index in np.argsort(alone, kind="stable")]
         best, least, count = (ranked[0],), min(alone), 2
         while least > GOOD and count <= MOST_LEFT * len(layers):
             left = tuple(ranked[:count])
-            found = self._damage_without(rung, target, left)
+            found = self._damage_without(rung, target, left, narrow)
             best, least = (left, found) if found < least else (best, least)
             count *= 2
         return best
 
-    def _damage_without(self, rung: Rung, target: Path, left: Sequence[str]) -> float:
-        self._write(rung, target, left)
+    def _damage_without(self, rung: Rung, target: Path, left: Sequence[str], narrow: bool) -> float:
+        self._write(rung, target, left, narrow)
         return self.damage(target)

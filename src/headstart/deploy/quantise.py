@@ -2,7 +2,9 @@
 
 Made by onnxruntime's quantiser in its QDQ form, which ONNX Runtime and OpenVINO both read. Activations are unsigned and
 weights signed, one scale an output channel: what processors with VNNI or AMX multiply quickest (S8S8 is as slow as
-fp32 there). Processors without VNNI saturate on such products; the golden rows notice it when an export is loaded.
+fp32 there). Processors without VNNI add pairs of such products in sixteen bits, where large ones saturate; with weights
+in seven bits (``narrow``) no pair is too large. An export that comes from another machine answers its golden rows when
+it is loaded, which notice it.
 
 Shapes: B rows of a batch.
 """
@@ -97,7 +99,9 @@ class Quantiser:
     def calibrated(self, method: str) -> bool:
         return method in self._ranges
 
-    def write_static(self, target: Path, method: str, *, left: Sequence[str] = (), weighted: bool = False) -> None:
+    def write_static(
+        self, target: Path, method: str, *, left: Sequence[str] = (), weighted: bool = False, narrow: bool = False
+    ) -> None:
         """Weights and activations in eight bits; layers of ``left`` stay in float, ``weighted`` spares all others."""
         from onnxruntime.quantization import QuantType
         from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
@@ -110,7 +114,7 @@ class Quantiser:
             quantiser = QDQQuantizer(
                 model,
                 True,  # a scale for every output channel
-                False,
+                narrow,
                 QuantType.QInt8,
                 QuantType.QUInt8,
                 self._ranges[method],
@@ -127,7 +131,7 @@ class Quantiser:
             quantiser.model.topological_sort()
         self._save(quantiser.model.model, target)
 
-    def write_dynamic(self, target: Path, *, left: Sequence[str] = ()) -> None:
+    def write_dynamic(self, target: Path, *, left: Sequence[str] = (), narrow: bool = False) -> None:
         """Weights in eight bits, activations measured while the network runs: for matrix products only."""
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -139,6 +143,7 @@ class Quantiser:
                 target,
                 op_types_to_quantize=list(MATRICES),
                 per_channel=True,
+                reduce_range=narrow,
                 weight_type=QuantType.QInt8,
                 nodes_to_exclude=[*left, *self._exact],
             )

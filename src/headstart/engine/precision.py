@@ -1,7 +1,9 @@
 """Precision and memory layout, chosen by measurement on this machine.
 
-bf16 is no gift: a CPU without bf16 instructions runs it several times slower than fp32. So one training step is timed
-in each candidate, and a richer one is taken only where it is ``WORTH`` times faster than the simpler one it replaces.
+bf16 is no gift: a CPU without bf16 instructions runs it several times slower than fp32, and a hundred times where there
+is no AVX-512 either, which a product of two matrices tells in milliseconds. Where that does not rule it out, one
+training step is timed in each candidate, and a richer one is taken only where it is ``WORTH`` times faster than the
+simpler one it replaces.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +25,10 @@ ROUNDS = 3
 DECISIVE = 1.5  # times faster than all others: more rounds would not change the choice
 CALM = 1.2  # times as long as the best round, that the second best may take on a machine with nothing else to do
 PATIENCE = 3  # times as many rounds, at most, where it has
+HOPELESS = 4  # times as long as in fp32, that a product of matrices takes where no step is worth to be timed
+SIDE = 256  # of these matrices
+PRODUCTS = 0.02  # seconds of products
+DTYPES = {"bf16": torch.bfloat16, "int8": torch.int8}
 
 
 @dataclass(frozen=True)
@@ -53,11 +59,37 @@ class Precision:
 CANDIDATES = (Precision(), Precision(channels_last=True), Precision("bf16"), Precision("bf16", channels_last=True))
 
 
+def product_seconds(dtype: torch.dtype, device: torch.device | str = "cpu", side: int = SIDE) -> float:
+    """The quickest product of two square matrices among those of ``PRODUCTS`` seconds, or the second one."""
+    left = torch.ones(side, side, dtype=dtype, device=device)
+    multiply = torch.mm if dtype.is_floating_point else torch._int_mm
+    taken: list[float] = []
+    while len(taken) < 2 or sum(taken) < PRODUCTS:  # the first one warms up
+        begun = time.perf_counter()
+        multiply(left, left)[0, 0].item()  # waits for the device
+        taken.append(time.perf_counter() - begun)
+    return min(taken[1:])
+
+
+def hopeless(device: torch.device | str, names: Sequence[str] = ("bf16",)) -> dict[str, str]:
+    """Which of these precisions torch has no quick instructions for on this device, and what tells so."""
+    exact, found = product_seconds(torch.float32, device), {}
+    for name in names:
+        try:
+            times = product_seconds(DTYPES[name], device) / exact
+        except RuntimeError:  # a type that the device does not know: a step in it says so
+            continue
+        if times >= HOPELESS:
+            found[name] = f"a matrix product in {name} takes {times:.0f} times as long here"
+    return found
+
+
 def choose(
     step: Callable[[Precision], float],
     *,
     wanted: str = "auto",
     candidates: Sequence[Precision] = CANDIDATES,
+    without: Mapping[str, str] | None = None,
     rounds: int = ROUNDS,
     clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[Precision, Decision]:
@@ -71,6 +103,7 @@ def choose(
 
     Args:
         wanted: "auto", or "fp32" or "bf16": only candidates of that name are timed then.
+        without: names that are left out where ``wanted`` does not ask for them, and why (see ``hopeless``).
 
     Returns:
         The choice, and the decision to show.
@@ -78,11 +111,12 @@ def choose(
     Raises:
         ConfigError: ``wanted`` is unknown, or does not run here.
     """
-    considered = [each for each in candidates if wanted in ("auto", each.name)]
+    spared = {} if without is None or wanted != "auto" else without
+    considered = [each for each in candidates if wanted in ("auto", each.name) and each.name not in spared]
     if not considered:
         raise ConfigError(f"unknown precision '{wanted}'", where="precision", remedy="auto, fp32 or bf16")
     timed: dict[Precision, list[float]] = {}
-    failed: dict[str, str] = {}
+    failed = dict(spared)
     for candidate in considered:
         try:
             loss = step(candidate)
@@ -104,7 +138,8 @@ def choose(
             break
     seconds = {candidate: min(taken, default=math.inf) for candidate, taken in timed.items()}
     choice = _simplest_worth(seconds)
-    return choice, Decision("precision", str(choice), _reason(choice, seconds, wanted), _facts(choice, seconds, failed))
+    reason = _reason(choice, seconds, wanted, "; ".join(spared.values()))
+    return choice, Decision("precision", str(choice), reason, _facts(choice, seconds, failed))
 
 
 def _is_settled(timed: list[list[float]], *, enough: bool) -> bool:
@@ -123,11 +158,11 @@ def _simplest_worth(seconds: dict[Precision, float]) -> Precision:
     return choice
 
 
-def _reason(choice: Precision, seconds: dict[Precision, float], wanted: str) -> str:
+def _reason(choice: Precision, seconds: dict[Precision, float], wanted: str, spared: str) -> str:
     simplest = next(iter(seconds))
     asked = "" if wanted == "auto" else f"{wanted} was asked for; "
     if len(seconds) == 1:
-        return asked.removesuffix("; ") or "the only one that runs here"
+        return asked.removesuffix("; ") or spared or "the only one that runs here"
     if choice != simplest:
         gain = seconds[simplest] / seconds[choice]
         return f"{asked}a training step is {gain:.2f} times faster here than in {simplest}"

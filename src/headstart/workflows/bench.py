@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -52,7 +52,7 @@ class Line:
     precision: str  # of most of its products: fp32, bf16 or int8
     times: dict[int, Timed]
     gain: dict[int, float]
-    share_of_peak: dict[int, float]
+    share_of_peak: dict[int, float]  # of that in fp32, where torch has no instructions for this precision
 
 
 def bench(
@@ -73,6 +73,8 @@ def bench(
     Raises:
         ArtefactError: the run was not exported.
     """
+    from headstart.engine.precision import hopeless
+
     emit = on_event or (lambda event: None)
     run = path if isinstance(path, Run) else Run.open(path)
     place = run.path / folder.EXPORT
@@ -84,8 +86,11 @@ def bench(
     with _threads(count):
         model = load(run, allow_module=allow_module).model
         flops = _flops(model, golden.inputs[:1])
-        calls = {**_torch(model, golden.inputs, emit), **exported(place, count, emit)}
-        peaks = _peaks()
+        spared = hopeless("cpu", ("bf16", "int8"))  # a product that torch computes without instructions is no peak
+        if "bf16" in spared:
+            emit(Notice("info", "bench", f"torch in bf16 is left out: {spared['bf16']}"))
+        calls = {**_torch(model, golden.inputs, emit, spared), **exported(place, count, emit)}
+        peaks = {name: peak for name, peak in _peaks().items() if name.removeprefix("peak ") not in spared}
         measured: dict[int, dict[str, Timed]] = {}
         for size in BATCHES:
             inputs = golden.inputs[np.arange(size) % len(golden.inputs)]
@@ -116,7 +121,7 @@ def _line(name: str, measured: dict[int, dict[str, Timed]], flops: float) -> Lin
     times = {size: found[name] for size, found in measured.items()}
     share = {}
     for size, found in measured.items():
-        peak = 1e9 * _giga(found[f"peak {kind}"])
+        peak = 1e9 * _giga(found.get(f"peak {kind}", found["peak fp32"]))
         share[size] = flops * size / (times[size].p50_ms / 1e3) / peak
     gain = {size: found[EAGER].times_as_long(found[name]) for size, found in measured.items()}
     return Line(name, kind, times, gain, share)
@@ -132,8 +137,9 @@ def _unrest(timed: Timed) -> float:
     return max(timed.rounds_ms) / min(timed.rounds_ms)
 
 
-def _torch(model: Model, inputs: np.ndarray, emit: Emit) -> dict[str, Call]:
-    """Eager and compiled, in fp32 and in bf16 with channels last; what fails here is left out, said aloud."""
+def _torch(model: Model, inputs: np.ndarray, emit: Emit, spared: Collection[str]) -> dict[str, Call]:
+    """Eager and compiled, in fp32 and in bf16 with channels last, but for precisions in ``spared``; what fails here is
+    left out, said aloud."""
     import copy
 
     import torch
@@ -157,6 +163,8 @@ def _torch(model: Model, inputs: np.ndarray, emit: Emit) -> dict[str, Call]:
     }
     found = {}
     for name, call in candidates.items():
+        if name.rpartition(" ")[2] in spared:
+            continue
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")

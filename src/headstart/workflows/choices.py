@@ -132,6 +132,12 @@ def _precision(
     pictures = model.backbone.modality == "image"
     candidates = [precision.Precision(name, channels_last=pictures) for name in ("fp32", "bf16")]
     with phase(emit, "precision"), merging.merged(model.backbone):
-        choice, decision = precision.choose(step, wanted=experiment.precision, candidates=candidates, rounds=2)
+        choice, decision = precision.choose(
+            step,
+            wanted=experiment.precision,
+            candidates=candidates,
+            without=precision.hopeless(runtime.device),
+            rounds=2,
+        )
     emit(decision)
     return choice.name

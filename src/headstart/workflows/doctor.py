@@ -41,6 +41,7 @@ WATCHED = (
 )
 LOW_DISK_GB, LOW_MEMORY_GB = 2.0, 2.0
 HUB_SECONDS, WALK_SECONDS = 3.0, 1.0
+PRODUCT_SIDE = 512  # of the matrices that tell this machine's speed
 
 
 @dataclass(frozen=True)
@@ -100,34 +101,18 @@ def devices() -> Iterator[Check]:
         yield Check("devices", "mps", "Apple graphics processor")
     else:
         yield Check("devices", "accelerator", "none: training runs on the processor", "info")
-    seconds = {dtype: gemm_seconds(dtype) for dtype in ("float32", "bfloat16")}
-    ratio = seconds["float32"] / seconds["bfloat16"]
+    from headstart.engine.precision import product_seconds
+
+    fp32, bf16 = (product_seconds(dtype, side=PRODUCT_SIDE) for dtype in (torch.float32, torch.bfloat16))
+    ratio = fp32 / bf16
     verdict = (
         f"bf16 is {ratio:.1f} times as fast as fp32"
         if ratio >= 1
         else f"bf16 is {1 / ratio:.1f} times slower than fp32"
     )
-    gflops = 2 * GEMM_SIZE**3 / seconds["float32"] / 1e9
+    gflops = 2 * PRODUCT_SIDE**3 / fp32 / 1e9
     remark = "a run measures its own network before it chooses"
     yield Check("devices", "speed", f"{gflops:.0f} GFLOP/s in fp32, {verdict} ({remark})", "info")
-
-
-GEMM_SIZE = 512
-
-
-def gemm_seconds(dtype: str, repeats: int = 5) -> float:
-    """The fastest of a few square matrix products on the processor."""
-    import torch
-
-    left, right = (torch.rand(GEMM_SIZE, GEMM_SIZE).to(getattr(torch, dtype)) for _ in range(2))
-    times = []
-    for _ in range(repeats + 1):  # the first one warms up
-        started = time.perf_counter()
-        left @ right
-        times.append(time.perf_counter() - started)
-        if sum(times) > 1.0:
-            break
-    return max(min(times[1:] or times), 1e-9)
 
 
 def packages() -> Iterator[Check]:
