@@ -245,6 +245,7 @@ def test_an_unknown_kind_of_file_is_refused_before_any_work(tmp_path: Path) -> N
         (["demo", "--output-dir", "{}/deeper"], "--output-dir"),
         (["predict", "run", "x.jpg", "-o", "{}/out.csv"], "--output"),
         (["predict", "run", "x.jpg", "-o", "folder.csv"], "--output"),
+        (["predict", "run", "x.jpg", "-o", "folder"], "--output"),
         (["embed", "run", "x.jpg", "-o", "{}/out.npz"], "--output"),
         (["evaluate", "run", "-o", "{}/out.jsonl"], "--output"),
     ],
@@ -259,11 +260,12 @@ def test_a_place_that_cannot_be_written_to_is_refused_before_any_work(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a file").write_text("mine", encoding="utf-8")
     (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "folder").mkdir()
     assert cli.run([word.format("a file") for word in arguments]) == 1
     told = capsys.readouterr().err
     assert f"choose another place with {option}" in told
     assert "should not happen" not in told
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a file", "folder.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a file", "folder", "folder.csv"]
 
 
 def test_a_full_disk_is_no_bug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

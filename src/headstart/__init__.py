@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from headstart.deploy.predictor import Predictor
     from headstart.experiment import Experiment
     from headstart.measure.evaluation import Evaluation
+    from headstart.measure.prediction import Predictions
+    from headstart.workflows.classifier import Classifier
     from headstart.workflows.plan import PlanTable
-    from headstart.workflows.predict import Classifier, Predictions
 
 __version__ = "0.1.0"
 __all__ = [

@@ -89,11 +89,12 @@ def check(path: Path, kinds: Sequence[str], given: Sequence[str] = ()) -> None:
     if path.exists() and any(os.path.exists(each) and path.samefile(each) for each in given):
         what = f"'{path}' is read here, and would be written over"
         raise ConfigError(what, where="--output", remedy="choose another name")
-    if path.suffix.lower() not in kinds:
-        remedy = f"end the name in {' or '.join(kinds)}"
-        raise ConfigError(f"cannot write '{path.suffix}' files", where="--output", remedy=remedy)
+    ending = f"end the name in {' or '.join(kinds)}"
     if path.is_dir():
-        raise ArtefactError("this is a folder", where=str(path), remedy="choose another place with --output")
+        raise ArtefactError("this is a folder", where=str(path), remedy=f"choose another place with --output; {ending}")
+    if path.suffix.lower() not in kinds:
+        what = f"cannot write '{path.suffix}' files" if path.suffix else f"'{path.name}' does not say what to write"
+        raise ConfigError(what, where="--output", remedy=ending)
     storage.insist_writable(path.parent, "--output")
 
 

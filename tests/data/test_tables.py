@@ -89,7 +89,7 @@ CASES = {
     "duplicate header": Case("path,label,label\n0.jpg,cat,dog\n", problems=("names columns twice: label",)),
     "no label column": Case(
         "path,size,date\n0.jpg,1,2\n",
-        problems=("no column looks like the label", "path, size, date", "data.label_column"),
+        problems=("no column looks like the label", "path, size, date", "name it with label_column"),
     ),
     "no header": Case("0.jpg,cat\n1.jpg,dog\n", problems=("the first line looks like data: add a header line",)),
     "header only": Case("path,label\n", problems=("the table has no rows",)),
@@ -114,7 +114,7 @@ CASES = {
         "filename,animal\n0.jpg,cat\n1.jpg,dog\n", ["cat", "dog"], ("'animal', the only other",)
     ),
     "two candidates": Case(
-        "path,label,target\n0.jpg,cat,1\n1.jpg,dog,2\n", ["cat", "dog"], ("'label' (not target; data.label_column",)
+        "path,label,target\n0.jpg,cat,1\n1.jpg,dog,2\n", ["cat", "dog"], ("'label' (not target; label_column",)
     ),
     "named columns": Case(
         "where,what,label\n0.jpg,cat,1\n1.jpg,dog,2\n",
@@ -323,7 +323,7 @@ def test_damaged_tables_give_rows_or_one_kind_of_error(folder: Path) -> None:
 
 def test_guessed_columns_are_told_and_named_ones_are_not(folder: Path) -> None:
     (folder / "table.csv").write_text("path,label,quality\n0.jpg,cat,1\n1.jpg,dog,2\n")
-    told = "columns taken by their names or kinds: input 'path', label 'label' (data.input_column=… chooses another)"
+    told = "columns taken by their names or kinds: input 'path', label 'label' (input_column=… chooses another)"
     assert told in sources.collect(folder / "table.csv", DataSettings()).notes
     named = DataSettings(input_column="path", label_column="label")
     assert not any("columns taken" in note for note in sources.collect(folder / "table.csv", named).notes)

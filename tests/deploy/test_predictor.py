@@ -119,12 +119,13 @@ def test_where_a_runtime_refuses_the_file_the_next_variant_answers(
         predictor.Predictor(place)
 
 
-@pytest.mark.parametrize("file", [folder.VERDICT, folder.GOLDEN])
+@pytest.mark.parametrize("file", [folder.VERDICT, folder.GOLDEN, manifest.MANIFEST])
 def test_an_export_that_lacks_a_file_is_damaged_and_not_none(exported: Path, tmp_path: Path, file: str) -> None:
     place = Path(shutil.copytree(exported, tmp_path / "export"))
     (place / file).unlink()
-    with pytest.raises(ArtefactError, match=file):
+    with pytest.raises(ArtefactError, match=file) as told:
         headstart.load(place)
+    assert "export the run again" in str(told.value)
 
 
 def test_what_an_export_cannot_do_is_said(exported: Path) -> None:

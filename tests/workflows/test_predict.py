@@ -129,6 +129,9 @@ def test_what_is_missing_is_said(fit, pictures, tmp_path):
     (tmp_path / "photos" / "experiment.yaml").write_text("")
     with pytest.raises(ArtefactError, match="did not finish"):
         headstart.load(tmp_path / "photos")
+    (tmp_path / "photos" / "result.json").write_text("{}")
+    with pytest.raises(ArtefactError, match="the model of this run is gone"):
+        headstart.load(tmp_path / "photos")
     (tmp_path / "photos" / "folds.json").write_text("{}")
     with pytest.raises(ArtefactError, match="fold-1"):
         headstart.load(tmp_path / "photos")

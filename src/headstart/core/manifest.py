@@ -102,6 +102,9 @@ def check(folder: Path, *needed: str, remedy: str = "restore the folder, or run 
     Raises:
         ArtefactError: no manifest, or a file is missing or differs; all of them are named.
     """
+    if not is_sealed(folder):
+        what = f"{MANIFEST} is missing, which tells whether the other files are whole"
+        raise ArtefactError(what, where=str(folder), remedy=remedy)
     listed = read_json(folder / MANIFEST)
     files = listed.get("files") if isinstance(listed, dict) else None
     if not isinstance(files, dict):

@@ -12,7 +12,8 @@ from headstart.core.events import Event
 from headstart.core.run import Run
 from headstart.measure.evaluation import Evaluation
 from headstart.workflows import seen
-from headstart.workflows.predict import Classifier, load
+from headstart.workflows.classifier import Classifier
+from headstart.workflows.predict import load
 
 if TYPE_CHECKING:
     from headstart.data.settings import DataSettings

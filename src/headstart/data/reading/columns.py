@@ -100,7 +100,7 @@ def _paired(table: Table, settings: DataSettings, notes: list[str]) -> tuple[Dat
     for first, second in PAIRED.items():
         if first in by_name and second in by_name and named is None:
             told = f"pairs of texts: '{by_name[first]}' with '{by_name[second]}'"
-            notes.append(f"{told} (data.input_column=… chooses one column, or two as first,second)")
+            notes.append(f"{told} (input_column=… chooses one column, or two as first,second)")
             return replace(settings, input_column=by_name[first]), by_name[second]
     return settings, None
 
@@ -128,7 +128,7 @@ def _taken(inputs: str | None, labels: str | None, splits: str | None, settings:
     if not guessed:
         return []
     told = ", ".join(f"{role} '{column}'" for role, column in guessed.items())
-    return [f"columns taken by their names or kinds: {told} (data.{next(iter(guessed))}_column=… chooses another)"]
+    return [f"columns taken by their names or kinds: {told} ({next(iter(guessed))}_column=… chooses another)"]
 
 
 def familiar(name: str) -> str:
@@ -153,8 +153,10 @@ def _choose(
     if named is not None:
         if named in table.columns:
             return named
-        what = f"there is no column '{named}'{suggest(named, table.columns)} (there are: {shown})"
-        problems.append(Problem(what, table.source, f"set data.{role}_column"))
+        parts = [part.strip() for part in named.split(",")]  # a pair is missed by the part that is missing
+        missed = next((part for part in parts if part not in table.columns), named) if len(parts) == 2 else named
+        what = f"there is no column '{missed}'{suggest(missed, table.columns)} (there are: {shown})"
+        problems.append(Problem(what, table.source, f"{role}_column=… names one of them"))
         return None
     if len(typed) == 1:
         return typed[0]
@@ -164,10 +166,10 @@ def _choose(
     hits = [column for name in familiar_names for column in by_name.get(name, [])]
     if hits:
         if len(hits) > 1:
-            notes.append(f"{role} column: '{hits[0]}' (not {listing(hits[1:])}; data.{role}_column chooses)")
+            notes.append(f"{role} column: '{hits[0]}' (not {listing(hits[1:])}; {role}_column=… chooses)")
         return hits[0]
     if needed:
-        remedy = f"name it with data.{role}_column=…; familiar names are {', '.join(familiar_names[:6])}"
+        remedy = f"name it with {role}_column=…; familiar names are {', '.join(familiar_names[:6])}"
         what = f"no column looks like the {role} (there are: {shown})"
         if any(os.path.splitext(column)[1] for column in columns):
             what += "; the first line looks like data: add a header line such as path,label"
