@@ -128,6 +128,7 @@ def test_what_is_hopeless_takes_no_step():
     assert (str(alone[0]), alone[1].reason) == ("fp32", "a product is slow")
     asked = choose(step, candidates=[fp32, bf16], wanted="bf16", without={"bf16": "a product is slow"}, clock=clock)
     assert (asked[0].name, asked[1].facts["failed"]) == ("bf16", {}), "the user's word counts"
+    assert asked[1].reason == "bf16 was asked for; a product is slow"
 
 
 @pytest.mark.parametrize(("times", "told"), [(0.1, {}), (0.9 * HOPELESS, {}), (45, {"bf16": "45 times as long"})])

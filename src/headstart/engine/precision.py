@@ -111,7 +111,8 @@ def choose(
     Raises:
         ConfigError: ``wanted`` is unknown, or does not run here.
     """
-    spared = {} if without is None or wanted != "auto" else without
+    warned = without or {}
+    spared = warned if wanted == "auto" else {}
     considered = [each for each in candidates if wanted in ("auto", each.name) and each.name not in spared]
     if not considered:
         raise ConfigError(f"unknown precision '{wanted}'", where="precision", remedy="auto, fp32 or bf16")
@@ -138,7 +139,8 @@ def choose(
             break
     seconds = {candidate: min(taken, default=math.inf) for candidate, taken in timed.items()}
     choice = _simplest_worth(seconds)
-    reason = _reason(choice, seconds, wanted, "; ".join(spared.values()))
+    asked = "" if wanted == "auto" else "; ".join([f"{wanted} was asked for", *filter(None, [warned.get(wanted)])])
+    reason = _reason(choice, seconds, asked, "; ".join(spared.values()))
     return choice, Decision("precision", str(choice), reason, _facts(choice, seconds, failed))
 
 
@@ -158,11 +160,11 @@ def _simplest_worth(seconds: dict[Precision, float]) -> Precision:
     return choice
 
 
-def _reason(choice: Precision, seconds: dict[Precision, float], wanted: str, spared: str) -> str:
+def _reason(choice: Precision, seconds: dict[Precision, float], asked: str, spared: str) -> str:
     simplest = next(iter(seconds))
-    asked = "" if wanted == "auto" else f"{wanted} was asked for; "
     if len(seconds) == 1:
-        return asked.removesuffix("; ") or spared or "the only one that runs here"
+        return asked or spared or "the only one that runs here"
+    asked += "; " if asked else ""
     if choice != simplest:
         gain = seconds[simplest] / seconds[choice]
         return f"{asked}a training step is {gain:.2f} times faster here than in {simplest}"
