@@ -33,3 +33,4 @@ fi
 "$uv" pip install --python "$venv/bin/python" --require-hashes -r constraints.txt
 # hatchling is in the environment already: nothing is fetched to build this project.
 "$uv" pip install --python "$venv/bin/python" --no-deps --no-build-isolation --editable .
+"$venv/bin/python" -m compileall -q src  # or every start compiles it where .pyc files are not written

@@ -23,7 +23,7 @@ from headstart.models import inference
 from headstart.workflows import plan as laying
 
 NEEDLESS = {
-    *("torch._dynamo", "torch._inductor", "sympy", "torchvision", "timm", "transformers", "accelerate"),
+    *("torch._dynamo", "torch._inductor", "triton", "sympy", "torchvision", "timm", "transformers", "accelerate"),
     *("sklearn", "scipy", "pandas", "pyarrow", "datasets", "matplotlib", "onnx", "onnxruntime", "httpx", "soundfile"),
 }
 LOADED = "import sys; from headstart.cli import run; code = run(sys.argv[1:]); print(*sys.modules); sys.exit(code)"

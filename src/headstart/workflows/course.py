@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -22,7 +22,6 @@ from headstart.engine.cache import CacheDecision, FrontierCache
 from headstart.engine.checkpoint import Checkpoints, load_tensors
 from headstart.engine.features import Emit
 from headstart.engine.frontier import Frontiers, Wanted
-from headstart.engine.limits import Gauge
 from headstart.engine.loop import Job, Loop
 from headstart.engine.mixing import Mixer
 from headstart.engine.runtime import Runtime
@@ -39,6 +38,9 @@ from headstart.stages.learner import Learner
 from headstart.stages.methods import contrastive, mlm, probe, scratch
 from headstart.workflows import contrasting, outcomes, pretraining, rate, solving, vocabulary
 from headstart.workflows.outcomes import Outcome
+
+if TYPE_CHECKING:
+    from headstart.engine.limits import Gauge
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,7 @@ class Course:
         if self.run.is_done(index, stage.title):
             return self._replay(index, stage, folder)
         counted = not isinstance(stage, mlm.Settings | contrastive.Settings)  # whose work the gauge does not know
-        # of a resumed stage only the end is timed
-        gauge = self.gauge if counted and not (folder / "state").exists() else None
+        gauge = self.gauge if counted and not (folder / "state").exists() else None  # resumed: only the end is timed
         if gauge is not None:
             gauge.begin()
         started = time.monotonic()

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headstart.core import manifest
 from headstart.core.errors import ConfigError
 from headstart.core.events import StageDone
 from headstart.engine.cache import CacheDecision
 from headstart.engine.checkpoint import Checkpoints, save_tensors
-from headstart.engine.limits import Gauge
 from headstart.measure.evaluation import Evaluation
 from headstart.measure.metrics import OwnMetric
 from headstart.measure.restoring import Restoring
@@ -21,6 +20,9 @@ from headstart.stages.base import Stage, as_mapping
 from headstart.stages.gates import Verdict
 from headstart.stages.learner import POOLED
 from headstart.stages.methods import probe
+
+if TYPE_CHECKING:
+    from headstart.engine.limits import Gauge
 
 
 @dataclass
