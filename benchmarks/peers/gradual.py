@@ -128,7 +128,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--strong", action="store_true")
     chosen = parser.parse_args()
-    chosen.bf16 = chosen.strong and tutorial_probe.quick_in_bf16()
+    chosen.bf16 = chosen.strong and not tutorial_probe.hopeless("cpu")
     torch.manual_seed(chosen.seed)
     history = train(json.loads(chosen.rows.read_text()), chosen)
     best = max(history, key=lambda each: each["accuracy"])

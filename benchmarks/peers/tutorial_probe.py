@@ -24,6 +24,8 @@ from safetensors.torch import load_file  # noqa: E402
 from torch import nn  # noqa: E402
 from torchvision import models, transforms  # noqa: E402
 
+from headstart.engine.precision import hopeless  # noqa: E402  (one rule for both sides)
+
 ROWS = 'JSON: {"classes": […], "splits": {"train": [[file, class], …], "val": …}}'
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
@@ -41,21 +43,6 @@ class Pictures(torch.utils.data.Dataset):
         file, label = self.rows[index]
         with Image.open(file) as image:
             return self.transform(image.convert("RGB")), self.classes.index(label)
-
-
-def quick_in_bf16() -> bool:
-    """Whether a matrix product in bf16 is not far slower than in fp32: without instructions it is, a hundred times."""
-
-    def seconds(dtype: torch.dtype) -> float:
-        left = torch.ones(256, 256, dtype=dtype)
-        taken = []
-        for _ in range(3):
-            begun = time.perf_counter()
-            left @ left
-            taken.append(time.perf_counter() - begun)
-        return min(taken)
-
-    return seconds(torch.bfloat16) < 4 * seconds(torch.float32)
 
 
 def loaders(told: dict[str, Any], chosen: argparse.Namespace) -> dict[str, Any]:
@@ -133,7 +120,7 @@ def main() -> None:
     chosen = parser.parse_args()
     chosen.batch_size = chosen.batch_size or (32 if chosen.strong else 4)
     chosen.lr = chosen.lr or (8e-3 if chosen.strong else 1e-3)
-    chosen.bf16 = chosen.strong and quick_in_bf16()
+    chosen.bf16 = chosen.strong and not hopeless("cpu")
     torch.manual_seed(chosen.seed)
     history = train(json.loads(chosen.rows.read_text()), chosen)
     best = max(history, key=lambda epoch: epoch["accuracy"])

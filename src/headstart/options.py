@@ -16,9 +16,7 @@ Words = Annotated[list[str] | None, typer.Argument(metavar="[DATA] [KEY=VALUE]..
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run, such as runs/photos.")]
 Sources = Annotated[
     list[str],
-    typer.Argument(
-        metavar="SOURCE...", help="Files, folders, tables; data.input_column=NAME tells what a table holds."
-    ),
+    typer.Argument(metavar="SOURCE...", help="Files, folders, tables; input_column=NAME tells what a table holds."),
 ]
 Config = Annotated[Path | None, typer.Option("--config", "-c", help="A YAML file with settings; the line wins.")]
 Backbone = Annotated[str | None, typer.Option(help="timm/…, torchvision/…, builtin/…, a path, a Hub id, or my.net.")]
@@ -66,7 +64,7 @@ Columns = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[KEY=VALUE]...",
-        help="data.input_column, data.label_column: those of the run unless told.",
+        help="input_column=…, label_column=…: those of the run unless told.",
         callback=_only_settings,
     ),
 ]
@@ -102,7 +100,7 @@ def columns(words: list[str] | None, *known: str) -> dict[str, Any]:
     for word in filter(_is_setting, words or ()):
         name, _, text = word.removeprefix("data.").partition("=")
         if name not in known:
-            remedy = "known here: " + ", ".join(f"data.{each}" for each in known)
+            remedy = "known here: " + ", ".join(f"{each}=…" for each in known)
             problems.append(Problem(f"unknown setting{registry.suggest(name, known)}", word, remedy))
         elif not text:
             problems.append(Problem("names no column", word))

@@ -155,7 +155,8 @@ def benchmark(found: Mapping[str, Any]) -> RenderableType:
             timed = line["times"][size]
             spread = f"{min(timed['rounds_ms']):.3g}–{max(timed['rounds_ms']):.3g}"
             cells += [f"{timed['p50_ms']:.3g}", spread, f"{line['gain'][size]:.2f}x"]
-            cells.append(f"{100 * line['share_of_peak'][size]:.0f} %")
+            share = line["share_of_peak"].get(size)
+            cells.append("" if share is None else f"{100 * share:.0f} %")
         made.add_row(Text(line["name"]), *cells)
     host = found["host"]
     peaks = ", ".join(

@@ -73,7 +73,7 @@ def test_strings_stay_strings(tmp_path: Path) -> None:
 def test_one_of_several_signs_has_to_be_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="what parts the labels") as caught:
         collected(csv(tmp_path, "food|room", "food,room", "price"), task="multilabel")
-    assert "data.label_separator" in caught.value.problems[0].remedy
+    assert "label_separator='" in caught.value.problems[0].remedy
 
 
 def test_columns_of_marks(tmp_path: Path) -> None:

@@ -35,6 +35,9 @@ def test_gains_and_shares_by_hand() -> None:
     assert line.gain[1] == pytest.approx(5.0), "round by round, though one round was four times as slow"
     assert line.share_of_peak[1] == pytest.approx(0.1 / 2.0)
     assert line.share_of_peak[16] == pytest.approx(16 * 0.1 / 2.0)
+    del found["peak int8"]
+    line = bench._line("onnxruntime int8", {1: found, 16: found}, flops=1e9 * side / 10)
+    assert line.share_of_peak == {}, "no share of another peak"
 
 
 def test_operations_are_those_of_the_network(toy_run: Run) -> None:
@@ -77,7 +80,8 @@ def test_the_benchmark_names_what_it_leaves_out(toy_run: Run, exported: Path, mo
     said.clear()
     found = bench.bench(toy_run, threads=1, seconds=0.05, on_event=said.append)
     assert not any(line["name"].startswith("torch") and line["precision"] == "bf16" for line in found["lines"])
-    assert "torch in bf16 is left out: a product is slow" in [event.message for event in said]
+    left = [event.message for event in said if "as a peak" in event.message]
+    assert left == [f"torch in {name} is left out, also as a peak: a product is slow" for name in ("bf16", "int8")]
     assert found["peaks"].keys() == {"peak fp32"}
 
 

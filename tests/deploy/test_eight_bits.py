@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from headstart.core.errors import ArtefactError
 from headstart.deploy.contract import INPUT, KEY, OUTPUTS
+from headstart.deploy.ladder import saturates
 from headstart.deploy.quantise import Quantiser, _settled
 from headstart.deploy.runtimes import onnxruntime, openvino
 
@@ -62,7 +63,7 @@ def joined(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     quantiser = Quantiser(saved(place / "model.onnx", nodes, constants))
     quantiser.calibrate("minmax", [pictures(seed) for seed in range(3)])
-    quantiser.write_static(place / "int8.onnx", "minmax", narrow=onnxruntime.saturates())
+    quantiser.write_static(place / "int8.onnx", "minmax", narrow=saturates())
     return place
 
 

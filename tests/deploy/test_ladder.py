@@ -68,7 +68,7 @@ def climber(source: Path, kind: str = "Conv") -> Climber:
         session = onnxruntime.load(file, threads=1)
         return np.concatenate([session(inputs)[0] for inputs in held])
 
-    return Climber(Quantiser(source), calibration, answer, answer(source), lambda done, total: None)
+    return Climber(Quantiser(source), calibration, answer, answer(source), lambda done, total: None, False)
 
 
 def test_damage_is_the_distance_of_centred_logits(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_the_search_finds_the_layer_that_eight_bits_cannot_hold(tmp_path: Path) 
     before, after = found.damage(tmp_path / "whole.onnx"), found.damage(tmp_path / "mixed.onnx")
     assert after < before / 2
     assert " of 6" in told
-    assert found._search(mixed, tmp_path / "x.onnx", False)[0] == f"layer{WILD}"
+    assert found._search(mixed, tmp_path / "x.onnx")[0] == f"layer{WILD}"
 
 
 @pytest.mark.parametrize("kind", ["Conv", "MatMul"])
@@ -122,7 +122,37 @@ def test_weights_in_seven_bits_where_sums_saturate_and_they_do_less_damage(
 def test_whether_sums_saturate_is_told_by_a_product() -> None:
     flags = {*processor()[1]}
     if "avx2" in flags:  # where the processor says what it is
-        assert onnxruntime.saturates() == (not flags & {"avx512_vnni", "avx_vnni", "amx_int8"})
+        assert ladder.saturates() == (not flags & {"avx512_vnni", "avx_vnni", "amx_int8"})
+    elif "asimd" in flags:
+        assert not ladder.saturates()
+
+
+def test_tables_keep_their_eighth_bit(tmp_path: Path) -> None:
+    """Rows are gathered from them, and nothing is multiplied."""
+    rng = np.random.default_rng(0)
+    nodes = [
+        helper.make_node("Gather", ["table", INPUT], ["rows"]),
+        helper.make_node("MatMul", ["rows", "weight"], ["mixed"], name="mixed"),
+        helper.make_node("ReduceMean", ["mixed", "axes"], ["logits"], keepdims=0),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+    ]
+    constants = {"table": rng.normal(size=(50, 8)), "weight": rng.normal(size=(8, 8))}
+    held = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items()]
+    held.append(numpy_helper.from_array(np.array([1]), "axes"))
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", 8]) for name in OUTPUTS]
+    given = [helper.make_tensor_value_info(INPUT, TensorProto.INT64, ["rows", 5])]
+    made = helper.make_model(
+        helper.make_graph(nodes, "g", given, outputs, held), opset_imports=[helper.make_opsetid("", 20)]
+    )
+    made.ir_version = 10
+    onnx.save(made, tmp_path / "m.onnx")
+    quantiser = Quantiser(tmp_path / "m.onnx")
+    quantiser.calibrate("minmax", [rng.integers(0, 50, (16, 5))])
+    quantiser.write_static(tmp_path / "x.onnx", "minmax", weighted=True, narrow=True)
+    found = {tuple(each.dims): numpy_helper.to_array(each) for each in onnx.load(tmp_path / "x.onnx").graph.initializer}
+    table, weight = found[50, 8].astype(int), found[8, 8].astype(int)
+    assert table.max() - table.min() > 200
+    assert np.abs(weight).max() == 64
 
 
 def test_rungs_of_a_convolutional_network(tmp_path: Path) -> None:
@@ -189,7 +219,7 @@ def test_the_climb_goes_on_until_a_rung_is_accepted(judge: Judge, monkeypatch: p
             onnx.save(found, target)
 
     monkeypatch.setattr(Quantiser, "write_static", damaged)
-    monkeypatch.setattr(onnxruntime, "saturates", lambda: False)
+    monkeypatch.setattr(ladder, "saturates", lambda: False)
     toys = SimpleNamespace(examples=lambda split: judge.val)  # as good as training rows here
     tried = ship._climb(judge, toys)  # type: ignore[arg-type]
     assert made[:2] == ["minmax", "entropy"]

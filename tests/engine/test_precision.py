@@ -121,7 +121,8 @@ def test_the_users_word_counts():
 def test_what_is_hopeless_takes_no_step():
     step, clock, taken = machine(table(1.0, 0.5, 0.1, 0.1))
     choice, decision = choose(step, without={"bf16": "a product is slow"}, clock=clock)
-    assert (str(choice), decision.facts["failed"]) == ("fp32, channels last", {"bf16": "a product is slow"})
+    left = dict.fromkeys(("bf16", "bf16, channels last"), "a product is slow")
+    assert (str(choice), decision.facts["failed"]) == ("fp32, channels last", left)
     assert {*taken} == {"fp32", "fp32, channels last"}
     fp32, *_, bf16 = CANDIDATES
     alone = choose(step, candidates=[fp32, bf16], without={"bf16": "a product is slow"}, clock=clock)
@@ -129,6 +130,7 @@ def test_what_is_hopeless_takes_no_step():
     asked = choose(step, candidates=[fp32, bf16], wanted="bf16", without={"bf16": "a product is slow"}, clock=clock)
     assert (asked[0].name, asked[1].facts["failed"]) == ("bf16", {}), "the user's word counts"
     assert asked[1].reason == "bf16 was asked for; a product is slow"
+    assert decision.reason == "a training step is 2.00 times faster here than in fp32; a product is slow"
 
 
 @pytest.mark.parametrize(("times", "told"), [(0.1, {}), (0.9 * HOPELESS, {}), (45, {"bf16": "45 times as long"})])
@@ -140,28 +142,38 @@ def test_products_tell_what_is_hopeless(times, told, monkeypatch):
     assert all(text in found[name] for name, text in told.items())
 
 
-def test_a_device_that_does_not_know_a_type_is_asked_by_a_step(monkeypatch):
+def test_a_moment_of_other_work_rules_nothing_out(monkeypatch):
+    taken = {torch.float32: [0.25, 0.25], torch.bfloat16: [0.2, 20.0]}
+    monkeypatch.setattr(precision, "product_seconds", lambda dtype, device: taken[dtype].pop())
+    assert precision.hopeless("cpu") == {}
+
+
+@pytest.mark.parametrize("error", [RuntimeError, TypeError])
+def test_a_device_that_does_not_know_a_type_is_asked_by_a_step(error, monkeypatch):
     def refuse(dtype, device):
         if dtype != torch.float32:
-            raise RuntimeError("BFloat16 is not supported on this device")
+            raise error("BFloat16 is not supported on this device")
         return 1.0
 
     monkeypatch.setattr(precision, "product_seconds", refuse)
     assert precision.hopeless("mps") == {}
 
 
-def test_products_are_few_where_they_are_slow(monkeypatch):
-    now = [0.0]
+@pytest.mark.parametrize(
+    ("first", "each", "calls"), [(1.0, 1.0, 2), (0.001, precision.PRODUCTS / 8, 9), (1.0, precision.PRODUCTS / 8, 9)]
+)
+def test_products_are_few_where_they_are_slow_and_the_first_does_not_count(first, each, calls, monkeypatch):
+    now, taken = [0.0], []
 
-    def clock():
-        now[0] += each
-        return now[0]
+    def multiply(left, right):
+        taken.append(first if not taken else each)
+        now[0] += taken[-1]
+        return left
 
-    monkeypatch.setattr(precision.time, "perf_counter", clock)
-    for each, calls in ((1.0, 2), (precision.PRODUCTS / 8, 8)):
-        began = now[0]
-        assert precision.product_seconds(torch.float32, side=2) == pytest.approx(each)
-        assert (now[0] - began) / each == pytest.approx(2 * calls, abs=2)
+    monkeypatch.setattr(precision.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(precision.torch, "mm", multiply)
+    assert precision.product_seconds(torch.float32, side=2) == pytest.approx(each)
+    assert len(taken) == pytest.approx(calls, abs=1)
 
 
 def test_one_candidate_is_not_timed():

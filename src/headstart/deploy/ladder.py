@@ -8,15 +8,15 @@ Shapes: B rows, K classes.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from headstart.deploy import folder
 from headstart.deploy.quantise import Quantiser
-from headstart.deploy.runtimes import onnxruntime
 
 CALIBRATION, HELD = 128, 96  # training rows
 GOOD = 0.02  # of the logits' spread: damage below which decisions no longer change
@@ -54,6 +54,24 @@ TRANSFORMER = (
 )
 
 
+@functools.cache
+def saturates() -> bool:
+    """Whether this processor adds two products of bytes in sixteen bits, which cannot hold 2 x 255 x 127."""
+    import onnxruntime
+    from onnx import TensorProto, helper, numpy_helper
+
+    depth, most, weight = 4, 255, 127
+    weights = numpy_helper.from_array(np.full((depth, 1), weight, np.int8), "weights")
+    product = helper.make_node("MatMulInteger", ["bytes", "weights"], ["sums"])
+    given = helper.make_tensor_value_info("bytes", TensorProto.UINT8, [1, depth])
+    found = helper.make_tensor_value_info("sums", TensorProto.INT32, [1, 1])
+    graph = helper.make_graph([product], "saturates", [given], [found], [weights])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (sums,) = session.run(None, {"bytes": np.full((1, depth), most, np.uint8)})
+    return bool(sums.item() != depth * most * weight)
+
+
 @dataclass
 class Climber:
     """What writes rungs: the quantiser, and the training rows.
@@ -71,7 +89,7 @@ class Climber:
     answer: Callable[[Path], np.ndarray]
     wanted: np.ndarray  # logits of the plain file on the same rows
     heard: Callable[[int, int], None]
-    saturates: bool = field(default_factory=lambda: onnxruntime.saturates())
+    saturates: bool
 
     @property
     def rungs(self) -> tuple[Rung, ...]:
@@ -81,8 +99,8 @@ class Climber:
         """Write the file of a rung; what was done, in words."""
         if rung.ranges and not self.quantiser.calibrated(rung.ranges):
             self.quantiser.calibrate(rung.ranges, self.calibration)
-        narrow = self.saturates and rung.kind != "half" and self._narrower(rung, target)
-        left = self._search(rung, target, narrow) if rung.search else ()
+        left = self._search(rung, target) if rung.search else ()
+        narrow = self.saturates and rung.kind != "half" and self._narrower(rung, target, left)
         self._write(rung, target, left, narrow)
         how = f"{rung.how}: {len(left)} of {len(self.quantiser.layers)}" if rung.search else rung.how
         return f"{how}; {NARROW}" if narrow else how
@@ -103,12 +121,12 @@ class Climber:
         else:
             self.quantiser.write_half(target)
 
-    def _narrower(self, rung: Rung, target: Path) -> bool:
+    def _narrower(self, rung: Rung, target: Path, left: Sequence[str]) -> bool:
         """Whether weights in seven bits do less damage: a bit less in each, but no sum that saturates."""
-        whole, narrow = (self._damage_without(rung, target, (), narrow) for narrow in (False, True))
+        whole, narrow = (self._damage_without(rung, target, left, narrow) for narrow in (False, True))
         return narrow < whole
 
-    def _search(self, rung: Rung, target: Path, narrow: bool) -> tuple[str, ...]:
+    def _search(self, rung: Rung, target: Path) -> tuple[str, ...]:
         """The layers that stay in float: those whose absence from the quantised file lowers the damage most.
 
         Each is left out alone, which ranks them; then 1, 2, 4 … of the first are left out together, until the damage is
@@ -117,13 +135,13 @@ class Climber:
         layers = self.quantiser.layers
         alone = []
         for index, layer in enumerate(layers):
-            alone.append(self._damage_without(rung, target, (layer,), narrow))
+            alone.append(self._damage_without(rung, target, (layer,), self.saturates))
             self.heard(index + 1, len(layers))
         ranked = [layers[index] for index in np.argsort(alone, kind="stable")]
         best, least, count = (ranked[0],), min(alone), 2
         while least > GOOD and count <= MOST_LEFT * len(layers):
             left = tuple(ranked[:count])
-            found = self._damage_without(rung, target, left, narrow)
+            found = self._damage_without(rung, target, left, self.saturates)
             best, least = (left, found) if found < least else (best, least)
             count *= 2
         return best

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from headstart import __version__
-from headstart.deploy import stem
+from headstart.deploy import compacting, stem
 from headstart.deploy.contract import INPUT
 from headstart.deploy.runtimes.base import MIDDLE
 
@@ -123,7 +123,11 @@ class Quantiser:
                 list(MATRICES) if weighted else every,
                 # Logits keep their resolution, and inner layers quantise what they read themselves. Biases stay in
                 # float: a runtime that adds in 32 bits converts them when it opens the file.
-                {"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"], "QuantizeBias": False},
+                {
+                    "OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"],
+                    "QuantizeBias": False,
+                    "TensorQuantOverrides": {name: [{"reduce_range": False}] for name in _tables(model.graph)},
+                },
             )
             quantiser.quantize_model()
             stem.spare(quantiser.model.model.graph)
@@ -194,11 +198,18 @@ class Quantiser:
         del model.graph.value_info[:]
         for node in model.graph.node:
             node.ClearField("name")
-        _share(model.graph)
-        _shorten(model.graph)
+        compacting.share(model.graph)
+        compacting.shorten(model.graph)
         helper.set_model_props(model, self.metadata)
         model.producer_name, model.producer_version = "headstart", __version__
         onnx.save(model, target)
+
+
+def _tables(graph: Any) -> list[str]:
+    """Constants that rows are gathered from: they are in no product, which could saturate."""
+    constants = {each.name for each in graph.initializer}
+    found = [node.input[0] for node in graph.node if node.op_type == "Gather"]
+    return sorted(constants & {*found})
 
 
 def _before_logarithms(graph: Any) -> frozenset[str]:
@@ -255,39 +266,6 @@ def _shield(graph: Any, left: Sequence[str]) -> None:
         graph.node.append(helper.make_node("Sum", [output], [f"{output}_shielded"]))
     for node in readers:
         node.input[0] += "_shielded"
-
-
-def _share(graph: Any) -> None:
-    """Keep one of equal constants: zero points repeat in every layer."""
-    kept: dict[bytes, str] = {}
-    renamed: dict[str, str] = {}
-    tensors = list(graph.initializer)
-    del graph.initializer[:]
-    for tensor in tensors:
-        name, tensor.name = tensor.name, ""
-        first = kept.setdefault(tensor.SerializeToString(), name)
-        tensor.name = name
-        if first == name:
-            graph.initializer.append(tensor)
-        else:
-            renamed[name] = first
-    for node in graph.node:
-        for place, name in enumerate(node.input):
-            node.input[place] = renamed.get(name, name)
-
-
-def _shorten(graph: Any) -> None:
-    """Number all values but inputs and outputs: of a small network's file, their names are a fiftieth."""
-    if any(attribute.HasField("g") for node in graph.node for attribute in node.attribute):
-        return  # a graph within may read any of them
-    kept = {value.name for value in (*graph.input, *graph.output)} | {""}  # "" stands for an input that is left out
-    made = [tensor.name for tensor in graph.initializer] + [name for node in graph.node for name in node.output]
-    short = {name: str(number) for number, name in enumerate(dict.fromkeys(made)) if name not in kept}
-    for tensor in graph.initializer:
-        tensor.name = short.get(tensor.name, tensor.name)
-    for node in graph.node:
-        node.input[:] = [short.get(name, name) for name in node.input]
-        node.output[:] = [short.get(name, name) for name in node.output]
 
 
 class _Reader:

@@ -60,11 +60,11 @@ CANDIDATES = (Precision(), Precision(channels_last=True), Precision("bf16"), Pre
 
 
 def product_seconds(dtype: torch.dtype, device: torch.device | str = "cpu", side: int = SIDE) -> float:
-    """The quickest product of two square matrices among those of ``PRODUCTS`` seconds, or the second one."""
+    """The quickest product of two square matrices among those of ``PRODUCTS`` seconds, after one to warm up."""
     left = torch.ones(side, side, dtype=dtype, device=device)
     multiply = torch.mm if dtype.is_floating_point else torch._int_mm
     taken: list[float] = []
-    while len(taken) < 2 or sum(taken) < PRODUCTS:  # the first one warms up
+    while len(taken) < 2 or sum(taken[1:]) < PRODUCTS:
         begun = time.perf_counter()
         multiply(left, left)[0, 0].item()  # waits for the device
         taken.append(time.perf_counter() - begun)
@@ -72,15 +72,19 @@ def product_seconds(dtype: torch.dtype, device: torch.device | str = "cpu", side
 
 
 def hopeless(device: torch.device | str, names: Sequence[str] = ("bf16",)) -> dict[str, str]:
-    """Which of these precisions torch has no quick instructions for on this device, and what tells so."""
-    exact, found = product_seconds(torch.float32, device), {}
+    """Which of these precisions torch has no quick instructions for on this device, and what tells so.
+
+    In two rounds with fp32: a moment of other work must not rule one out.
+    """
+    found = {}
     for name in names:
         try:
-            times = product_seconds(DTYPES[name], device) / exact
-        except RuntimeError:  # a type that the device does not know: a step in it says so
+            rounds = [[product_seconds(dtype, device) for dtype in (torch.float32, DTYPES[name])] for _ in range(2)]
+        except (RuntimeError, TypeError):  # a type that the device does not know: a step in it says so
             continue
-        if times >= HOPELESS:
-            found[name] = f"a matrix product in {name} takes {times:.0f} times as long here"
+        exact, seconds = map(min, zip(*rounds, strict=True))
+        if seconds >= HOPELESS * exact:
+            found[name] = f"a matrix product in {name} takes {seconds / exact:.0f} times as long as in fp32 here"
     return found
 
 
@@ -111,13 +115,12 @@ def choose(
     Raises:
         ConfigError: ``wanted`` is unknown, or does not run here.
     """
-    warned = without or {}
-    spared = warned if wanted == "auto" else {}
-    considered = [each for each in candidates if wanted in ("auto", each.name) and each.name not in spared]
+    ruled = without or {}
+    considered = [each for each in candidates if each.name == wanted or (wanted == "auto" and each.name not in ruled)]
     if not considered:
         raise ConfigError(f"unknown precision '{wanted}'", where="precision", remedy="auto, fp32 or bf16")
     timed: dict[Precision, list[float]] = {}
-    failed = dict(spared)
+    failed = {str(each): ruled[each.name] for each in candidates if wanted == "auto" and each.name in ruled}
     for candidate in considered:
         try:
             loss = step(candidate)
@@ -139,9 +142,9 @@ def choose(
             break
     seconds = {candidate: min(taken, default=math.inf) for candidate, taken in timed.items()}
     choice = _simplest_worth(seconds)
-    asked = "" if wanted == "auto" else "; ".join([f"{wanted} was asked for", *filter(None, [warned.get(wanted)])])
-    reason = _reason(choice, seconds, asked, "; ".join(spared.values()))
-    return choice, Decision("precision", str(choice), reason, _facts(choice, seconds, failed))
+    asked, told = ([], ruled) if wanted == "auto" else ([f"{wanted} was asked for"], {wanted: ruled.get(wanted, "")})
+    reasons = [*asked, *_gain(choice, seconds), *filter(None, told.values())] or ["the only one that runs here"]
+    return choice, Decision("precision", str(choice), "; ".join(reasons), _facts(choice, seconds, failed))
 
 
 def _is_settled(timed: list[list[float]], *, enough: bool) -> bool:
@@ -160,16 +163,15 @@ def _simplest_worth(seconds: dict[Precision, float]) -> Precision:
     return choice
 
 
-def _reason(choice: Precision, seconds: dict[Precision, float], asked: str, spared: str) -> str:
+def _gain(choice: Precision, seconds: dict[Precision, float]) -> list[str]:
+    """What the clock said, where there was something to compare."""
     simplest = next(iter(seconds))
     if len(seconds) == 1:
-        return asked or spared or "the only one that runs here"
-    asked += "; " if asked else ""
+        return []
     if choice != simplest:
-        gain = seconds[simplest] / seconds[choice]
-        return f"{asked}a training step is {gain:.2f} times faster here than in {simplest}"
+        return [f"a training step is {seconds[simplest] / seconds[choice]:.2f} times faster here than in {simplest}"]
     best = max(seconds[simplest] / value for candidate, value in seconds.items() if candidate != simplest)
-    return f"{asked}nothing else is {WORTH:g} times faster here (the best of the others: {best:.2f} times)"
+    return [f"nothing else is {WORTH:g} times faster here (the best of the others: {best:.2f} times)"]
 
 
 def _facts(choice: Precision, seconds: dict[Precision, float], failed: dict[str, str]) -> dict[str, Any]:

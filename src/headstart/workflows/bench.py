@@ -52,7 +52,7 @@ class Line:
     precision: str  # of most of its products: fp32, bf16 or int8
     times: dict[int, Timed]
     gain: dict[int, float]
-    share_of_peak: dict[int, float]  # of that in fp32, where torch has no instructions for this precision
+    share_of_peak: dict[int, float]  # empty where torch has no instructions for this precision
 
 
 def bench(
@@ -87,8 +87,8 @@ def bench(
         model = load(run, allow_module=allow_module).model
         flops = _flops(model, golden.inputs[:1])
         spared = hopeless("cpu", ("bf16", "int8"))  # a product that torch computes without instructions is no peak
-        if "bf16" in spared:
-            emit(Notice("info", "bench", f"torch in bf16 is left out: {spared['bf16']}"))
+        for name, why in spared.items():
+            emit(Notice("info", "bench", f"torch in {name} is left out, also as a peak: {why}"))
         calls = {**_torch(model, golden.inputs, emit, spared), **exported(place, count, emit)}
         peaks = {name: peak for name, peak in _peaks().items() if name.removeprefix("peak ") not in spared}
         measured: dict[int, dict[str, Timed]] = {}
@@ -119,10 +119,9 @@ def _line(name: str, measured: dict[int, dict[str, Timed]], flops: float) -> Lin
     precision = name.rpartition(" ")[2]
     kind = "fp32" if precision == "fp16" else precision.partition("+")[0]
     times = {size: found[name] for size, found in measured.items()}
-    share = {}
-    for size, found in measured.items():
-        peak = 1e9 * _giga(found.get(f"peak {kind}", found["peak fp32"]))
-        share[size] = flops * size / (times[size].p50_ms / 1e3) / peak
+    rate = {size: flops * size / (timed.p50_ms / 1e3) for size, timed in times.items()}
+    peaks = {size: each[f"peak {kind}"] for size, each in measured.items() if f"peak {kind}" in each}
+    share = {size: rate[size] / (1e9 * _giga(peak)) for size, peak in peaks.items()}
     gain = {size: found[EAGER].times_as_long(found[name]) for size, found in measured.items()}
     return Line(name, kind, times, gain, share)
 

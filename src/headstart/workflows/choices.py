@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from headstart import __version__
 from headstart.core import keyed
 from headstart.core.errors import ArtefactError
 from headstart.core.events import Decision
+from headstart.core.machine import processor
 from headstart.core.remembered import Remembered
 from headstart.core.run import Run
 from headstart.data import canvases
@@ -86,7 +86,8 @@ def _remembered(
     if experiment.precision != "auto":
         return _precision(runtime, model, decoded, stages, experiment, emit)
     backbone = model.backbone
-    facts = (platform.processor() or platform.machine(), str(os.cpu_count()), str(torch.get_num_threads()))
+    name, features = processor()
+    facts = (name, *features, str(os.cpu_count()), str(torch.get_num_threads()))
     work = "train" if any(isinstance(stage, Training) for stage in stages) else "features"
     built = json.dumps([backbone.architecture, backbone.spec.input_shape, str(runtime.device), work], default=str)
     key = f"{keyed.digest(*facts, str(torch.__version__), __version__, built):032x}"
@@ -136,7 +137,7 @@ def _precision(
             step,
             wanted=experiment.precision,
             candidates=candidates,
-            without=precision.hopeless(runtime.device),
+            without={} if experiment.precision == "fp32" else precision.hopeless(runtime.device),
             rounds=2,
         )
     emit(decision)

@@ -113,7 +113,7 @@ class Classifier:
             what = "the model gives a row {}, and the labels here are {}"
             each, any_number = "one label", "any number of labels"
             what = what.format(*(any_number, each) if self.several else (each, any_number))
-            raise DataError(what, where=where, remedy="data.label_separator, or lists, say that there may be several")
+            raise DataError(what, where=where, remedy="label_separator=…, or lists, say that there may be several")
         if not self.several:
             return own[rows.labels]
         marks = np.zeros((len(rows), len(self.classes)), dtype=np.uint8)

@@ -105,8 +105,8 @@ def _no_model(folder: Path) -> ArtefactError:
         what, remedy = "this run has no export yet", f"headstart export {folder.parent}"
     elif folder.suffix == ".onnx" and folder.is_file():
         what, remedy = "an ONNX file alone is no export", f"give the folder that holds it: {folder.parent}"
-    elif (folder / "result.json").is_file():
-        what, remedy = "the model of this run is gone", f"restore {folder / 'model'}, or train again: headstart fit"
+    elif (folder / "experiment.yaml").is_file() and (folder / "result.json").is_file():
+        what, remedy = "the model of this run is gone", f"restore {folder / 'model'}, or train again under another name"
     elif (folder / "experiment.yaml").is_file():
         what, remedy = "this run did not finish", "the same `headstart fit` with --resume goes on with it"
     else:

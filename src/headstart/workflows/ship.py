@@ -225,6 +225,7 @@ def _climber(judge: Judge, decoded: Decoded) -> Climber:
         answer,
         wanted,
         lambda done, total: judge.emit(Progress("sensitivity", done, total, "layers")),
+        ladder.saturates(),
     )
 
 

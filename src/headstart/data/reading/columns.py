@@ -154,7 +154,8 @@ def _choose(
         if named in table.columns:
             return named
         parts = [part.strip() for part in named.split(",")]  # a pair is missed by the part that is missing
-        missed = next((part for part in parts if part not in table.columns), named) if len(parts) == 2 else named
+        pair = role == "input" and len(parts) == 2
+        missed = next((part for part in parts if part not in table.columns), named) if pair else named
         what = f"there is no column '{missed}'{suggest(missed, table.columns)} (there are: {shown})"
         problems.append(Problem(what, table.source, f"{role}_column=… names one of them"))
         return None

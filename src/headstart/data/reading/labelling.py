@@ -70,7 +70,7 @@ def _label_sets(table: Table, column: str, settings: DataSettings, found: Found)
     if separator is None and not any(map(is_list, values)):
         separator = separator_of(values, f"{table.source}, column '{column}'")
         how = "no sign parts them: one label a row" if separator is None else f"'{separator}' parts them"
-        found.notes.append(f"labels of column '{column}': {how} (data.label_separator says otherwise)")
+        found.notes.append(f"labels of column '{column}': {how} (label_separator=… says otherwise)")
     labels, bad = as_label_sets(values, separator, table.class_names.get(column), table.place)
     _tell_bad(bad, table, found.problems, "labels are names or whole numbers, and lists of these")
     return labels

@@ -79,7 +79,7 @@ def separator_of(values: Sequence[Any], place: str) -> str | None:
     found = [sign for sign in SEPARATORS if any(sign in text for text in texts)]
     if len(found) > 1:
         what = f"the labels hold {' and '.join(map(repr, found))}: what parts the labels of a row?"
-        raise DataError(what, where=place, remedy=f"data.label_separator='{found[0]}'")
+        raise DataError(what, where=place, remedy=f"label_separator='{found[0]}'")
     return found[0] if found else None
 
 

@@ -5,7 +5,6 @@ Shapes: B rows, K classes.
 
 from __future__ import annotations
 
-import functools
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -36,24 +35,6 @@ def load(path: Path, *, threads: int, precision: str = "fp32") -> Session:
     if path.stat().st_size > TWICE_AT_MOST:
         return whole
     return SideBySide(whole, threads, lambda: _open(path, 1))
-
-
-@functools.cache
-def saturates() -> bool:
-    """Whether this processor adds two products of bytes in sixteen bits, which cannot hold 2 x 255 x 127."""
-    import onnxruntime
-    from onnx import TensorProto, helper, numpy_helper
-
-    depth, most, weight = 4, 255, 127
-    weights = numpy_helper.from_array(np.full((depth, 1), weight, np.int8), "weights")
-    product = helper.make_node("MatMulInteger", ["bytes", "weights"], ["sums"])
-    given = helper.make_tensor_value_info("bytes", TensorProto.UINT8, [1, depth])
-    found = helper.make_tensor_value_info("sums", TensorProto.INT32, [1, 1])
-    graph = helper.make_graph([product], "saturates", [given], [found], [weights])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    (sums,) = session.run(None, {"bytes": np.full((1, depth), most, np.uint8)})
-    return bool(sums.item() != depth * most * weight)
 
 
 def _open(path: Path, threads: int) -> Session:

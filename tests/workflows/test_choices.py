@@ -1,0 +1,47 @@
+"""The precision of a run: what is ruled out before a step is timed, and for which machine a choice is remembered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from headstart.core.events import Decision
+from headstart.engine import precision
+from headstart.workflows import choices
+
+REMEMBERED = "measured by an earlier run on this machine"
+PLAN = ["probe", {"thaw": {"epochs": 1, "batch_size": 16, "blocks": 1, "views": 1, "augment": "none"}}]
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path / "cache"))
+
+
+def reason(fit: Any) -> str:
+    (decision,) = [event for event in fit.said(Decision) if event.topic == "precision"]
+    return str(decision.reason)
+
+
+@pytest.mark.parametrize("ruled", [{"bf16": "a product is slow"}, {}])
+def test_a_precision_that_is_ruled_out_takes_no_step(fit, pictures, monkeypatch, ruled):
+    asked, steps = [], []
+    autocast = precision.Precision.autocast
+    monkeypatch.setattr(precision.Precision, "autocast", lambda self, on: steps.append(self.name) or autocast(self, on))
+    monkeypatch.setattr(precision, "hopeless", lambda device: asked.append(device.type) or ruled)
+    fit(pictures(36), PLAN, precision="auto", name="auto")
+    assert ("a product is slow" in reason(fit)) == bool(ruled)
+    assert {*steps} == ({"fp32"} if ruled else {"fp32", "bf16"})
+    fit(pictures(36), PLAN, precision="fp32", name="fp32")
+    assert asked == ["cpu"], "who asks for fp32 waits for no product in another"
+
+
+def test_another_processor_chooses_for_itself(fit, pictures, monkeypatch):
+    """Though the cache folder is shared, or came with the disk."""
+    for features in (["avx2"], ["avx2", "amx_bf16"]):
+        monkeypatch.setattr(choices, "processor", lambda features=features: ("a processor", features))
+        fit(pictures(36), PLAN, precision="auto", name=features[-1])
+        assert reason(fit) != REMEMBERED
+    fit(pictures(36), PLAN, precision="auto", name="again")
+    assert reason(fit) == REMEMBERED
