@@ -10,6 +10,7 @@ import pytest
 
 from headstart.core.run import Run
 from headstart.deploy import folder
+from headstart.deploy.predictor import ways
 from headstart.deploy.runtimes import onnxruntime, openvino
 
 
@@ -31,6 +32,20 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def pictures(rows: int) -> np.ndarray:
     return np.random.default_rng(rows).integers(0, 256, (rows, 3, 32, 32), dtype=np.uint8)
+
+
+def test_no_precision_under_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without instructions for bf16 the same numbers would be computed, judged and timed twice."""
+    import openvino as library
+
+    openvino.precisions.cache_clear()
+    for able, told in ((["FP32", "INT8"], ("fp32",)), (["FP32", "BF16", "INT8"], ("fp32", "bf16"))):
+        monkeypatch.setattr(library.Core, "get_property", lambda core, *asked, able=able: able)
+        assert openvino.precisions() == told
+        assert [way.name for way in ways(folder.INT8, "openvino")] == [
+            f"openvino int8{'' if each == 'fp32' else f'+{each}'}" for each in told
+        ]
+        openvino.precisions.cache_clear()
 
 
 @pytest.mark.parametrize("precision", openvino.PRECISIONS)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from headstart.core.events import Decision
+from headstart.core.events import Decision, Notice
 from headstart.engine import precision
 from headstart.workflows import choices
 
@@ -35,6 +35,9 @@ def test_a_precision_that_is_ruled_out_takes_no_step(fit, pictures, monkeypatch,
     assert {*steps} == ({"fp32"} if ruled else {"fp32", "bf16"})
     fit(pictures(36), PLAN, precision="fp32", name="fp32")
     assert asked == ["cpu"], "who asks for fp32 waits for no product in another"
+    fit(pictures(36), PLAN, precision="bf16", name="bf16")
+    warned = [event.message for event in fit.said(Notice) if (event.level, event.kind) == ("warning", "precision")]
+    assert warned == (["precision=bf16 was asked for, and a product is slow"] if ruled else [])
 
 
 def test_another_processor_chooses_for_itself(fit, pictures, monkeypatch):

@@ -114,6 +114,19 @@ def test_a_model_has_the_shape_of_a_pipeline_and_shows_itself(run, pictures):
     assert "3 classes" in repr(model)
 
 
+@pytest.mark.parametrize("top_k", [0, -1, 1.5, "2", True])
+def test_top_k_counts_labels(run, pictures, top_k):
+    with pytest.raises(ConfigError, match="top_k is"):
+        headstart.predict(run, pictures(1)[0], top_k=top_k)
+
+
+@pytest.mark.parametrize("place", [None, 3, "", " "])
+def test_what_names_no_run_is_said(place):
+    for ask in (headstart.load, lambda given: headstart.predict(given, "x.png"), headstart.evaluate):
+        with pytest.raises(ConfigError, match="a run is named by its folder"):
+            ask(place)
+
+
 def test_a_model_folder_alone_is_enough(run, tmp_path, pictures):
     import shutil
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import html
 import json
+import os
 import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headstart.core import manifest
-from headstart.core.errors import ArtefactError
+from headstart.core.errors import ArtefactError, ConfigError
 from headstart.core.events import Decision, Event
 from headstart.core.storage import placed
 
@@ -26,7 +27,21 @@ class Run:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = self.place(path)
+
+    @staticmethod
+    def place(run: str | Path | Run) -> Path:
+        """The folder that is meant.
+
+        Raises:
+            ConfigError: it is neither a path nor a run.
+        """
+        if isinstance(run, Run):
+            return run.path
+        if not isinstance(run, (str, os.PathLike)) or not str(run).strip():
+            what = f"a run is named by its folder, not by {run!r} (a {type(run).__name__})"
+            raise ConfigError(what, where="run", remedy="give what fit returned, or the folder that it printed")
+        return Path(run)
 
     @classmethod
     def open(cls, path: str | Path) -> Run:

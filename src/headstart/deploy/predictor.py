@@ -54,8 +54,8 @@ class Variant:
 
 
 def ways(file: str, runtime: str) -> list[Variant]:
-    """Every precision in which a runtime can answer a file, the plain one first; what a verdict finds is still open."""
-    precisions = registry.find(RUNTIMES, runtime).PRECISIONS
+    """A file in every precision that a runtime has here, the plain one first; what a verdict finds is still open."""
+    precisions = registry.find(RUNTIMES, runtime).precisions()
     plain = precisions[:1] if file == folder.HALF else precisions  # weights in 16 bits are for the size alone
     return [Variant(file, runtime, precision, 0.0) for precision in plain]
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headstart.core.errors import ConfigError
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -94,6 +96,8 @@ class Predictions(Sequence[Prediction]):
                 for so many instead.
             texts: of N rows, or nothing.
         """
+        if top_k is not None and (type(top_k) is not int or top_k < 1):
+            raise ConfigError(f"top_k is {top_k!r}", where="top_k", remedy="a whole number from 1 on")
         known = texts or [()] * len(names)
         found = [Prediction(name, texts=said) for name, said in zip(names, known, strict=True)]
         for indices, probabilities, problems in parts:

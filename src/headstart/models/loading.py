@@ -66,6 +66,8 @@ TO_FETCH = STANDARDS[2]  # where none is here: 20 MB, a good start for its size
 
 def load(name: str | nn.Module, wanted: Wanted) -> Backbone:
     """See ``backbone.load``."""
+    if isinstance(name, str) and not name.strip():
+        raise BackboneError("its name is blank", where="backbone", remedy=HINT)
     if not isinstance(name, (nn.Module, str, Path)):
         what = f"it is {f'the class {name.__name__}' if isinstance(name, type) else f'a {type(name).__name__}'}"
         remedy = "give a name, or a torch module: backbone=Net(), not backbone=Net"

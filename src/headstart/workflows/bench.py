@@ -9,6 +9,7 @@ Shapes: B rows of a batch.
 from __future__ import annotations
 
 import functools
+import logging
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterator
@@ -161,6 +162,8 @@ def _torch(model: Model, inputs: np.ndarray, emit: Emit, spared: Collection[str]
         "torch compiled bf16": caller(torch.compile(swift), True),
     }
     found = {}
+    emit(Notice("info", "bench", "torch compiles the network, which takes up to a minute"))
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it looks for CUDA on every machine
     for name, call in candidates.items():
         if name.rpartition(" ")[2] in spared:
             continue

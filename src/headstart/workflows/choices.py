@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from headstart import __version__
 from headstart.core import keyed
 from headstart.core.errors import ArtefactError
-from headstart.core.events import Decision
+from headstart.core.events import Decision, Notice
 from headstart.core.machine import processor
 from headstart.core.remembered import Remembered
 from headstart.core.run import Run
@@ -132,12 +132,17 @@ def _precision(
 
     pictures = model.backbone.modality == "image"
     candidates = [precision.Precision(name, channels_last=pictures) for name in ("fp32", "bf16")]
+    asked = experiment.precision
+    ruled = {} if asked == "fp32" else precision.hopeless(runtime.device)
+    if asked in ruled:
+        remedy = "leave precision out, or precision=fp32"
+        emit(Notice("warning", "precision", f"precision={asked} was asked for, and {ruled[asked]}", remedy))
     with phase(emit, "precision"), merging.merged(model.backbone):
         choice, decision = precision.choose(
             step,
-            wanted=experiment.precision,
+            wanted=asked,
             candidates=candidates,
-            without={} if experiment.precision == "fp32" else precision.hopeless(runtime.device),
+            without=ruled,
             rounds=2,
         )
     emit(decision)

@@ -122,7 +122,8 @@ def packages() -> Iterator[Check]:
         try:
             version = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            yield Check("packages", name, "not installed", "info", "pip install 'headstart[train,data]'")
+            extra = "openvino" if name == "openvino" else "train,data"
+            yield Check("packages", name, "not installed", "info", f"pip install 'headstart[{extra}]'")
             continue
         low, known = lowest.get(name, ""), tested.get(name, ())
         if low and _parts(version) < _parts(low):

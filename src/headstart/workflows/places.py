@@ -67,7 +67,7 @@ def run_name(experiment: Experiment, collection: Collection) -> str:
     """The run's name: the user's, or that of the data."""
     name = experiment.name
     if name:
-        if re.search(r"[/\\]|^\.", name) or not name.isprintable() or len(name.encode("utf-8", "replace")) > 200:
+        if re.search(r"[/\\]|^\.|^\s*$", name) or not name.isprintable() or len(name.encode("utf-8", "replace")) > 200:
             remedy = "where runs go is output_dir; a name has no slash, begins with no dot, and has at most 200 bytes"
             raise ConfigError(f"{name[:50]!r} is not a name for a folder", where="name", remedy=remedy)
         return name

@@ -36,7 +36,7 @@ def load(path: str | Path | Run, *, device: str = "cpu", allow_module: Any = Fal
     from headstart.models import published
     from headstart.models.model import Model
 
-    folder = path.path if isinstance(path, Run) else Path(path)
+    folder = Run.place(path)
     place = published.address(folder)
     if place is not None:
         folder = published.fetch(*place)
@@ -75,7 +75,7 @@ def answerer(
     """
     from headstart.deploy.folder import EXPORT, exported, is_export
 
-    place = path.path if isinstance(path, Run) else Path(path)
+    place = Run.place(path)
     if variant is not None:
         place = exported(place, "only an export has variants")
     if not is_export(place):

@@ -29,4 +29,7 @@ class Runtime(Protocol):
     def version(self) -> str:
         """Of the library; "" where it is not installed."""
 
+    def precisions(self) -> tuple[str, ...]:
+        """Those of ``PRECISIONS`` that the installed library computes in on this processor."""
+
     def load(self, path: Path, *, threads: int, precision: str) -> Session: ...

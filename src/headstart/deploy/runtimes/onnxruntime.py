@@ -29,6 +29,11 @@ def version() -> str:
         return ""
 
 
+def precisions() -> tuple[str, ...]:
+    """Those of this processor."""
+    return PRECISIONS
+
+
 def load(path: Path, *, threads: int, precision: str = "fp32") -> Session:
     """Open a file that was looked through (see ``contract.read``)."""
     whole = _open(path, threads)

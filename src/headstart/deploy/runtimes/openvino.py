@@ -37,6 +37,15 @@ def version() -> str:
         return ""
 
 
+@cache
+def precisions() -> tuple[str, ...]:
+    """Those that this processor has instructions for: the others it would compute in fp32 under another name."""
+    import openvino
+
+    able = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return tuple(each for each in PRECISIONS if each.upper() in able)
+
+
 def load(path: Path, *, threads: int, precision: str = "fp32") -> Session:
     """Open a file that was looked through (see ``contract.read``).
 

@@ -124,6 +124,8 @@ class Service:
         return JSONResponse({"results": results}, status)
 
     async def _question(self, request: Request) -> Question:
+        if request.url.query:
+            raise Refusal(400, "query", "the address takes no settings: top_k belongs in the body", close=True)
         if request.headers.get("content-encoding", "identity").lower() != "identity":
             raise Refusal(415, "content-encoding", "send the body as it is", close=True)
         kinds = request.headers.getlist("content-type")

@@ -9,6 +9,7 @@ import base64
 import binascii
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +25,7 @@ NAMES = "file, text, top_k"
 
 @dataclass(frozen=True)
 class Question:
-    """Items (bytes of a file, a text, or a pair of texts), and how many labels are wanted for each."""
+    """Items (bytes of a file, a text, a pair of texts, or why it is none), and how many labels are wanted for each."""
 
     items: tuple[Any, ...]
     top_k: int | None
@@ -60,7 +61,15 @@ def _of_json(body: bytes, limits: Limits, of_texts: bool) -> Question:
     inputs = inputs if isinstance(inputs, list) else [inputs]
     _demand_count(len(inputs), limits)
     read = _text if of_texts else _file
-    return Question(tuple(read(item, place) for place, item in enumerate(inputs)), _top_k(asked.get("top_k")))
+    return Question(tuple(_own(read, item, place) for place, item in enumerate(inputs)), _top_k(asked.get("top_k")))
+
+
+def _own(read: Callable[[Any, int], Any], item: Any, place: int) -> Any:
+    """What is wrong with one item is its own problem, and costs no other its answer."""
+    try:
+        return read(item, place)
+    except Refusal as refusal:
+        return refusal
 
 
 def _text(item: Any, place: int) -> Any:
@@ -77,7 +86,7 @@ def _file(item: Any, place: int) -> bytes:
     try:
         return base64.b64decode(item.partition(",")[2] if item.startswith("data:") else item, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise Refusal(400, "base64", f"inputs[{place}] is not base64 ({str(error)[:80]})") from error
+        raise Refusal(400, "base64", f"inputs[{place}] is not base64 ({str(error)[:160]})") from error
 
 
 def _of_form(body: bytes, boundary: bytes, limits: Limits, of_texts: bool) -> Question:

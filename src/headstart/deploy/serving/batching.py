@@ -131,6 +131,8 @@ class Batcher:
         if item.done.done():
             return None
         try:
+            if isinstance(item.value, Refusal):
+                raise item.value
             return self._model.prepare(item.value)
         except DecodeError as error:
             too_large = error.reason.code.startswith("too-")
