@@ -22,7 +22,7 @@ $(READY): pyproject.toml constraints.txt scripts/setup.sh
 demo: setup  ## what pretraining is worth on pictures, texts and sounds: no data, no network
 	$(VENV)/bin/headstart demo
 
-test: setup  ## the default tests, offline, about three minutes
+test: setup  ## the default tests, offline, three to eight minutes
 	$(PYTHON) -m pytest -n 2 --dist worksteal
 
 test-real: setup  ## the tests on real data beside the checkout

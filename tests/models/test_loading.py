@@ -331,6 +331,7 @@ def test_own_modules_by_name_and_as_objects(tmp_path: Path, monkeypatch: pytest.
         "my_nets.absent": "no class or function",
         "my_nets.number": "no class",
         "no.where": "import",
+        " ": "its name is blank",
     }.items():
         with pytest.raises(BackboneError, match=words):
             backbones.load(wrong)
