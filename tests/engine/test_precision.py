@@ -129,7 +129,7 @@ def test_what_is_hopeless_takes_no_step():
     assert (str(alone[0]), alone[1].reason) == ("fp32", "a product is slow")
     asked = choose(step, candidates=[fp32, bf16], wanted="bf16", without={"bf16": "a product is slow"}, clock=clock)
     assert (asked[0].name, asked[1].facts["failed"]) == ("bf16", {}), "the user's word counts"
-    assert asked[1].reason == "bf16 was asked for; a product is slow"
+    assert asked[1].reason == "bf16 was asked for"
     assert decision.reason == "a training step is 2.00 times faster here than in fp32; a product is slow"
 
 

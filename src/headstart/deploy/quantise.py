@@ -110,6 +110,7 @@ class Quantiser:
         every = sorted((set(QDQRegistry) | set(QLinearOpsRegistry)) - set(KEPT))
         model = copy.deepcopy(self._model)
         stem.read_pixels(model)
+        tables = _tables(model.graph) if narrow else []
         with _quiet():
             quantiser = QDQQuantizer(
                 model,
@@ -126,7 +127,7 @@ class Quantiser:
                 {
                     "OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"],
                     "QuantizeBias": False,
-                    "TensorQuantOverrides": {name: [{"reduce_range": False}] for name in _tables(model.graph)},
+                    "TensorQuantOverrides": {name: [{"reduce_range": False}] for name in tables},
                 },
             )
             quantiser.quantize_model()

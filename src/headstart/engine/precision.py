@@ -1,7 +1,7 @@
 """Precision and memory layout, chosen by measurement on this machine.
 
-bf16 is no gift: a CPU without bf16 instructions runs it several times slower than fp32, and a hundred times where there
-is no AVX-512 either, which a product of two matrices tells in milliseconds. Where that does not rule it out, one
+bf16 is no gift: a CPU without bf16 instructions runs it several times slower than fp32, and up to a hundred times where
+there is no AVX-512 either, which a product of two matrices tells in milliseconds. Where that does not rule it out, one
 training step is timed in each candidate, and a richer one is taken only where it is ``WORTH`` times faster than the
 simpler one it replaces.
 """
@@ -142,8 +142,8 @@ def choose(
             break
     seconds = {candidate: min(taken, default=math.inf) for candidate, taken in timed.items()}
     choice = _simplest_worth(seconds)
-    asked, told = ([], ruled) if wanted == "auto" else ([f"{wanted} was asked for"], {wanted: ruled.get(wanted, "")})
-    reasons = [*asked, *_gain(choice, seconds), *filter(None, told.values())] or ["the only one that runs here"]
+    asked, told = ([], ruled.values()) if wanted == "auto" else ([f"{wanted} was asked for"], ())
+    reasons = [*asked, *_gain(choice, seconds), *told] or ["the only one that runs here"]
     return choice, Decision("precision", str(choice), "; ".join(reasons), _facts(choice, seconds, failed))
 
 

@@ -162,7 +162,7 @@ def _torch(model: Model, inputs: np.ndarray, emit: Emit, spared: Collection[str]
         "torch compiled bf16": caller(torch.compile(swift), True),
     }
     found = {}
-    emit(Notice("info", "bench", "torch compiles the network, which takes up to a minute"))
+    emit(Notice("info", "bench", "torch compiles the network, which takes a while"))
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it looks for CUDA on every machine
     for name, call in candidates.items():
         if name.rpartition(" ")[2] in spared:

@@ -133,17 +133,11 @@ def _precision(
     pictures = model.backbone.modality == "image"
     candidates = [precision.Precision(name, channels_last=pictures) for name in ("fp32", "bf16")]
     asked = experiment.precision
-    ruled = {} if asked == "fp32" else precision.hopeless(runtime.device)
-    if asked in ruled:
-        remedy = "leave precision out, or precision=fp32"
-        emit(Notice("warning", "precision", f"precision={asked} was asked for, and {ruled[asked]}", remedy))
     with phase(emit, "precision"), merging.merged(model.backbone):
-        choice, decision = precision.choose(
-            step,
-            wanted=asked,
-            candidates=candidates,
-            without=ruled,
-            rounds=2,
-        )
+        ruled = {} if asked == "fp32" else precision.hopeless(runtime.device)
+        if asked in ruled:
+            remedy = "leave precision out, or precision=fp32"
+            emit(Notice("warning", "precision", f"precision={asked} was asked for, and {ruled[asked]}", remedy))
+        choice, decision = precision.choose(step, wanted=asked, candidates=candidates, without=ruled, rounds=2)
     emit(decision)
     return choice.name
