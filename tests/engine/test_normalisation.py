@@ -175,7 +175,7 @@ def test_a_wrong_normalisation_of_real_weights_is_found(
     rows = Rows([name for name, _ in files], np.array([label for _, label in files]), tuple(name for name, _ in files))
     examples = Examples("train", rows, Store.build(rows, net.spec), net.spec)
     sample = next(iter(examples.batches(np.arange(8), batch_size=8))).inputs
-    fast, _ = inference.optimised(net, torch.from_numpy(sample), dtype=dtype)
+    fast, _ = inference.Copies(net, torch.from_numpy(sample)).of(dtype)
     assert normalisation.check(fast, examples) is None
     for buffer, value in zip((fast.intake.mean, fast.intake.std), wrong, strict=True):
         buffer.copy_(torch.tensor(value).view(1, -1, 1, 1))

@@ -300,7 +300,7 @@ def test_where_the_operation_fails_the_copy_does_without(refused: Callable[[], N
     inputs = batch(backbone, rows=4)
     statistics(backbone, 3 * torch.randn(16, 3, 8, 8))
     refused()
-    fast, done = inference.optimised(backbone, inputs)
+    fast, done = inference.Copies(backbone, inputs).of(torch.float32)
     assert (done.folded, done.fused) == (3, 0), "BatchNorm is folded all the same"
     assert "fusing activations changes" in done.reason
     with torch.no_grad():

@@ -21,7 +21,7 @@ def test_folded_features_are_the_same(name: str, tmp_path: Path) -> None:
     backbone = make(name, tmp_path)
     inputs = batch(backbone, rows=4)
     before = backbone.weights_hash()
-    fast, done = inference.optimised(backbone, inputs)
+    fast, done = inference.Copies(backbone, inputs).of(torch.float32)
     norms = [part for part in backbone.modules() if isinstance(part, nn.BatchNorm2d)]
     left = [part for part in fast.modules() if isinstance(part, nn.BatchNorm2d)]
     assert done.folded == len(norms) - len(left)
@@ -40,12 +40,12 @@ def test_folded_features_are_the_same(name: str, tmp_path: Path) -> None:
 def test_low_precision_is_measured_and_refused_beyond_its_bound(tmp_path: Path) -> None:
     backbone = make("torchvision/resnet18", tmp_path)
     inputs = batch(backbone, rows=4)
-    fast, done = inference.optimised(backbone, inputs, dtype=torch.bfloat16, tolerance=1.0)
+    fast, done = inference.Copies(backbone, inputs).of(torch.bfloat16, 1.0)
     assert done.dtype == torch.bfloat16
     assert 1e-4 < done.gap < 1.0
     assert {p.dtype for p in fast.module.parameters()} == {torch.bfloat16}
     assert fast.features(inputs).dtype == torch.float32
-    exact, kept = inference.optimised(backbone, inputs, dtype=torch.bfloat16, tolerance=1e-6)
+    exact, kept = inference.Copies(backbone, inputs).of(torch.bfloat16, 1e-6)
     assert kept.dtype == torch.float32
     assert "fp32 was kept" in kept.reason
     assert kept.gap < 1e-3
@@ -68,7 +68,7 @@ class Spectral(nn.Module):
 def test_what_cannot_run_in_low_precision_runs_there_by_operation() -> None:
     backbone = backbones.load(Spectral())
     inputs = batch(backbone, rows=4)
-    fast, done = inference.optimised(backbone, inputs, dtype=torch.bfloat16)
+    fast, done = inference.Copies(backbone, inputs).of(torch.bfloat16)
     assert done.dtype == torch.bfloat16
     assert "bfloat16 by operation" in done.reason
     seen: list[torch.dtype] = []
@@ -81,7 +81,7 @@ def test_what_cannot_run_in_low_precision_runs_there_by_operation() -> None:
 def test_where_fp32_was_kept_the_passing_of_a_run_in_bf16_changes_nothing(tmp_path: Path) -> None:
     for backbone in (backbones.load(Spectral()), make("torchvision/resnet18", tmp_path)):
         inputs = batch(backbone, rows=4)
-        exact, kept = inference.optimised(backbone, inputs, dtype=torch.bfloat16, tolerance=1e-6)
+        exact, kept = inference.Copies(backbone, inputs).of(torch.bfloat16, 1e-6)
         assert kept.dtype == torch.float32
         with torch.no_grad():
             alone = exact.features(inputs)
@@ -109,7 +109,7 @@ class Rounded(nn.Module):
 def test_what_bf16_leaves_is_the_network_as_it_was(factor: float, tolerance: float | None, taken: torch.dtype) -> None:
     backbone = backbones.load(Rounded(factor))
     inputs = batch(backbone, rows=4)
-    fast, done = inference.optimised(backbone, inputs, dtype=torch.bfloat16, channels_last=False, tolerance=tolerance)
+    fast, done = inference.Copies(backbone, inputs, channels_last=False).of(torch.bfloat16, tolerance)
     assert fast.casts == done.dtype == taken
     assert torch.equal(fast.module.table, backbone.module.table)
     with torch.no_grad():
@@ -133,7 +133,7 @@ def test_planted_fault_a_fold_that_changes_features_is_left_out() -> None:
     backbone = backbones.load(ReadTwice())
     statistics(backbone, 3 * torch.randn(16, 3, 8, 8))
     inputs = batch(backbone, rows=4)
-    fast, done = inference.optimised(backbone, inputs, channels_last=False)
+    fast, done = inference.Copies(backbone, inputs, channels_last=False).of(torch.float32)
     assert done.folded == 0
     assert torch.equal(fast.features(inputs), backbone.features(inputs))
 
@@ -151,8 +151,10 @@ def test_no_forward_is_computed_twice(
         return features(self, inputs)
 
     monkeypatch.setattr(type(backbone), "features", counted)
-    _, done = inference.optimised(backbone, batch(backbone, rows=4), dtype=dtype, tolerance=1.0)
+    _, done = inference.Copies(backbone, batch(backbone, rows=4)).of(dtype, 1.0)
     assert done.dtype == dtype
     assert done.fused == 9
     seen = [2] * 4  # to see BatchNorm's pairs and to prove them, and those of activations
-    assert rows == [4, *seen, *[4] * copies], "the original, two rows for the pairs, the copies"
+    assert rows == [4, *seen, *[4] * copies], (
+        "the original, two rows for the pairs, the copies: one in bf16 takes the folds of the exact one"
+    )

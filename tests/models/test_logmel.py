@@ -112,7 +112,7 @@ def test_frames_come_every_eighty_milliseconds_by_default() -> None:
 
 def test_a_copy_in_bf16_sees_nearly_the_same(heard: Backbone) -> None:
     inputs = torch.from_numpy(audio.collate([(32_000 * row).to(torch.int16).numpy() for row in tones(6)]))
-    fast, told = inference.optimised(heard, inputs, dtype=torch.bfloat16)
+    fast, told = inference.Copies(heard, inputs).of(torch.bfloat16)
     assert fast.compute == torch.bfloat16, told.reason
     assert told.folded == 1 + 3 * 3 + 1  # the stem, three of each block, the last
 

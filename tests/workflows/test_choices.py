@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
 from headstart.core.events import Decision, Notice
 from headstart.engine import precision
+from headstart.models import inference
+from headstart.models.backbone import Backbone
 from headstart.workflows import choices
 
 REMEMBERED = "measured by an earlier run on this machine"
@@ -48,3 +51,36 @@ def test_another_processor_chooses_for_itself(fit, pictures, monkeypatch):
         assert reason(fit) != REMEMBERED
     fit(pictures(36), PLAN, precision="auto", name="again")
     assert reason(fit) == REMEMBERED
+
+
+@pytest.mark.parametrize("bound", [0.15, 0.0])
+def test_a_probe_times_the_copies_that_give_its_features(fit, pictures, monkeypatch, bound):
+    """And where no copy in bf16 is near enough, there is nothing to choose."""
+    monkeypatch.setitem(inference.TOLERANCE, torch.bfloat16, bound)
+    monkeypatch.setattr(precision, "hopeless", lambda device: {})
+    timed: list[tuple[torch.dtype, int]] = []
+    features = Backbone.features
+
+    def seen(self, inputs):
+        timed.append((self.compute, len(inputs)))
+        return features(self, inputs)
+
+    def choose(step, **options):
+        timed.clear()  # what checking the copies took
+        found = original(step, **options)
+        passes[:] = timed
+        return found
+
+    passes: list[tuple[torch.dtype, int]] = []
+    original = precision.choose
+    monkeypatch.setattr(precision, "choose", choose)
+    monkeypatch.setattr(Backbone, "features", seen)
+    fit(pictures(36), ["probe"], precision="auto")
+    (decision,) = [event for event in fit.said(Decision) if event.topic == "precision"]
+    if bound:
+        assert "a feature pass is" in decision.reason or "nothing else is" in decision.reason
+        assert {*decision.facts["seconds"]} == {"fp32, channels last", "bf16, channels last"}
+        assert {(torch.float32, 8), (torch.bfloat16, 8)} <= {*passes}
+    else:
+        assert decision.choice == "fp32, channels last"
+        assert "moves the features by" in decision.facts["failed"]["bf16, channels last"]

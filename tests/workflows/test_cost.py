@@ -95,11 +95,12 @@ def test_the_feature_pass_is_told_once(
 ) -> None:
     """The check, and features to judge by, are in fp32 always: of a run in fp32 one copy of the network serves all."""
     monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path / "cache"))
-    made = []
-    optimised = inference.optimised
-    monkeypatch.setattr(inference, "optimised", lambda *a, **k: made.append(k["dtype"]) or optimised(*a, **k))
+    made: list[str] = []
+    for name in ("_exact", "_lowered"):
+        make = getattr(inference.Copies, name)
+        monkeypatch.setattr(inference.Copies, name, lambda *a, n=name, make=make: made.append(n) or make(*a))
     fit({"train": pictures(30), "val": pictures(12, 1)}, normalisation_check=True, precision=precision)
-    assert len(made) == 1 + (precision == "bf16")
+    assert sorted(made) == ["_exact", "_lowered"][: 1 + (precision == "bf16")]
     (told,) = [each for each in fit.said(Decision) if each.topic == "feature pass"]
     assert told.choice == {"fp32": "float32", "bf16": "bfloat16"}[precision]
     assert "normalisation" in [each.name for each in fit.said(Phase)]

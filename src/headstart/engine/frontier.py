@@ -22,6 +22,7 @@ from headstart.core.events import Decision, Notice
 from headstart.engine import cache, features, streams
 from headstart.engine.cache import CacheDecision, FeatureStore, FrontierCache
 from headstart.engine.features import Emit
+from headstart.engine.precision import DTYPES
 from headstart.engine.runtime import Runtime
 from headstart.engine.streams import Examples, augmentation, why_fresh
 from headstart.models import identity, inference, resume
@@ -96,10 +97,10 @@ class Frontiers:
     runtime: Runtime
     emit: Emit
     seed: int
-    budget: int  # bytes
+    budget: int = 0  # bytes
     kept: FeatureStore | None = None
     passed: list[Passed] = field(default_factory=list)  # what was computed, and not found
-    _fast: dict[str, tuple[Backbone, Decision]] = field(default_factory=dict)  # by precision
+    _copies: inference.Copies | None = None
     _held: list[_Held] = field(default_factory=list)
     _told: bool = False
 
@@ -123,7 +124,7 @@ class Frontiers:
 
     def renew(self) -> None:
         """The backbone has other weights now: whatever was derived from those before is forgotten."""
-        self._fast.clear()
+        self._copies = None
         self._told = False
         self.__dict__.pop("origin", None)
 
@@ -143,7 +144,8 @@ class Frontiers:
         fast = self.faster(examples)
         if not self._told:  # a check's copy is no pass, and that the rows to judge by are always exact is no choice
             self._told = True
-            self.emit(self._fast[self.runtime.precision][1])
+            how = self.copies(examples).of(DTYPES[self.runtime.precision])[1]
+            self.emit(Decision("feature pass", str(how.dtype).removeprefix("torch."), how.reason))
         self._fill([into], 0, examples, lambda inputs: [fast(inputs)], chosen, (self.seed, view), "features")
         found = into.features(0)
         broken = [examples.rows.names[row] for row in (~found.isfinite().all(dim=1)).nonzero().flatten().tolist()]
@@ -157,16 +159,17 @@ class Frontiers:
         return found
 
     def faster(self, examples: Examples) -> Backbone:
-        """A copy of the backbone as it came, in the precision of the run, checked on a batch of the user's own rows."""
-        precision = self.runtime.precision
-        if precision not in self._fast:
+        """A copy of the backbone as it came, in the precision of the run."""
+        return self.copies(examples).of(DTYPES[self.runtime.precision])[0]
+
+    def copies(self, examples: Examples) -> inference.Copies:
+        """Such copies, checked on a batch of the rows that they are first asked for."""
+        if self._copies is None:
             few = np.linspace(0, len(examples) - 1, min(SAMPLE, len(examples))).astype(np.int64)
             batch = next(iter(examples.batches(few, batch_size=SAMPLE)))
             sample = streams.on_device(batch.inputs, self.runtime.device)
-            dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-            fast, how = inference.optimised(self.model.backbone, sample, dtype=dtype)
-            self._fast[precision] = fast, Decision("feature pass", str(how.dtype).removeprefix("torch."), how.reason)
-        return self._fast[precision][0]
+            self._copies = inference.Copies(self.model.backbone, sample)
+        return self._copies
 
     def of_stage(self, wanted: Wanted, train: Examples, val: Examples, ahead: Sequence[Wanted] = ()) -> Frontier:
         """The frontier below the thawed blocks, for training and validation rows, where it can be cached.

@@ -34,6 +34,7 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from headstart.data.modalities.base import DecodeError
 from headstart.engine.frontier import Passed
+from headstart.engine.precision import DTYPES
 from headstart.engine.runtime import Runtime
 from headstart.engine.streams import Examples, on_device
 from headstart.models import hooks, resume
@@ -47,7 +48,6 @@ ROUNDS = 3
 SAMPLE = 4  # rows that are counted where rows differ in length
 DECODED = 16  # rows that are decoded to know what a row costs
 BYTES = {"fp32": 4, "bf16": 2}  # of a number
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 OPTIMIZER_BYTES = {"adamw": 28, "adam": 28, "sgd": 20}  # read and written a parameter: weight, gradient, moments
 
 

@@ -84,7 +84,7 @@ def candidates(mean: Iterable[float], std: Iterable[float]) -> tuple[Normalisati
 def check(backbone: Backbone, examples: Examples) -> Mismatch | None:
     """Compare on at most 192 training rows; None where nothing clearly better is found, or too few rows are there.
 
-    A copy that computes the backbone's features faster (``inference.optimised``) answers as the backbone does, in bf16
+    A copy that computes the backbone's features faster (``inference.Copies``) answers as the backbone does, in bf16
     too: all that is compared is rounded alike.
     """
     kinds = strata(examples.rows.labels)

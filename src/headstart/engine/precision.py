@@ -28,7 +28,7 @@ PATIENCE = 3  # times as many rounds, at most, where it has
 HOPELESS = 4  # times as long as in fp32, that a product of matrices takes where no step is worth to be timed
 SIDE = 256  # of these matrices
 PRODUCTS = 0.02  # seconds of products
-DTYPES = {"bf16": torch.bfloat16, "int8": torch.int8}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}
 
 
 @dataclass(frozen=True)
@@ -74,18 +74,23 @@ def product_seconds(dtype: torch.dtype, device: torch.device | str = "cpu", side
 def hopeless(device: torch.device | str, names: Sequence[str] = ("bf16",)) -> dict[str, str]:
     """Which of these precisions torch has no quick instructions for on this device, and what tells so.
 
-    In two rounds with fp32: a moment of other work must not rule one out.
+    Told twice, each time beside fp32: a moment of other work must not rule one out.
     """
     found = {}
     for name in names:
         try:
-            rounds = [[product_seconds(dtype, device) for dtype in (torch.float32, DTYPES[name])] for _ in range(2)]
+            slower = _times_as_long(name, device)
+            slower = min(slower, _times_as_long(name, device)) if slower >= HOPELESS else slower
         except (RuntimeError, TypeError):  # a type that the device does not know: a step in it says so
             continue
-        exact, seconds = map(min, zip(*rounds, strict=True))
-        if seconds >= HOPELESS * exact:
-            found[name] = f"a matrix product in {name} takes {seconds / exact:.0f} times as long as in fp32 here"
+        if slower >= HOPELESS:
+            found[name] = f"a matrix product in {name} takes {slower:.0f} times as long as in fp32 here"
     return found
+
+
+def _times_as_long(name: str, device: torch.device | str) -> float:
+    exact = product_seconds(DTYPES["fp32"], device)
+    return product_seconds(DTYPES[name], device) / exact
 
 
 def choose(
@@ -94,6 +99,7 @@ def choose(
     wanted: str = "auto",
     candidates: Sequence[Precision] = CANDIDATES,
     without: Mapping[str, str] | None = None,
+    what: str = "a training step",
     rounds: int = ROUNDS,
     clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[Precision, Decision]:
@@ -108,6 +114,7 @@ def choose(
     Args:
         wanted: "auto", or "fp32" or "bf16": only candidates of that name are timed then.
         without: names that are left out where ``wanted`` does not ask for them, and why (see ``hopeless``).
+        what: a step is, in the reason.
 
     Returns:
         The choice, and the decision to show.
@@ -143,7 +150,7 @@ def choose(
     seconds = {candidate: min(taken, default=math.inf) for candidate, taken in timed.items()}
     choice = _simplest_worth(seconds)
     asked, told = ([], ruled.values()) if wanted == "auto" else ([f"{wanted} was asked for"], ())
-    reasons = [*asked, *_gain(choice, seconds), *told] or ["the only one that runs here"]
+    reasons = [*asked, *_gain(choice, seconds, what), *told] or ["the only one that runs here"]
     return choice, Decision("precision", str(choice), "; ".join(reasons), _facts(choice, seconds, failed))
 
 
@@ -163,13 +170,13 @@ def _simplest_worth(seconds: dict[Precision, float]) -> Precision:
     return choice
 
 
-def _gain(choice: Precision, seconds: dict[Precision, float]) -> list[str]:
+def _gain(choice: Precision, seconds: dict[Precision, float], what: str) -> list[str]:
     """What the clock said, where there was something to compare."""
     simplest = next(iter(seconds))
     if len(seconds) == 1:
         return []
     if choice != simplest:
-        return [f"a training step is {seconds[simplest] / seconds[choice]:.2f} times faster here than in {simplest}"]
+        return [f"{what} is {seconds[simplest] / seconds[choice]:.2f} times faster here than in {simplest}"]
     best = max(seconds[simplest] / value for candidate, value in seconds.items() if candidate != simplest)
     return [f"nothing else is {WORTH:g} times faster here (the best of the others: {best:.2f} times)"]
 

@@ -121,7 +121,7 @@ class Backbone(nn.Module):
         self.places: dict[int, tuple[int, ...]] = {}  # of what blocks return (see ``proof``), by their number
         self.uniform: int | None = None  # from this block on all answer alike: a record can stand for those below it
         self.blanks: dict[Any, Any] = {}
-        self.compute = torch.float32  # type and layout of a copy that ``inference.optimised`` made
+        self.compute = torch.float32  # type and layout of a copy that ``inference.Copies`` made
         self.casts: torch.dtype | None = None  # what autocast casts to in it (fp32: nothing); None: as the caller says
         self.channels_last = False
         self.feature_dim = trial.features(self, torch.from_numpy(spec.blank(1))).shape[1]

@@ -12,13 +12,11 @@ Shapes: B rows, C channels, D features.
 from __future__ import annotations
 
 import copy
-import itertools
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from headstart.models import fusing, merging, resume
@@ -37,50 +35,84 @@ class Optimisation:
     dtype: torch.dtype
     channels_last: bool
     gap: float
-    reason: str
+    notes: tuple[str, ...] = ()  # what was left out, and why
+    by_operation: bool = False  # the weights are in fp32, and operations cast them
+
+    @property
+    def reason(self) -> str:
+        done = f"{self.folded} BatchNorm folded, {self.fused} activations fused, {_name(self.dtype)}"
+        done += " by operation" if self.by_operation else ""
+        done += (", channels last" if self.channels_last else "") + f", features moved by {self.gap:.1e}"
+        return "; ".join((done, *self.notes))
 
 
-def optimised(
-    backbone: Backbone,
-    sample: Tensor,
-    *,
-    dtype: torch.dtype = torch.float32,
-    channels_last: bool = True,
-    fold: bool = True,
-    tolerance: float | None = None,
-) -> tuple[Backbone, Optimisation]:
-    """A copy of ``backbone`` in eval mode that computes the same features faster; the original is not changed.
+class Copies:
+    """Faster copies of one backbone, by the type they compute in; each is made when it is first asked for.
 
-    Its features come out in fp32, whatever it computes in.
+    They compute the same features in eval mode, and give them in fp32, whatever they compute in; the original is not
+    changed. A copy in a lower precision starts from the one in fp32, whose folds are proven once.
 
     Args:
-        sample: a few real inputs (B, C, H, W).
-        tolerance: relative distance of features to accept for ``dtype`` (see ``TOLERANCE``); beyond it fp32 is kept.
+        sample: a few real inputs (B, C, H, W), on which each copy is checked against the original.
     """
-    notes = []
-    with resume.evaluating(backbone), torch.no_grad():
-        wanted = backbone.features(sample)
-    for steps in (2, 1, 0) if fold else (0,):  # as many as leave the features what they are
-        fast = _copy(backbone, channels_last)
-        folded = _fold(fast, sample) if steps else 0
-        fused = fusing.fuse(fast, sample[:2]) if steps == 2 else 0
-        gap = _attempt(fast, sample, wanted) if steps else _distance(fast, sample, wanted)
-        if not steps or gap <= FOLD_TOLERANCE:
-            break
-        left = ("folding BatchNorm", "fusing activations")[steps - 1]
-        notes.append(f"{left} changes the features of this network, so it was left out")
-    computed = torch.float32
-    if dtype != torch.float32:
-        limit = TOLERANCE[dtype] if tolerance is None else tolerance
-        moved = _lower(fast, dtype, sample, wanted, limit)
-        if moved <= limit:
-            gap, computed = moved, dtype
-        else:
-            notes.append(f"{dtype} moves the features by {moved:.1e} (limit {limit:.0e}), so fp32 was kept")
-    done = f"{folded} BatchNorm folded, {fused} activations fused, {str(computed).removeprefix('torch.')}"
-    done += " by operation" if fast.casts == computed != torch.float32 else ""
-    notes.insert(0, done + (", channels last" if fast.channels_last else "") + f", features moved by {gap:.1e}")
-    return fast, Optimisation(folded, fused, computed, fast.channels_last, gap, "; ".join(notes))
+
+    def __init__(self, backbone: Backbone, sample: Tensor, *, channels_last: bool = True, fold: bool = True) -> None:
+        self.sample = sample
+        self._original, self._channels_last, self._fold = backbone, channels_last, fold
+        self._made: dict[torch.dtype, tuple[Backbone, Optimisation]] = {}
+        with resume.evaluating(backbone), torch.no_grad():
+            self._wanted = backbone.features(sample)
+
+    def __contains__(self, dtype: torch.dtype) -> bool:
+        """Whether that copy is made, and has computed the sample."""
+        return dtype in self._made
+
+    def of(self, dtype: torch.dtype, tolerance: float | None = None) -> tuple[Backbone, Optimisation]:
+        """The copy that computes in ``dtype``, and what was done to it.
+
+        Args:
+            tolerance: relative distance of features to accept (see ``TOLERANCE``); beyond it fp32 is kept.
+        """
+        if dtype not in self._made:
+            limit = TOLERANCE[dtype] if tolerance is None else tolerance
+            self._made[dtype] = self._exact() if dtype == torch.float32 else self._lowered(dtype, limit)
+        return self._made[dtype]
+
+    def _exact(self) -> tuple[Backbone, Optimisation]:
+        notes: tuple[str, ...] = ()
+        for steps in (2, 1, 0) if self._fold else (0,):  # as many as leave the features what they are
+            fast = _copy(self._original, self._channels_last)
+            folded = _fold(fast, self.sample) if steps else 0
+            fused = fusing.fuse(fast, self.sample[:2]) if steps == 2 else 0
+            distance = _attempt if steps else _distance
+            gap = distance(fast, self.sample, self._wanted)
+            if not steps or gap <= FOLD_TOLERANCE:
+                break
+            left = ("folding BatchNorm", "fusing activations")[steps - 1]
+            notes += (f"{left} changes the features of this network, so it was left out",)
+        return fast, Optimisation(folded, fused, torch.float32, fast.channels_last, gap, notes)
+
+    def _lowered(self, dtype: torch.dtype, limit: float) -> tuple[Backbone, Optimisation]:
+        """With its weights in ``dtype``, or else with those operations in it that autocast casts: a network may hold
+        one that knows no other type than fp32, such as a spectrogram, or that needs its digits."""
+        exact, done = self.of(torch.float32)
+        nearest = math.inf
+        for by_operation in (False, True):
+            fast = copy.deepcopy(exact)
+            if by_operation:
+                fast.casts = dtype
+            else:
+                fast.module.to(dtype)
+                fast.compute = dtype
+            if (moved := _attempt(fast, self.sample, self._wanted)) <= limit:
+                return fast, replace(done, dtype=dtype, gap=moved, by_operation=by_operation)
+            nearest = min(nearest, moved)
+        note = f"{dtype} moves the features by {nearest:.1e} (limit {limit:.0e}), so fp32 was kept"
+        return exact, replace(done, notes=(*done.notes, note))
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _copy(backbone: Backbone, channels_last: bool) -> Backbone:
@@ -91,32 +123,6 @@ def _copy(backbone: Backbone, channels_last: bool) -> Backbone:
         fast.module.to(memory_format=torch.channels_last)
         fast.channels_last = True
     return fast
-
-
-def _lower(fast: Backbone, dtype: torch.dtype, sample: Tensor, wanted: Tensor, limit: float) -> float:
-    """Have it compute in ``dtype`` where its features then stay within ``limit``; returns the smallest distance.
-
-    With its weights in it, or else with those operations in it that autocast casts: a network may hold one that knows
-    no other type than fp32, such as a spectrogram, or that needs its digits.
-    """
-    exact = {name: value.clone() for name, value in _tensors(fast.module)}
-    fast.module.to(dtype)
-    fast.compute = dtype
-    if (moved := _attempt(fast, sample, wanted)) <= limit:
-        return moved
-    fast.module.to(torch.float32)
-    for name, value in _tensors(fast.module):
-        value.copy_(exact[name])
-    fast.compute, fast.casts = torch.float32, dtype
-    if (cast := _attempt(fast, sample, wanted)) > limit:
-        fast.casts = torch.float32
-    return min(moved, cast)
-
-
-def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Parameters and buffers, those too that are in no state dict."""
-    for name, value in itertools.chain(module.named_parameters(), module.named_buffers()):
-        yield name, value.detach()
 
 
 def _fold(backbone: Backbone, sample: Tensor) -> int:

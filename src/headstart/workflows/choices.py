@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from headstart import __version__
 from headstart.core import keyed
@@ -24,8 +25,10 @@ from headstart.stages.base import Stage, Training
 from headstart.workflows.materials import Decoded, Emit, few, phase
 
 if TYPE_CHECKING:
-    from headstart.engine.runtime import Runtime
+    from headstart.engine.frontier import Frontiers
+    from headstart.engine.precision import Precision
     from headstart.experiment import Experiment
+    from headstart.models.inference import Copies
     from headstart.models.model import Model
 
 FILE = "choices.json"
@@ -33,38 +36,26 @@ CACHE_SHARE = 0.25  # of the memory that is free: what frontier caches may take
 TIMED_ROWS = 4  # of the batch that is timed
 
 
-@dataclass(frozen=True)
-class Choices:
-    """``precision`` is fp32 or bf16; ``frontier_bytes`` the budget of all frontiers that are kept."""
-
-    precision: str
-    frontier_bytes: int
-
-
 def settle(
     run: Run,
-    runtime: Runtime,
-    model: Model,
+    frontiers: Frontiers,
     decoded: Decoded,
     stages: Sequence[Stage],
     experiment: Experiment,
     emit: Emit,
-) -> Choices:
-    """The choices of this run, measured now or taken from its folder; the runtime works by them from here on."""
-    stored = run.read(FILE)
-    if stored is not None:
-        try:
-            choices = Choices(str(stored["precision"]), int(stored["frontier_bytes"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise ArtefactError("not the choices of a run", where=str(run.path / FILE)) from error
-    else:
+) -> None:
+    """Measure what this run goes by, or take it from its folder; the runtime and the frontiers do so from here on."""
+    runtime, stored = frontiers.runtime, run.read(FILE)
+    if stored is None:
         free = frontier_budget(experiment)
-        name = _remembered(runtime, model, decoded, stages, experiment, emit)
-        choices = Choices(runtime.tell(name), int(runtime.tell(str(free))))  # every rank takes the first one's
+        name = _remembered(frontiers, decoded, stages, experiment, emit)
+        stored = {"precision": runtime.tell(name), "frontier_bytes": int(runtime.tell(str(free)))}  # the first rank's
         if runtime.is_main:
-            run.write(FILE, asdict(choices))
-    runtime.precision = choices.precision
-    return choices
+            run.write(FILE, stored)
+    try:
+        runtime.precision, frontiers.budget = str(stored["precision"]), int(stored["frontier_bytes"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtefactError("not the choices of a run", where=str(run.path / FILE)) from error
 
 
 def frontier_budget(experiment: Experiment) -> int:
@@ -74,7 +65,7 @@ def frontier_budget(experiment: Experiment) -> int:
 
 
 def _remembered(
-    runtime: Runtime, model: Model, decoded: Decoded, stages: Sequence[Stage], experiment: Experiment, emit: Emit
+    frontiers: Frontiers, decoded: Decoded, stages: Sequence[Stage], experiment: Experiment, emit: Emit
 ) -> str:
     """The precision that this machine chose for this network once: a noisy moment must not give another model.
 
@@ -83,61 +74,104 @@ def _remembered(
     """
     import torch
 
+    trains = any(isinstance(stage, Training) for stage in stages)
+    if experiment.precision == "fp32":  # what needs no measurement
+        emit(Decision("precision", "fp32", "fp32 was asked for"))
+        return "fp32"
     if experiment.precision != "auto":
-        return _precision(runtime, model, decoded, stages, experiment, emit)
-    backbone = model.backbone
+        return _precision(frontiers, decoded, trains, experiment.precision, emit)
+    backbone = frontiers.model.backbone
     name, features = processor()
     facts = (name, *features, str(os.cpu_count()), str(torch.get_num_threads()))
-    work = "train" if any(isinstance(stage, Training) for stage in stages) else "features"
-    built = json.dumps([backbone.architecture, backbone.spec.input_shape, str(runtime.device), work], default=str)
+    work = (str(backbone.device), "train" if trains else "features")
+    built = json.dumps([backbone.architecture, backbone.spec.input_shape, *work], default=str)
     key = f"{keyed.digest(*facts, str(torch.__version__), __version__, built):032x}"
     earlier = Remembered(canvases.default_folder() / "precision.json")
     if (known := earlier.get(key)) in ("fp32", "bf16"):
         emit(Decision("precision", known, "measured by an earlier run on this machine"))
         return str(known)
-    name = _precision(runtime, model, decoded, stages, experiment, emit)
-    if runtime.is_main:
-        earlier.put(key, name)
-    return name
+    chosen = _precision(frontiers, decoded, trains, experiment.precision, emit)
+    if frontiers.runtime.is_main:
+        earlier.put(key, chosen)
+    return chosen
 
 
-def _precision(
-    runtime: Runtime, model: Model, decoded: Decoded, stages: Sequence[Stage], experiment: Experiment, emit: Emit
-) -> str:
+def _precision(frontiers: Frontiers, decoded: Decoded, trains: bool, asked: str, emit: Emit) -> str:
     """bf16 only where one step of what the plan does is measured to be faster in it here."""
-    import torch
+    from headstart.engine import precision
 
-    from headstart.engine import memory, precision
-    from headstart.models import kernels, merging
-
-    trains = any(isinstance(stage, Training) for stage in stages)
-    inputs, rows = few(decoded, runtime, TIMED_ROWS), TIMED_ROWS
-    model.thaw("all")
-
-    def timed(candidate: precision.Precision, rows: int) -> float:
-        model.eval()
-        with torch.set_grad_enabled(trains), candidate.autocast(runtime.device), kernels.Quick():
-            loss = model(inputs[:rows]).float().logsumexp(1).mean()
-        if trains:
-            loss.backward()
-            model.zero_grad(set_to_none=True)
-        return float(loss.detach())
-
-    def step(candidate: precision.Precision) -> float:
-        nonlocal rows
-        loss, rows = memory.halving(
-            lambda part: timed(candidate, part), rows, on_halved=lambda part: emit(memory.told(part)), where="precision"
-        )
-        return loss
-
-    pictures = model.backbone.modality == "image"
-    candidates = [precision.Precision(name, channels_last=pictures) for name in ("fp32", "bf16")]
-    asked = experiment.precision
-    with phase(emit, "precision"), merging.merged(model.backbone):
-        ruled = {} if asked == "fp32" else precision.hopeless(runtime.device)
+    backbone = frontiers.model.backbone
+    candidates = [precision.Precision(name, channels_last=backbone.modality == "image") for name in ("fp32", "bf16")]
+    with phase(emit, "precision"), _step(frontiers, decoded, trains, emit) as step:
+        ruled = precision.hopeless(backbone.device)
         if asked in ruled:
             remedy = "leave precision out, or precision=fp32"
             emit(Notice("warning", "precision", f"precision={asked} was asked for, and {ruled[asked]}", remedy))
-        choice, decision = precision.choose(step, wanted=asked, candidates=candidates, without=ruled, rounds=2)
+        what = "a training step" if trains else "a feature pass"
+        choice, decision = precision.choose(
+            step, wanted=asked, candidates=candidates, without=ruled, what=what, rounds=2
+        )
     emit(decision)
     return choice.name
+
+
+@contextmanager
+def _step(frontiers: Frontiers, decoded: Decoded, trains: bool, emit: Emit) -> Iterator[Callable[[Precision], float]]:
+    """One step of what the plan does: of training, or a pass of the copies that give the features."""
+    if not trains:
+        yield partial(_pass, frontiers.copies(decoded.examples("train")))
+        return
+    from headstart.engine import memory
+    from headstart.models import merging
+
+    model, rows = frontiers.model, TIMED_ROWS
+    inputs = few(decoded, frontiers.runtime, TIMED_ROWS)
+    model.thaw("all")
+
+    def step(candidate: Precision) -> float:
+        nonlocal rows
+        loss, rows = memory.halving(
+            lambda part: _update(model, inputs[:part], candidate),
+            rows,
+            on_halved=lambda part: emit(memory.told(part)),
+            where="precision",
+        )
+        return loss
+
+    with merging.merged(model.backbone):
+        yield step
+
+
+def _update(model: Model, inputs: Any, candidate: Precision) -> float:
+    """One step of training, which changes nothing; returns its loss."""
+    from headstart.models import kernels
+
+    model.eval()
+    with candidate.autocast(model.backbone.device), kernels.Quick():
+        loss = model(inputs).float().logsumexp(1).mean()
+    loss.backward()
+    model.zero_grad(set_to_none=True)
+    return float(loss.detach())
+
+
+def _pass(copies: Copies, candidate: Precision) -> float:
+    """A pass of the copy that computes in this precision; returns what can be told from its features.
+
+    The first of a copy is the one that checks it, on the same rows.
+
+    Raises:
+        RuntimeError: no copy computes in it, with the reason.
+    """
+    import torch
+
+    from headstart.engine.precision import DTYPES
+
+    dtype = DTYPES[candidate.name]
+    warm = dtype in copies
+    fast, done = copies.of(dtype)
+    if done.dtype != dtype:
+        raise RuntimeError(done.notes[-1])
+    if not warm:
+        return done.gap
+    with torch.no_grad():
+        return float(fast.features(copies.sample).sum())

@@ -15,7 +15,6 @@ from headstart.core.run import Run
 from headstart.stages import auto, budget, plans
 from headstart.stages.base import Stage, Training
 from headstart.workflows import choices, finish, folds, materials, preflight, seen, space
-from headstart.workflows.choices import Choices
 from headstart.workflows.materials import Decoded, phase
 from headstart.workflows.places import open_run, recorder, remember_contents, seconds_before
 
@@ -130,8 +129,9 @@ def _go(
     if runtime.is_main:
         space.insist(run, model, stages)
     preflight.check(stages, model, decoded.splits.train.labels)
-    chosen = choices.settle(run, runtime, model, decoded, stages, experiment, emit)
-    course = _course(run, runtime, model, decoded, stages, experiment, metric, chosen, emit, started)
+    frontiers = _frontiers(runtime, model, experiment, emit)
+    choices.settle(run, frontiers, decoded, stages, experiment, emit)
+    course = _course(run, frontiers, decoded, stages, experiment, metric, emit, started)
     if runtime.is_main and experiment.normalisation_check and backbone.modality == "image":
         materials.check_normalisation(course.frontiers, decoded, emit)
     for index, stage in enumerate(stages):
@@ -182,29 +182,31 @@ def choose_plan(experiment: Experiment, model: Model, decoded: Decoded, emit: Em
     return plans.settled(stages, modality)
 
 
+def _frontiers(runtime: Runtime, model: Model, experiment: Experiment, emit: Emit) -> Frontiers:
+    from headstart.data import canvases
+    from headstart.engine.cache import FeatureStore
+    from headstart.engine.frontier import Frontiers
+
+    kept = FeatureStore(canvases.default_folder() / "features", FEATURE_CACHE_BYTES)
+    return Frontiers(model, runtime, emit, experiment.seed, kept=kept)
+
+
 def _course(
     run: Run,
-    runtime: Runtime,
-    model: Model,
+    frontiers: Frontiers,
     decoded: Decoded,
     stages: tuple[Stage, ...],
     experiment: Experiment,
     metric: str | OwnMetric,
-    chosen: Choices,
     emit: Emit,
     started: float,
 ) -> Course:
-    from headstart.data import canvases
-    from headstart.engine.cache import FeatureStore
-    from headstart.engine.frontier import Frontiers
     from headstart.workflows.course import Course
 
-    kept = FeatureStore(canvases.default_folder() / "features", FEATURE_CACHE_BYTES)
-    frontiers = Frontiers(model, runtime, emit, experiment.seed, chosen.frontier_bytes, kept)
     return Course(
         run=run,
-        runtime=runtime,
-        model=model,
+        runtime=frontiers.runtime,
+        model=frontiers.model,
         train=decoded.examples("train"),
         val=decoded.examples("val"),
         frontiers=frontiers,
@@ -214,21 +216,21 @@ def _course(
         plan=stages,
         decides="log_loss" if experiment.metric == "auto" else metric,
         deadline=None if experiment.time_limit is None else started + experiment.time_limit,
-        gauge=_gauge(run, runtime, model, decoded, frontiers) if experiment.limits else None,
+        gauge=_gauge(run, decoded, frontiers) if experiment.limits else None,
     )
 
 
-def _gauge(run: Run, runtime: Runtime, model: Model, decoded: Decoded, frontiers: Frontiers) -> Gauge | None:
+def _gauge(run: Run, decoded: Decoded, frontiers: Frontiers) -> Gauge | None:
     """What tells the limits of the stages; of one process alone, since ranks would measure each other."""
     from headstart.engine.limits import Gauge, decoding
 
-    if runtime.world > 1:
+    if frontiers.runtime.world > 1:
         return None
     train, rows = decoded.examples("train"), sum(len(rows) for rows in decoded.splits.present().values())
     spent = [event["seconds"] for event in run.events() if event.get("event") == "Phase" and event["name"] == "decode"]
     return Gauge(
-        model,
-        runtime,
+        frontiers.model,
+        frontiers.runtime,
         train,
         decoded.examples("val"),
         frontiers.passed,
