@@ -18,6 +18,7 @@ import headstart
 from headstart.core.events import Decision, Notice, Phase, Progress, StageDone
 from headstart.engine import normalisation
 from headstart.engine.normalisation import Mismatch, candidates
+from headstart.measure.evaluation import Evaluation
 from headstart.measure.intervals import Difference
 from headstart.models import inference
 from headstart.workflows import plan as laying
@@ -104,6 +105,26 @@ def test_the_feature_pass_is_told_once(
     (told,) = [each for each in fit.said(Decision) if each.topic == "feature pass"]
     assert told.choice == {"fp32": "float32", "bf16": "bfloat16"}[precision]
     assert "normalisation" in [each.name for each in fit.said(Phase)]
+
+
+def test_the_test_rows_of_a_probe_are_found_by_a_later_run(
+    fit: Any, pictures: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are answered from features as the head was fitted on; where blocks have trained, by the network."""
+    monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path / "cache"))
+    data = {"train": pictures(30), "val": pictures(12, 1), "test": pictures(14, 2)}
+    found = []
+    for name in ("first", "again"):
+        run = fit(data, ["probe"], name=name, precision="bf16")
+        passed = {each.note for each in fit.said(Progress) if each.task == "features"}
+        assert passed == ({"train", "val", "test"} if name == "first" else set())
+        found.append(Evaluation.load(run.path / "predictions-test.npz"))
+        assert run.test_reads == 1
+    assert np.array_equal(found[0].logits, found[1].logits)
+    again = headstart.evaluate(run, data=data["test"])
+    assert again.logits == pytest.approx(found[0].logits, abs=1e-4)
+    fit(data, ["probe", {"thaw": {**VIEWS, "blocks": 1, "gate": {"on_fail": "warn"}}}], name="trained")
+    assert "test" not in {each.note for each in fit.said(Progress) if each.task == "features"}
 
 
 VIEWS: dict[str, Any] = {"views": 2, "augment": "light", "epochs": 1}

@@ -17,10 +17,12 @@ from headstart.measure.metrics import OwnMetric
 from headstart.workflows.materials import Decoded, phase
 
 if TYPE_CHECKING:
+    from headstart.engine.streams import Examples
     from headstart.workflows.course import Course
 
 Emit = Callable[[Event], None]
 WORST, CONFUSED, SEEN = 12, 12, 4  # pictures shown in the report
+BATCH = 32
 
 
 def baselines(run: Run, decoded: Decoded, metric: str | OwnMetric, emit: Emit) -> None:
@@ -43,17 +45,13 @@ def conclude(run: Run, course: Course, decoded: Decoded, started: float, emit: E
 
     Ranks share the reading of the test rows; only the first writes.
     """
-    from headstart.engine import features
-
     assert course.incumbent is not None
     val = course.incumbent.evaluation
     temperature = calibration.fit_temperature(val.logits, val.labels)
     test: Evaluation | None = None
     if decoded.splits.test is not None:
         with phase(emit, "test"):
-            rows = decoded.unsealed(run, course.runtime)
-            with course.runtime.exactly():
-                test = features.evaluate(course.model, rows, course.runtime, batch_size=32, emit=emit)
+            test = _answers(course, decoded.unsealed(run, course.runtime), emit)
     if not course.runtime.is_main:
         return
     if test is not None:
@@ -91,6 +89,21 @@ def conclude(run: Run, course: Course, decoded: Decoded, started: float, emit: E
         emit(Notice("warning", "optimistic", "no test rows: the score is that of the rows the model was selected on"))
     warn_of_baseline(run, emit)
     report(run)
+
+
+def _answers(course: Course, examples: Examples, emit: Emit) -> Evaluation:
+    """What the best model answers, in fp32: where only its head was fitted, on features as those that it was fitted on,
+    which a later run finds."""
+    from headstart.engine import features
+    from headstart.engine.cache import FrontierCache
+    from headstart.stages.methods import probe
+
+    assert course.incumbent is not None
+    with course.runtime.exactly():
+        known = None
+        if isinstance(course.incumbent.stage, probe.Settings):
+            known = FrontierCache.of(course.frontiers.pooled(examples)[None])
+        return features.evaluate(course.model, examples, course.runtime, batch_size=BATCH, cache=known, emit=emit)
 
 
 def warn_of_baseline(run: Run, emit: Emit) -> None:
