@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -140,20 +142,32 @@ def test_peaks_are_measured_and_the_better_counts() -> None:
     assert best == Peaks({"fp32": 2.0}, 5.0)
 
 
-@pytest.mark.parametrize("plan", ["probe", [{"probe": {}}, {"thaw": {"blocks": 1, "epochs": 2, "views": 1}}]])
+LIVE = [{"thaw": {"blocks": "all", "epochs": 2, "views": "live"}}]
+
+
+@pytest.mark.parametrize("plan", ["probe", LIVE, [{"probe": {}}, {"thaw": {"blocks": 1, "epochs": 2, "views": 1}}]])
 def test_a_run_tells_the_limit_of_every_stage(
     plan: Any, toy_photos: Callable[..., Any], tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import headstart
 
+    monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(limits, "SIDE", {"cpu": 64})
     monkeypatch.setattr(limits, "COPIED", {"cpu": 2**16})
     monkeypatch.setattr(limits, "measure", lambda device, precisions: Peaks(dict.fromkeys(precisions, 1e15), 1e15))
+    monkeypatch.setattr(limits.RowCost, "of", lambda examples: limits.RowCost(decode=1e-9, finish=1e-6))
     folder = toy_photos(classes=2, size=32, splits={"train": 12, "val": 6})
     quick = {"backbone": "builtin/tiny", "image_size": 32, "baseline": False, "precision": "fp32", "force": True}
     run = headstart.fit(folder, plan=plan, limits=True, output_dir=str(tmp_path / "runs"), **quick)
     stages = run.stages()
-    assert len(stages) == (1 if plan == "probe" else 2)
+    assert len(stages) == (1 if plan in ("probe", LIVE) else 2)
+    splits = json.loads((run.path / "data.json").read_text())["counts"]
+    rows, val = (sum(splits[split].values()) for split in ("train", "val"))
+    read = (2 if plan == LIVE else 1) * (rows + val)  # in every epoch, or once
+    assert stages[0]["limit"]["terms"]["inputs"] == pytest.approx(1e-6 * read)
+    assert stages[0]["limit"]["terms"]["decode"] == pytest.approx(
+        1e-9 * sum(sum(of_class.values()) for of_class in splits.values())
+    )
     for index, stage in enumerate(stages):
         told = stage["limit"]
         assert told["seconds"] == pytest.approx(sum(told["terms"].values()))
@@ -162,8 +176,7 @@ def test_a_run_tells_the_limit_of_every_stage(
         assert ("decode" in told["terms"]) == (index == 0)
     model = Model.load(run.model_folder)
     counts = limits.count(model, Rows(model.backbone.spec))  # type: ignore[arg-type]
-    rows = sum(json.loads((run.path / "data.json").read_text())["counts"]["train"].values())
-    if plan != "probe":  # cached: forward and backward above the frontier alone
+    if len(stages) == 2:  # cached: forward and backward above the frontier alone
         frontier = stages[1]["frozen_blocks"]
         row = 3 * max(
             (counts.flops[-1] - counts.flops[frontier]) / 1e15,
@@ -176,3 +189,28 @@ def test_a_run_tells_the_limit_of_every_stage(
     page = (run.path / "report.html").read_text()
     assert "Of the limit" in page
     assert "at least" in page
+
+
+def test_a_row_costs_its_decoding_and_its_resizing() -> None:
+    clock = {"decode": 0.0, "canvas": 0.0, "finish": 0.0}
+
+    def spend(name: str, seconds: float) -> Callable[..., int]:
+        def work(*_: Any) -> int:
+            clock[name] += seconds
+            time.sleep(seconds)
+            return 0
+
+        return work
+
+    kind = SimpleNamespace(decode=spend("decode", 0.004), canvas=spend("canvas", 0.002), finish=spend("finish", 0.003))
+    rows = SimpleNamespace(items=list(range(40)))
+    examples = SimpleNamespace(store=SimpleNamespace(kind=kind), spec=None, rows=rows)
+    count, cores = limits.DECODED, os.cpu_count() or 1
+
+    class Forty(SimpleNamespace):
+        def __len__(self) -> int:
+            return 40
+
+    cost = limits.RowCost.of(Forty(**vars(examples)))  # type: ignore[arg-type]
+    assert cost.decode >= (clock["decode"] + clock["canvas"]) / count / cores
+    assert cost.finish >= clock["finish"] / count / cores > 0

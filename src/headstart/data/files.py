@@ -35,7 +35,7 @@ def read_bytes(path: str | os.PathLike[str], *, limit: int = MAX_FILE_BYTES) -> 
             if before.st_size > limit:
                 size = f"{before.st_size / 2**20:.0f} MB, more than {limit / 2**20:.0f} MB"
                 raise DecodeError("file-too-large", f"is too large ({size})", where=name)
-            content = file.read(limit + 1)
+            content = file.read(before.st_size + 1)  # what is asked for is reserved, whatever there is to read
             after = os.fstat(handle)
     except OSError as error:
         raise _refusal(name, error) from error

@@ -2,9 +2,9 @@
 (Williams, Waterman and Patterson 2009).
 
 The peaks are those of this process and minute, never a datasheet's: the largest matrix product in the precision that is
-used, a copy through memory, rows decoded by one core. The work is counted on the user's rows: FLOPs (two a
-multiply-add, by torch's FlopCounterMode) and the numbers that convolutions and products write, block by block, so that
-the frozen share is exact. A forward pass from block a to block b takes at least
+used, a copy through memory, rows decoded and brought to the network's size by one core. The work is counted on the
+user's rows: FLOPs (two a multiply-add, by torch's FlopCounterMode) and the numbers that convolutions and products
+write, block by block, so that the frozen share is exact. A forward pass from block a to block b takes at least
 
     max(F(a, b) / P, 2 A(a, b) s / B)        of F FLOPs at peak P, A numbers of s bytes written and read once at B,
 
@@ -93,6 +93,28 @@ class Counts:
         return max(work(self.flops) / peaks.flops[precision], traffic / peaks.copy)
 
 
+@dataclass(frozen=True)
+class RowCost:
+    """Least seconds of one row with all cores at work."""
+
+    decode: float  # from its file to what is kept of it
+    finish: float  # from there to what the network reads
+
+    @classmethod
+    def of(cls, examples: Examples) -> RowCost:
+        """Judged by a few rows, on one core."""
+        kind, spec, times = examples.store.kind, examples.spec, []
+        for row in np.unique(np.linspace(0, len(examples) - 1, DECODED).astype(np.int64)):
+            item, started = examples.rows.items[int(row)], time.perf_counter()
+            with suppress(DecodeError):  # a file that has gone since
+                canvas = kind.canvas(kind.decode(item, spec), spec)
+                decoded = time.perf_counter()
+                kind.finish(canvas, spec)
+                times.append((decoded - started, time.perf_counter() - decoded))
+        decode, finish = np.median(times, axis=0) / (os.cpu_count() or 1) if times else (0.0, 0.0)
+        return cls(float(decode), float(finish))
+
+
 @dataclass
 class Gauge:
     """Tells of every stage of a run how near it came to its limit."""
@@ -102,8 +124,9 @@ class Gauge:
     train: Examples
     val: Examples
     passed: list[Passed]  # what the frontiers computed, stage after stage
-    decode_limit: float = 0.0  # seconds of decoding that belong to the first stage, and what they were
-    decode_seconds: float = 0.0
+    row: RowCost
+    decoded: int  # rows whose decoding belongs to the first stage, and the seconds that it took
+    decode_seconds: float
     _before: Peaks | None = field(default=None, init=False)
     _seen: int = field(default=0, init=False)
 
@@ -136,7 +159,12 @@ class Gauge:
         assert self._before is not None
         peaks = self._before.best(measure(self.runtime.device, {"fp32", self.runtime.precision}))
         counts = count(self.model, self.train)
-        terms = {"frozen blocks": passes_limit(counts, peaks, self.passed[self._seen :])}
+        passed = self.passed[self._seen :]
+        terms = {"frozen blocks": passes_limit(counts, peaks, passed)}
+        read = sum(each.rows for each in passed)  # rows that came from their canvases
+        if epochs and counts.point(start) == 0:
+            read += epochs * len(self.train) + (epochs + again) * len(self.val)
+        terms["inputs"] = read * self.row.finish
         if epochs:
             training = stage if isinstance(stage, Training) else stage.as_training()
             terms |= self._training(counts, peaks, start, epochs, again)
@@ -147,7 +175,7 @@ class Gauge:
             terms["head"] = head_limit(peaks, rows, dims, classes, sum(solved))
         spent = seconds
         if index == 0 and self.decode_seconds:
-            terms["decode"] = min(self.decode_limit, self.decode_seconds)
+            terms["decode"] = min(self.decoded * self.row.decode, self.decode_seconds)
             spent += self.decode_seconds
         terms = {name: value for name, value in terms.items() if value}
         total = sum(terms.values())
@@ -260,15 +288,3 @@ def _best(work: Callable[[], Any], device: torch.device) -> float:
         if round:
             quickest = min(quickest, time.perf_counter() - started)
     return quickest
-
-
-def decoding(examples: Examples, rows: int) -> float:
-    """Least seconds in which all cores decode ``rows`` rows, judged by a few rows of ``examples`` on one core."""
-    took = []
-    for row in np.unique(np.linspace(0, len(examples) - 1, DECODED).astype(np.int64)):
-        item = examples.rows.items[int(row)]
-        started = time.perf_counter()
-        with suppress(DecodeError):  # a file that has gone since
-            examples.store.kind.decode(item, examples.spec)
-            took.append(time.perf_counter() - started)
-    return rows * float(np.median(took)) / (os.cpu_count() or 1) if took else 0.0

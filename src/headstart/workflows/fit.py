@@ -222,7 +222,7 @@ def _course(
 
 def _gauge(run: Run, decoded: Decoded, frontiers: Frontiers) -> Gauge | None:
     """What tells the limits of the stages; of one process alone, since ranks would measure each other."""
-    from headstart.engine.limits import Gauge, decoding
+    from headstart.engine.limits import Gauge, RowCost
 
     if frontiers.runtime.world > 1:
         return None
@@ -234,6 +234,7 @@ def _gauge(run: Run, decoded: Decoded, frontiers: Frontiers) -> Gauge | None:
         train,
         decoded.examples("val"),
         frontiers.passed,
-        decode_limit=decoding(train, rows),
+        row=RowCost.of(train),
+        decoded=rows,
         decode_seconds=spent[-1] if spent else 0.0,
     )

@@ -19,7 +19,7 @@ from headstart.data import augment as augmentation
 from headstart.data.modalities.base import insist_types
 from headstart.data.pictures import decoding
 from headstart.data.pictures.decoding import PictureFacts as Facts
-from headstart.data.pictures.pixels import RESAMPLING, from_array, resize
+from headstart.data.pictures.pixels import RESAMPLING, as_pil, resize
 from headstart.data.splits import Rows
 
 name = "image"
@@ -174,8 +174,11 @@ def fitted(spec: ImageSpec, lengths: np.ndarray) -> tuple[ImageSpec, str]:
 
 def sketch(canvas: np.ndarray) -> np.ndarray:
     """The whole canvas squashed to a grey miniature, uint8 (32, 32)."""
-    grey = from_array(canvas, 1) if canvas.shape[2] in (1, 3) else canvas[:, :, :3].mean(axis=2, keepdims=True)
-    return resize(grey.astype(np.uint8), SKETCH, "box")[:, :, 0]
+    if canvas.shape[2] in (1, 3):
+        grey = as_pil(canvas).convert("L")
+    else:
+        grey = Image.fromarray(canvas[:, :, :3].mean(axis=2).astype(np.uint8))
+    return np.asarray(grey.resize(SKETCH, RESAMPLING["box"]))
 
 
 def largest_canvas(spec: ImageSpec) -> int:
