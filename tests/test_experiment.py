@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -270,6 +271,9 @@ def test_the_data_may_be_the_data_itself() -> None:
     assert load(data=rows).data.source is rows
     assert load(data={"train": "a/", "val": "b/"}).data.source == {"train": "a/", "val": "b/"}
     assert load(data={"source": "a/", "split": {"val": 0.3}}).data.split.val == 0.3
+    named: dict[str, Any] = {"data.split.val": 0.3, "plan[0].views": 2}
+    experiment = load(data="a/", plan="probe", **named)
+    assert (experiment.data.source, experiment.data.split.val, experiment.stages()[0].views) == ("a/", 0.3, 2)  # type: ignore[attr-defined]
     marker = object()
     assert load(data=marker, backbone=marker).backbone is marker
 

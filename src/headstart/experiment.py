@@ -21,7 +21,7 @@ from headstart.data.settings import DataSettings, SplitSettings
 from headstart.measure import metrics
 from headstart.stages import budget, plans
 from headstart.stages.base import STRICT, Gate, Stage, as_mapping
-from headstart.stages.methods import thaw
+from headstart.stages.methods import probe, thaw
 
 _SPLIT_NAMES = {"train", "val", "valid", "validation", "test", "target"}
 
@@ -91,6 +91,10 @@ class Experiment:
         stages = plans.parse(self.plan, modality=modality)
         plans.override(stages, self.training)
         return tuple(plans.override([stage], self._whole_plan(index, stage))[0] for index, stage in enumerate(stages))
+
+    def thaws(self, modality: str) -> bool:
+        """Whether a stage may train blocks of the backbone."""
+        return self.plan == "auto" or not all(isinstance(stage, probe.Settings) for stage in self.stages(modality))
 
     def _whole_plan(self, index: int, stage: Stage) -> dict[str, Any]:
         """The settings of ``training`` that this stage has and does not say itself."""
@@ -171,7 +175,8 @@ def load(
         config: the YAML file, or None.
         overrides: such as ``"lr=3e-4"`` or ``"data.split.val=0.2"``; values are read as YAML.
         origin: what ``explain`` says of overrides and flags (the command line says "command line").
-        flags: settings by name; None counts as not given; ``data`` may be settings, or the data itself.
+        flags: settings by name, also ``**{"data.split.val": 0.2}``; None counts as not given; ``data`` may be settings,
+            or the data itself.
 
     Raises:
         ConfigError: every mistake at once, each with its place and the nearest known name.
@@ -190,7 +195,7 @@ def load(
             layers.problems.append(Problem(f"'{text}' is not key=value{second}", origin, "for example: lr=3e-4"))
     for key, item in flags.items():
         if item is not None:
-            given.append(((key,), settings.wrap(item, origin, lists=key == "plan")))
+            given.append((settings.keys_of(key) or (key,), settings.wrap(item, origin, lists=key == "plan")))
     layers.take(sorted(given, key=lambda pair: pair[0] != ("plan",)))  # the plan, before what is said of its stages
     return _checked(layers)
 

@@ -13,9 +13,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 import headstart
+from headstart.core.errors import BackboneError
 from headstart.core.events import Decision, Notice, Phase, Progress, StageDone
+from headstart.data.modalities.image import ImageSpec
 from headstart.engine import normalisation
 from headstart.engine.normalisation import Mismatch, candidates
 from headstart.measure.evaluation import Evaluation
@@ -129,6 +132,33 @@ def test_the_test_rows_of_a_probe_are_found_by_a_later_run(
 
 
 VIEWS: dict[str, Any] = {"views": 2, "augment": "light", "epochs": 1}
+
+
+class Restless(nn.Module):
+    """A network that draws even in eval mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spec = ImageSpec(size=(32, 32), resize=32)
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return nn.functional.dropout(self.conv(images), training=True)
+
+
+@pytest.mark.parametrize(("plan", "proven"), [("probe", False), (["probe", {"thaw": {"blocks": 1, **VIEWS}}], True)])
+def test_blocks_are_proven_where_a_stage_may_thaw_them(
+    fit: Any, pictures: Callable[..., Any], plan: Any, proven: bool
+) -> None:
+    """That a network answers alike each time is seen in any case."""
+    run = fit(pictures(36), plan)
+    assert [each.topic for each in fit.said(Decision)].count("blocks") == proven
+    assert (run.path / "report.html").is_file()
+    assert headstart.load(run).predict([pictures(1)[0][0]])
+    with pytest.raises(BackboneError, match="answers differently each time"):
+        fit(pictures(36), plan, backbone=Restless(), name="restless")
+
+
 DEEPER: list[Any] = [
     "probe",
     *(

@@ -234,6 +234,12 @@ def why_fresh(stage: Training, modality: str = "image") -> str:
     return ""
 
 
+def few(examples: Examples, count: int, device: torch.device) -> Any:
+    """A batch of the first rows, repeated where there are fewer."""
+    batch = next(iter(examples.batches(np.arange(count) % len(examples), batch_size=count)))
+    return on_device(batch.inputs, device)
+
+
 def on_device(inputs: np.ndarray, device: torch.device) -> torch.Tensor:
     """A batch of the loader on the device; pictures (B, C, H, W) channels last."""
     given = torch.from_numpy(inputs).to(device)

@@ -203,13 +203,9 @@ class Backbone(nn.Module):
         """SHA-256 over every parameter and saved buffer of the network; ``identity.answers`` tells its forward."""
         return identity.digest(sorted(self.module.state_dict().items()))
 
-    def verify(self, inputs: Tensor) -> Verification:
-        """Prove the blocks on one batch (B >= 2): each is called once, in order, and resuming from it is bit-equal.
-
-        Tries the next plausible chain where one fails; falls back to the network as one block, and says why.
-
-        Raises:
-            BackboneError: the network fails on them, or draws at random even in eval mode.
+    def insist_steady(self, inputs: Tensor) -> None:
+        """Raises:
+        BackboneError: the network fails on these inputs (B, …), or draws at random even in eval mode.
         """
         if not resume.same(trial.features(self, inputs), trial.features(self, inputs)):
             raise BackboneError(
@@ -217,6 +213,16 @@ class Backbone(nn.Module):
                 where="backbone",
                 remedy="switch off what it draws (masking, dropout called as a function) when not training",
             )
+
+    def verify(self, inputs: Tensor) -> Verification:
+        """Prove the blocks on one batch (B >= 2): each is called once, in order, and resuming from it is bit-equal.
+
+        Tries the next plausible chain where one fails; falls back to the network as one block, and says why.
+
+        Raises:
+            BackboneError: see ``insist_steady``.
+        """
+        self.insist_steady(inputs)
         reasons: list[str] = []
         for chain in dict.fromkeys([self.blocks, *chains.candidates(self.module)[:4]]):
             if chain == chains.WHOLE:

@@ -22,7 +22,7 @@ from headstart.core.remembered import Remembered
 from headstart.core.run import Run
 from headstart.data import canvases
 from headstart.stages.base import Stage, Training
-from headstart.workflows.materials import Decoded, Emit, few, phase
+from headstart.workflows.materials import Decoded, Emit, phase
 
 if TYPE_CHECKING:
     from headstart.engine.frontier import Frontiers
@@ -122,10 +122,11 @@ def _step(frontiers: Frontiers, decoded: Decoded, trains: bool, emit: Emit) -> I
         yield partial(_pass, frontiers.copies(decoded.examples("train")))
         return
     from headstart.engine import memory
+    from headstart.engine.streams import few
     from headstart.models import merging
 
     model, rows = frontiers.model, TIMED_ROWS
-    inputs = few(decoded, frontiers.runtime, TIMED_ROWS)
+    inputs = few(decoded.examples("train"), TIMED_ROWS, frontiers.runtime.device)
     model.thaw("all")
 
     def step(candidate: Precision) -> float:

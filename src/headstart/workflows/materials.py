@@ -219,14 +219,19 @@ def runtime(experiment: Experiment) -> Runtime:
 
 
 def assemble(experiment: Experiment, backbone: Backbone, decoded: Decoded, runtime: Runtime, emit: Emit) -> Model:
-    """Backbone and head, the blocks verified on one batch of the user's own rows."""
+    """Backbone and head; the blocks are verified on one batch of the user's own rows where a stage may thaw them."""
+    from headstart.engine.streams import few
     from headstart.models import heads
     from headstart.models.model import Model
 
     backbone.to(runtime.device)
     backbone.refit(decoded.spec)
-    verification = backbone.verify(few(decoded, runtime, 2))
-    emit(Decision("blocks", str(len(verification.blocks)), verification.reason))
+    batch = few(decoded.examples("train"), 2, runtime.device)
+    if experiment.thaws(decoded.splits.modality):
+        verification = backbone.verify(batch)
+        emit(Decision("blocks", str(len(verification.blocks)), verification.reason))
+    else:
+        backbone.insist_steady(batch)
     settings = experiment.head
     classes = decoded.splits.classes
     head = heads.build(
@@ -308,13 +313,3 @@ def describe(run: Run, experiment: Experiment, decoded: Decoded) -> None:
         },
     )
     run.write("rows.json", {name: rows.names for name, rows in splits.present().items()})
-
-
-def few(decoded: Decoded, runtime: Runtime, count: int) -> Any:
-    """A batch of the first training rows, repeated where there are fewer."""
-    from headstart.engine.streams import on_device
-
-    train = decoded.examples("train")
-    order = np.arange(count) % len(train)
-    batch = next(iter(train.batches(order, batch_size=count)))
-    return on_device(batch.inputs, runtime.device)
