@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from headstart.core.errors import TrainingError
-from headstart.stages import descent
+from headstart.stages import descent, solver
 from headstart.stages.solver import Path, solve_path
 
 STRENGTHS = (1.0, 1e-1, 1e-2, 1e-3, 1e-4)
@@ -352,3 +352,22 @@ def test_a_solver_that_stops_early_is_caught_by_the_comparison() -> None:
     weight, bias = by_scikit_learn(path, features, labels, 1e-3)
     theirs = objective(path, weight, bias, features, labels, 1e-3)
     assert objective(path, path.weight, path.bias, features, labels, 1e-3) > theirs * 1.01
+
+
+@pytest.mark.parametrize(("small", "threads"), [(10**6, 1), (100, 2)])
+def test_a_small_problem_takes_one_thread(small: int, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    margins = descent.Weighted.margins
+    monkeypatch.setattr(solver, "SMALL", small)
+    monkeypatch.setattr(
+        descent.Weighted, "margins", lambda *given: seen.append(torch.get_num_threads()) or margins(*given)
+    )
+    features, labels = clusters(60, 8, 3)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        solve_path(features, labels, features, labels, 3)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert {*seen} == {threads}

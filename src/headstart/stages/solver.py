@@ -19,7 +19,8 @@ P problems solved side by side (1, or one a fold and one on all rows).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +35,9 @@ METRICS = ("log_loss", "accuracy")
 TOLERANCE = 1e-4
 MAX_ITERATIONS = 200
 FOLDS = 5
+# Rotated features of all problems, up to which one thread solves them: several gain little there, and beside other work
+# they wait for each other at the end of every product, on two cores thirty times as long as the work takes.
+SMALL = 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,11 +135,12 @@ def solve_path(
         problem: Weighted = _one_by_one(scores, frame, targets, masses, positive)
     else:
         problem = Weighted(scores, frame.curvature, targets, masses, num_classes)
-    solved = [
-        (solution.view(len(masses), num_classes, -1), objective.view(len(masses), -1)[-1], gap, count)
-        for solution, objective, gap, count in follow(problem, path, tolerance, max_iterations)
-    ]
-    judged = [jury.score(solution) for solution, *_ in solved]
+    with _threads(scores.numel() * len(masses)):
+        solved = [
+            (solution.view(len(masses), num_classes, -1), objective.view(len(masses), -1)[-1], gap, count)
+            for solution, objective, gap, count in follow(problem, path, tolerance, max_iterations)
+        ]
+        judged = [jury.score(solution) for solution, *_ in solved]
     order = [(loss, -hit) if metric == "log_loss" else (-hit, loss) for loss, hit in judged]
     chosen = min(range(len(path)), key=lambda index: (order[index], index))
     coefs = torch.stack([solution[-1, :, :-1] for solution, *_ in solved])
@@ -159,6 +164,17 @@ def solve_path(
         frame=frame,
         several=several,
     )
+
+
+@contextmanager
+def _threads(values: int) -> Iterator[None]:
+    """One thread inside, where the products are ``SMALL``."""
+    usual = torch.get_num_threads()
+    torch.set_num_threads(1 if values <= SMALL else usual)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(usual)
 
 
 def _one_by_one(
