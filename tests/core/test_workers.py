@@ -88,3 +88,28 @@ def test_a_failure_is_raised_where_its_item_stands(at: int) -> None:
     assert [next(results) for _ in range(at)] == list(range(at))
     with pytest.raises(ValueError, match=f"item {at}"):
         next(results)
+
+
+def test_a_few_blanks_at_the_start_do_not_hold_threads_back() -> None:
+    clock = Clock(0.25)
+    list(workers.in_turn(clock.work, [1e-5] * 4 + [1e-2] * 3000, threads=2, clock=clock))
+    assert sum(clock.own) < 100
+
+
+def test_few_results_wait_where_quick_items_are_followed_by_slow_ones() -> None:
+    clock, done, most = Clock(0.5), 0, 0
+    one = threading.Lock()
+
+    def work(seconds: float) -> float:
+        nonlocal done
+        with one:
+            done += 1
+        return clock.work(seconds)
+
+    taken = 0
+    for _ in workers.in_turn(work, [1e-4] * 2000 + [1e-2] * 2000, threads=2, clock=clock):
+        taken += 1
+        time.sleep(1e-5)  # who takes them is slower than who makes them
+        most = max(most, done - taken)
+    assert taken == 4000
+    assert 4 <= most <= 6 * workers.LARGEST

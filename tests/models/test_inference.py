@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -14,6 +15,19 @@ from headstart.models import backbone as backbones
 from headstart.models import inference, resume
 
 from .networks_zoo import QUICK, batch, make, statistics
+
+
+def copied(
+    backbone: backbones.Backbone,
+    inputs: Tensor,
+    tolerance: float | None,
+    dtype: torch.dtype = torch.bfloat16,
+    **options: bool,
+) -> tuple[backbones.Backbone, inference.Optimisation]:
+    """The copy in ``dtype``, whose features may be so far off."""
+    limits = {} if tolerance is None else {dtype: tolerance}
+    with mock.patch.dict(inference.TOLERANCE, limits):
+        return inference.Copies(backbone, inputs, **options).of(dtype)
 
 
 @pytest.mark.parametrize("name", QUICK)
@@ -40,12 +54,12 @@ def test_folded_features_are_the_same(name: str, tmp_path: Path) -> None:
 def test_low_precision_is_measured_and_refused_beyond_its_bound(tmp_path: Path) -> None:
     backbone = make("torchvision/resnet18", tmp_path)
     inputs = batch(backbone, rows=4)
-    fast, done = inference.Copies(backbone, inputs).of(torch.bfloat16, 1.0)
+    fast, done = copied(backbone, inputs, 1.0)
     assert done.dtype == torch.bfloat16
     assert 1e-4 < done.gap < 1.0
     assert {p.dtype for p in fast.module.parameters()} == {torch.bfloat16}
     assert fast.features(inputs).dtype == torch.float32
-    exact, kept = inference.Copies(backbone, inputs).of(torch.bfloat16, 1e-6)
+    exact, kept = copied(backbone, inputs, 1e-6)
     assert kept.dtype == torch.float32
     assert "fp32 was kept" in kept.reason
     assert kept.gap < 1e-3
@@ -81,7 +95,7 @@ def test_what_cannot_run_in_low_precision_runs_there_by_operation() -> None:
 def test_where_fp32_was_kept_the_passing_of_a_run_in_bf16_changes_nothing(tmp_path: Path) -> None:
     for backbone in (backbones.load(Spectral()), make("torchvision/resnet18", tmp_path)):
         inputs = batch(backbone, rows=4)
-        exact, kept = inference.Copies(backbone, inputs).of(torch.bfloat16, 1e-6)
+        exact, kept = copied(backbone, inputs, 1e-6)
         assert kept.dtype == torch.float32
         with torch.no_grad():
             alone = exact.features(inputs)
@@ -109,7 +123,7 @@ class Rounded(nn.Module):
 def test_what_bf16_leaves_is_the_network_as_it_was(factor: float, tolerance: float | None, taken: torch.dtype) -> None:
     backbone = backbones.load(Rounded(factor))
     inputs = batch(backbone, rows=4)
-    fast, done = inference.Copies(backbone, inputs, channels_last=False).of(torch.bfloat16, tolerance)
+    fast, done = copied(backbone, inputs, tolerance, channels_last=False)
     assert fast.casts == done.dtype == taken
     assert torch.equal(fast.module.table, backbone.module.table)
     with torch.no_grad():
@@ -151,7 +165,7 @@ def test_no_forward_is_computed_twice(
         return features(self, inputs)
 
     monkeypatch.setattr(type(backbone), "features", counted)
-    _, done = inference.Copies(backbone, batch(backbone, rows=4)).of(dtype, 1.0)
+    _, done = copied(backbone, batch(backbone, rows=4), 1.0, dtype)
     assert done.dtype == dtype
     assert done.fused == 9
     seen = [2] * 4  # to see BatchNorm's pairs and to prove them, and those of activations

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from headstart.core.errors import ArtefactError
 from headstart.core.events import Decision, Notice
 from headstart.engine import precision
 from headstart.models import inference
@@ -84,3 +85,14 @@ def test_a_probe_times_the_copies_that_give_its_features(fit, pictures, monkeypa
     else:
         assert decision.choice == "fp32, channels last"
         assert "moves the features by" in decision.facts["failed"]["bf16, channels last"]
+        fit(pictures(36), ["probe"], precision="auto", name="again")
+        assert reason(fit) != REMEMBERED, "other weights or rows may be near enough"
+        run = fit(pictures(36), ["probe"], precision="bf16", name="asked")
+        (told,) = [event for event in fit.said(Decision) if event.topic == "feature pass"]
+        assert (reason(fit), told.choice) == ("bf16 was asked for", "float32")
+        assert "so fp32 was kept" in told.reason
+        stored = run.read("choices.json")
+        run.write("choices.json", {**stored, "precision": "fp16"})
+        (run.path / "result.json").unlink()
+        with pytest.raises(ArtefactError, match="not the choices of a run"):
+            fit(pictures(36), ["probe"], precision="bf16", name="asked", resume=True)

@@ -16,6 +16,8 @@ TRIED = 4  # items of a trial, at least: of slow ones few more are not worth to 
 TRIAL = 0.05  # seconds of a trial, which tell something of quick ones too
 STRETCH = 1.0  # seconds until both ways are tried again
 PART = 0.004  # seconds of items that a thread is handed at once: handing over a quick one takes as long as the item
+AHEAD = 4  # items a thread that are handed over before their results are taken
+LARGEST = 16  # items of a part: those after it may be slow, and results wait for their turn in memory
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -36,35 +38,39 @@ def in_turn(
     """
     items = iter(items)
     yield from map(work, islice(items, 1))
-    begun, done = clock(), 0
-    for result in map(work, islice(items, 2)):
-        yield result
-        done += 1
-    quick = max((clock() - begun) / max(1, done), 1e-7)
-    while done:
-        count, size = max(TRIED, round(TRIAL / quick)), max(1, round(PART / quick))
-        seconds = []
-        ways = (partial(map, work), partial(_in_parts, work, size=size, threads=threads))
-        for way in ways:
-            begun, done = clock(), 0
-            for result in way(islice(items, count)):
-                yield result
-                done += 1
-            if done < count:
-                return
-            seconds.append((clock() - begun) / count)
-        quick, alone, begun = max(min(seconds), 1e-7), seconds[0] <= seconds[1], clock()
-        for result in ways[0 if alone else 1](islice(items, max(count, round(STRETCH / quick)))):
+    while True:
+        begun, alone = clock(), 0
+        for result in map(work, items):
             yield result
-            if alone and clock() - begun > 2 * STRETCH:  # they have become slower; threads would be ahead by some
+            alone += 1
+            if alone >= TRIED and clock() - begun >= TRIAL:
+                break
+        else:
+            return
+        each = max((clock() - begun) / alone, 1e-7)
+        others = partial(_in_parts, work, size=min(LARGEST, max(1, round(PART / each))), threads=threads)
+        begun, together = clock(), 0
+        for result in others(islice(items, alone)):
+            yield result
+            together += 1
+        if together < alone:
+            return
+        faster = max((clock() - begun) / together, 1e-7)
+        begun = clock()
+        if faster < each:
+            yield from others(islice(items, max(together, round(STRETCH / faster))))
+            continue
+        for result in map(work, islice(items, max(alone, round(STRETCH / each)))):
+            yield result
+            if clock() - begun > 2 * STRETCH:  # they have become slower
                 break
 
 
 def _in_parts(
     work: Callable[[Item], Result], items: Iterable[Item], *, size: int, threads: int | None
 ) -> Iterator[Result]:
-    """``in_order``, so many items at once."""
-    items = iter(items)
+    """``in_order``, so many items at once; no more of them wait than there would one by one, or a part a thread."""
+    items, threads = iter(items), threads or usual_threads()
 
     def several(part: Sequence[Item]) -> tuple[list[Result], Exception | None]:
         done: list[Result] = []
@@ -75,24 +81,35 @@ def _in_parts(
             return done, error
         return done, None
 
-    for results, error in in_order(several, iter(lambda: list(islice(items, size)), []), threads):
+    parts = iter(lambda: list(islice(items, size)), [])
+    for results, error in in_order(several, parts, threads, ahead=max(threads, AHEAD * threads // size)):
         yield from results
         if error is not None:
             raise error
 
 
-def in_order(work: Callable[[Item], Result], items: Iterable[Item], threads: int | None = None) -> Iterator[Result]:
-    """``work(item)`` for every item, in order, by a few threads that never run far ahead: memory stays flat."""
-    threads = threads or min(MOST, os.cpu_count() or 1)
+def in_order(
+    work: Callable[[Item], Result], items: Iterable[Item], threads: int | None = None, ahead: int | None = None
+) -> Iterator[Result]:
+    """``work(item)`` for every item, in order, by a few threads that never run far ahead: memory stays flat.
+
+    ``ahead`` is how many items are handed over before the first result is taken; None is ``AHEAD`` a thread.
+    """
+    threads = threads or usual_threads()
+    most = AHEAD * threads if ahead is None else ahead
     waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(max_workers=threads, thread_name_prefix="workers") as pool:
         try:
             for item in items:
                 waiting.append(pool.submit(work, item))
-                if len(waiting) > 4 * threads:
+                if len(waiting) > most:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def usual_threads() -> int:
+    return min(MOST, os.cpu_count() or 1)

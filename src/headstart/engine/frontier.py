@@ -97,7 +97,7 @@ class Frontiers:
     runtime: Runtime
     emit: Emit
     seed: int
-    budget: int = 0  # bytes
+    budget: int  # bytes
     kept: FeatureStore | None = None
     passed: list[Passed] = field(default_factory=list)  # what was computed, and not found
     _copies: inference.Copies | None = None

@@ -9,7 +9,8 @@ write, block by block, so that the frozen share is exact. A forward pass from bl
     max(F(a, b) / P, 2 A(a, b) s / B)        of F FLOPs at peak P, A numbers of s bytes written and read once at B,
 
 and the backward pass through what is thawed twice the FLOPs and twice the traffic: less than any code that fuses less
-than everything, so the limit flatters nobody. Decoding and computing share the cores of a CPU, so their times add.
+than everything, so the limit flatters nobody. Decoding, resizing and computing share the cores of a CPU, so their times
+add; while an accelerator computes, the cores resize, which is left out there.
 
 Shapes: N rows, D features, K classes.
 """
@@ -95,7 +96,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class RowCost:
-    """Least seconds of one row with all cores at work."""
+    """Seconds of one row where every core works on its own."""
 
     decode: float  # from its file to what is kept of it
     finish: float  # from there to what the network reads
@@ -164,7 +165,8 @@ class Gauge:
         read = sum(each.rows for each in passed)  # rows that came from their canvases
         if epochs and counts.point(start) == 0:
             read += epochs * len(self.train) + (epochs + again) * len(self.val)
-        terms["inputs"] = read * self.row.finish
+        if self.runtime.device.type == "cpu":
+            terms["inputs"] = read * self.row.finish
         if epochs:
             training = stage if isinstance(stage, Training) else stage.as_training()
             terms |= self._training(counts, peaks, start, epochs, again)

@@ -74,7 +74,7 @@ def product_seconds(dtype: torch.dtype, device: torch.device | str = "cpu", side
 def hopeless(device: torch.device | str, names: Sequence[str] = ("bf16",)) -> dict[str, str]:
     """Which of these precisions torch has no quick instructions for on this device, and what tells so.
 
-    Told twice, each time beside fp32: a moment of other work must not rule one out.
+    Where a first product tells so, a second one has to: a moment of other work must not rule one out.
     """
     found = {}
     for name in names:

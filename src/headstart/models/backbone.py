@@ -204,8 +204,10 @@ class Backbone(nn.Module):
         return identity.digest(sorted(self.module.state_dict().items()))
 
     def insist_steady(self, inputs: Tensor) -> None:
-        """Raises:
-        BackboneError: the network fails on these inputs (B, …), or draws at random even in eval mode.
+        """Refuse a network that does not give the same features of these inputs (B, …) each time.
+
+        Raises:
+            BackboneError: it fails on them, or draws at random even in eval mode.
         """
         if not resume.same(trial.features(self, inputs), trial.features(self, inputs)):
             raise BackboneError(

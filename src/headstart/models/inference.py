@@ -67,16 +67,15 @@ class Copies:
         """Whether that copy is made, and has computed the sample."""
         return dtype in self._made
 
-    def of(self, dtype: torch.dtype, tolerance: float | None = None) -> tuple[Backbone, Optimisation]:
-        """The copy that computes in ``dtype``, and what was done to it.
-
-        Args:
-            tolerance: relative distance of features to accept (see ``TOLERANCE``); beyond it fp32 is kept.
-        """
+    def of(self, dtype: torch.dtype) -> tuple[Backbone, Optimisation]:
+        """The copy that computes in ``dtype``, or in fp32 where that moves features too far, and what was done."""
         if dtype not in self._made:
-            limit = TOLERANCE[dtype] if tolerance is None else tolerance
-            self._made[dtype] = self._exact() if dtype == torch.float32 else self._lowered(dtype, limit)
+            self._made[dtype] = self._exact() if dtype == torch.float32 else self._lowered(dtype)
         return self._made[dtype]
+
+    def forget(self, dtype: torch.dtype) -> None:
+        """Let go of that copy: it is not the one that is used."""
+        self._made.pop(dtype, None)
 
     def _exact(self) -> tuple[Backbone, Optimisation]:
         notes: tuple[str, ...] = ()
@@ -92,11 +91,11 @@ class Copies:
             notes += (f"{left} changes the features of this network, so it was left out",)
         return fast, Optimisation(folded, fused, torch.float32, fast.channels_last, gap, notes)
 
-    def _lowered(self, dtype: torch.dtype, limit: float) -> tuple[Backbone, Optimisation]:
+    def _lowered(self, dtype: torch.dtype) -> tuple[Backbone, Optimisation]:
         """With its weights in ``dtype``, or else with those operations in it that autocast casts: a network may hold
         one that knows no other type than fp32, such as a spectrogram, or that needs its digits."""
         exact, done = self.of(torch.float32)
-        nearest = math.inf
+        nearest, limit = math.inf, TOLERANCE[dtype]
         for by_operation in (False, True):
             fast = copy.deepcopy(exact)
             if by_operation:
@@ -107,7 +106,8 @@ class Copies:
             if (moved := _attempt(fast, self.sample, self._wanted)) <= limit:
                 return fast, replace(done, dtype=dtype, gap=moved, by_operation=by_operation)
             nearest = min(nearest, moved)
-        note = f"{dtype} moves the features by {nearest:.1e} (limit {limit:.0e}), so fp32 was kept"
+            del fast  # before the next one is made
+        note = f"{dtype} moves the features by {nearest:.1e} (limit {limit:g}), so fp32 was kept"
         return exact, replace(done, notes=(*done.notes, note))
 
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 FILE = "choices.json"
 CACHE_SHARE = 0.25  # of the memory that is free: what frontier caches may take
 TIMED_ROWS = 4  # of the batch that is timed
+PRECISIONS = ("fp32", "bf16")
 
 
 def settle(
@@ -53,7 +54,8 @@ def settle(
         if runtime.is_main:
             run.write(FILE, stored)
     try:
-        runtime.precision, frontiers.budget = str(stored["precision"]), int(stored["frontier_bytes"])
+        name, frontiers.budget = stored["precision"], int(stored["frontier_bytes"])
+        runtime.precision = PRECISIONS[PRECISIONS.index(name)]
     except (KeyError, TypeError, ValueError) as error:
         raise ArtefactError("not the choices of a run", where=str(run.path / FILE)) from error
 
@@ -70,16 +72,14 @@ def _remembered(
     """The precision that this machine chose for this network once: a noisy moment must not give another model.
 
     Kept in the cache folder by processor, threads, torch, architecture, input and kind of work; removing
-    ``precision.json`` there has it measured anew.
+    ``precision.json`` there has it measured anew. That a copy in bf16 is too far off is a matter of weights and rows,
+    and found anew each time.
     """
     import torch
 
     trains = any(isinstance(stage, Training) for stage in stages)
-    if experiment.precision == "fp32":  # what needs no measurement
-        emit(Decision("precision", "fp32", "fp32 was asked for"))
-        return "fp32"
     if experiment.precision != "auto":
-        return _precision(frontiers, decoded, trains, experiment.precision, emit)
+        return _asked(frontiers, decoded, trains, experiment.precision, emit)
     backbone = frontiers.model.backbone
     name, features = processor()
     facts = (name, *features, str(os.cpu_count()), str(torch.get_num_threads()))
@@ -87,32 +87,44 @@ def _remembered(
     built = json.dumps([backbone.architecture, backbone.spec.input_shape, *work], default=str)
     key = f"{keyed.digest(*facts, str(torch.__version__), __version__, built):032x}"
     earlier = Remembered(canvases.default_folder() / "precision.json")
-    if (known := earlier.get(key)) in ("fp32", "bf16"):
+    if (known := earlier.get(key)) in PRECISIONS:
         emit(Decision("precision", known, "measured by an earlier run on this machine"))
         return str(known)
-    chosen = _precision(frontiers, decoded, trains, experiment.precision, emit)
-    if frontiers.runtime.is_main:
+    chosen, tried = _measured(frontiers, decoded, trains, "auto", emit)
+    if frontiers.runtime.is_main and tried:
         earlier.put(key, chosen)
     return chosen
 
 
-def _precision(frontiers: Frontiers, decoded: Decoded, trains: bool, asked: str, emit: Emit) -> str:
-    """bf16 only where one step of what the plan does is measured to be faster in it here."""
+def _asked(frontiers: Frontiers, decoded: Decoded, trains: bool, asked: str, emit: Emit) -> str:
+    """The precision that the user names; one step of training shows whether it runs here, a pass finds its own way."""
+    from headstart.engine import precision
+
+    if asked != "fp32" and (ruled := precision.hopeless(frontiers.runtime.device)):
+        remedy = "leave precision out, or precision=fp32"
+        emit(Notice("warning", "precision", f"precision={asked} was asked for, and {ruled[asked]}", remedy))
+    if asked != "fp32" and trains:
+        return _measured(frontiers, decoded, trains, asked, emit)[0]
+    emit(Decision("precision", asked, f"{asked} was asked for"))
+    return asked
+
+
+def _measured(frontiers: Frontiers, decoded: Decoded, trains: bool, wanted: str, emit: Emit) -> tuple[str, bool]:
+    """bf16 only where one step of what the plan does is measured to be faster in it here; and whether it was tried."""
     from headstart.engine import precision
 
     backbone = frontiers.model.backbone
-    candidates = [precision.Precision(name, channels_last=backbone.modality == "image") for name in ("fp32", "bf16")]
+    candidates = [precision.Precision(name, channels_last=backbone.modality == "image") for name in PRECISIONS]
     with phase(emit, "precision"), _step(frontiers, decoded, trains, emit) as step:
-        ruled = precision.hopeless(backbone.device)
-        if asked in ruled:
-            remedy = "leave precision out, or precision=fp32"
-            emit(Notice("warning", "precision", f"precision={asked} was asked for, and {ruled[asked]}", remedy))
+        ruled = precision.hopeless(backbone.device) if wanted == "auto" else {}
         what = "a training step" if trains else "a feature pass"
         choice, decision = precision.choose(
-            step, wanted=asked, candidates=candidates, without=ruled, what=what, rounds=2
+            step, wanted=wanted, candidates=candidates, without=ruled, what=what, rounds=2
         )
+    if not trains and choice.name == "fp32":
+        frontiers.copies(decoded.examples("train")).forget(precision.DTYPES["bf16"])
     emit(decision)
-    return choice.name
+    return choice.name, bool(ruled) or not decision.facts["failed"]
 
 
 @contextmanager
@@ -156,7 +168,7 @@ def _update(model: Model, inputs: Any, candidate: Precision) -> float:
 
 
 def _pass(copies: Copies, candidate: Precision) -> float:
-    """A pass of the copy that computes in this precision; returns what can be told from its features.
+    """A pass of the copy that computes in this precision, by all threads; returns what can be told from its features.
 
     The first of a copy is the one that checks it, on the same rows.
 

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 Emit = Callable[[Event], None]
 WORST, CONFUSED, SEEN = 12, 12, 4  # pictures shown in the report
-BATCH = 32
 
 
 def baselines(run: Run, decoded: Decoded, metric: str | OwnMetric, emit: Emit) -> None:
@@ -92,8 +91,10 @@ def conclude(run: Run, course: Course, decoded: Decoded, started: float, emit: E
 
 
 def _answers(course: Course, examples: Examples, emit: Emit) -> Evaluation:
-    """What the best model answers, in fp32: where only its head was fitted, on features as those that it was fitted on,
-    which a later run finds."""
+    """What the best model answers, in fp32.
+
+    Where only its head was fitted, on features computed as those of the validation rows: a later run finds them.
+    """
     from headstart.engine import features
     from headstart.engine.cache import FrontierCache
     from headstart.stages.methods import probe
@@ -103,7 +104,9 @@ def _answers(course: Course, examples: Examples, emit: Emit) -> Evaluation:
         known = None
         if isinstance(course.incumbent.stage, probe.Settings):
             known = FrontierCache.of(course.frontiers.pooled(examples)[None])
-        return features.evaluate(course.model, examples, course.runtime, batch_size=BATCH, cache=known, emit=emit)
+        return features.evaluate(
+            course.model, examples, course.runtime, batch_size=features.BATCH, cache=known, emit=emit
+        )
 
 
 def warn_of_baseline(run: Run, emit: Emit) -> None:

@@ -188,7 +188,7 @@ def _frontiers(runtime: Runtime, model: Model, experiment: Experiment, emit: Emi
     from headstart.engine.frontier import Frontiers
 
     kept = FeatureStore(canvases.default_folder() / "features", FEATURE_CACHE_BYTES)
-    return Frontiers(model, runtime, emit, experiment.seed, kept=kept)
+    return Frontiers(model, runtime, emit, experiment.seed, budget=0, kept=kept)  # until it is settled
 
 
 def _course(
