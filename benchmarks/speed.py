@@ -78,7 +78,7 @@ def probe_table(results: dict[str, Any]) -> str:
 
 
 def accuracy_table(results: dict[str, Any]) -> str:
-    """What both sides reach over seeds, and how near Headstart came to its limit, cold and warm."""
+    """What both sides reach over seeds, the tutorial at its best and last epoch, and Headstart's share of its limit."""
     rows = []
     for name in dict.fromkeys(run["key"]["set"] for run in results["runs"]):
         for side in probe.JUDGED:
@@ -87,10 +87,13 @@ def accuracy_table(results: dict[str, Any]) -> str:
                 continue
             limits = [run["limit"]["share"] for run in runs if "limit" in run]
             cold, warm = (f"{100 * limits[0]:.0f} %", _percent(limits[1:])) if limits else ("", "")
-            rows.append([name, side, mean_text([judged(run) for run in runs]), str(len(runs)), cold, warm])
+            last = [run["last_accuracy"]["val"] for run in runs if "last_accuracy" in run]
+            told = [mean_text([judged(run) for run in runs]), mean_text(last) if last else ""]
+            rows.append([name, side, *told, str(len(runs)), cold, warm])
     if not rows:
         return "Not measured yet.\n"
-    return markdown(["set", "command", "accuracy", "seeds", "of the limit, cold", "of the limit, warm"], rows)
+    head = ["set", "command", "accuracy", "at its last epoch", "seeds", "of the limit, cold", "of the limit, warm"]
+    return markdown(head, rows)
 
 
 def _percent(shares: Sequence[float]) -> str:

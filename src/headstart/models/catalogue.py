@@ -9,7 +9,7 @@ from pathlib import Path
 
 from headstart.core import registry
 from headstart.core.errors import BackboneError
-from headstart.models import shipped
+from headstart.models import lean, shipped
 from headstart.models.wanted import Entry
 
 
@@ -65,7 +65,7 @@ def _hub() -> Iterator[Entry]:
 
 
 def _torchvision() -> Iterator[Entry]:
-    from torchvision import models
+    models = lean.torchvision_models()
 
     from headstart.models.download import checkpoint
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from headstart.core.errors import BackboneError
 from headstart.core.registry import suggest
 from headstart.data.modalities.image import ImageSpec
-from headstart.models import download, surgery, weights
+from headstart.models import download, lean, surgery, weights
 from headstart.models.backbone import Backbone, Origin, SourceHead
 from headstart.models.wanted import Wanted, resized
 
@@ -51,7 +51,7 @@ def rebuild(architecture: Mapping[str, Any], spec: ImageSpec, origin: Origin) ->
 
 def _create(arch: str, image_size: int | None) -> nn.Module:
     """The untrained network with its classifier; auxiliary classifiers are left out."""
-    from torchvision import models
+    models = lean.torchvision_models()
 
     known = models.list_models(module=models)
     if arch not in known:
@@ -110,7 +110,7 @@ def _positions(module: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]
 
 def _published(arch: str, tag: str) -> Any:
     """The weights entry to use (torchvision's default where no tag is given); None where it publishes none."""
-    from torchvision import models
+    models = lean.torchvision_models()
 
     found = {entry.name: entry for entry in models.get_model_weights(arch)}
     if tag and tag not in found:
@@ -120,7 +120,7 @@ def _published(arch: str, tag: str) -> Any:
 
 def _first(arch: str) -> Any:
     """The oldest recipe: most weight files in circulation were trained with it."""
-    from torchvision import models
+    models = lean.torchvision_models()
 
     return next(iter(models.get_model_weights(arch)), None)
 
