@@ -133,7 +133,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
             "error: photos/: no such folder\n  give",
         ),
         (NothingAccepted("no stage beat the baseline"), 2, "no stage beat the baseline"),
-        (KeyboardInterrupt(), 130, "resume with: headstart fit 'my photos' lr=1 --resume"),
+        (KeyboardInterrupt(), 130, "the same command goes on: headstart fit 'my photos' lr=1"),
         (RuntimeError("odd"), 1, "error: RuntimeError: odd"),
         (MemoryError(), 1, "--traceback"),
     ],

@@ -274,6 +274,7 @@ def test_the_data_may_be_the_data_itself() -> None:
     named: dict[str, Any] = {"data.split.val": 0.3, "plan[0].views": 2}
     experiment = load(data="a/", plan="probe", **named)
     assert (experiment.data.source, experiment.data.split.val, experiment.stages()[0].views) == ("a/", 0.3, 2)  # type: ignore[attr-defined]
+    assert load(data="a/", plan="[probe, {thaw: {blocks: 1}}]").plan == ["probe", {"thaw": {"blocks": 1}}]
     marker = object()
     assert load(data=marker, backbone=marker).backbone is marker
 

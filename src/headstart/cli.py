@@ -299,8 +299,8 @@ def run(arguments: list[str], *, traceback: bool = False) -> int:
     if code in INTERRUPTED:
         typer.echo("\ninterrupted", err=True)
         if arguments[:1] == ["fit"]:
-            again = [word for word in arguments if word != "--resume"]
-            typer.echo(f"resume with: {shlex.join(['headstart', *again, '--resume'])}", err=True)
+            again = [word for word in arguments if word != "--resume"]  # nothing may be there to resume yet
+            typer.echo(f"the same command goes on: {shlex.join(['headstart', *again])}", err=True)
     return code
 
 

@@ -194,6 +194,8 @@ def load(
             second = ", and only one data source can be given" if flags.get("data") else ""
             layers.problems.append(Problem(f"'{text}' is not key=value{second}", origin, "for example: lr=3e-4"))
     for key, item in flags.items():
+        if key == "plan" and isinstance(item, str) and item.lstrip().startswith("["):
+            item = settings.value(item)
         if item is not None:
             given.append((settings.keys_of(key) or (key,), settings.wrap(item, origin, lists=key == "plan")))
     layers.take(sorted(given, key=lambda pair: pair[0] != ("plan",)))  # the plan, before what is said of its stages

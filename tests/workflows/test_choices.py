@@ -85,6 +85,7 @@ def test_a_probe_times_the_copies_that_give_its_features(fit, pictures, monkeypa
     else:
         assert decision.choice == "fp32, channels last"
         assert "moves the features by" in decision.facts["failed"]["bf16, channels last"]
+        assert "so fp32 was kept" in decision.reason
         fit(pictures(36), ["probe"], precision="auto", name="again")
         assert reason(fit) != REMEMBERED, "other weights or rows may be near enough"
         run = fit(pictures(36), ["probe"], precision="bf16", name="asked")

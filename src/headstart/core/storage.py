@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,6 +46,34 @@ def reported(what: str = "the run") -> Iterator[None]:
             where=str(place),
             remedy=f"free some space, or mend the disk; then the same command continues {what}",
         ) from error
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Nobody else works in this folder meanwhile; the system lets go of it when the process ends, however it does.
+
+    Where there are no such locks (Windows, some file systems of a network), nothing is claimed.
+
+    Raises:
+        ArtefactError: another process works there.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            remedy = "wait until it is done, or give this run another --name"
+            raise ArtefactError("another process works in this folder", where=str(folder), remedy=remedy) from None
+        except OSError:
+            pass
+        yield
+    finally:
+        os.close(handle)
 
 
 def insist_writable(folder: Path, option: str) -> None:

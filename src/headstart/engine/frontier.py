@@ -141,19 +141,18 @@ class Frontiers:
             self.emit(Notice("info", "features-kept", f"features of {examples.split} are kept from an earlier run"))
             return found
         into = FrontierCache(POOLED, len(examples))
-        fast = self.faster(examples)
+        fast, how = self.copies(examples).of(DTYPES[self.runtime.precision])
         if not self._told:  # a check's copy is no pass, and that the rows to judge by are always exact is no choice
             self._told = True
-            how = self.copies(examples).of(DTYPES[self.runtime.precision])[1]
             self.emit(Decision("feature pass", str(how.dtype).removeprefix("torch."), how.reason))
-        self._fill([into], 0, examples, lambda inputs: [fast(inputs)], chosen, (self.seed, view), "features")
+        key_of_view = (self.seed, view)
+        self._fill([into], 0, examples, lambda inputs: [fast(inputs)], chosen, key_of_view, "features", how.dtype)
         found = into.features(0)
         broken = [examples.rows.names[row] for row in (~found.isfinite().all(dim=1)).nonzero().flatten().tolist()]
         if broken:
             what = f"the features of {len(broken)} rows are not finite: {', '.join(broken[:5])}"
-            raise TrainingError(
-                what, where=examples.split, remedy="precision=fp32, or another backbone; see these rows"
-            )
+            other = "precision=fp32, or " if how.dtype != torch.float32 else ""
+            raise TrainingError(what, where=examples.split, remedy=f"{other}another backbone; see these rows")
         if kept and self.runtime.is_main:
             kept.write(key, found)
         return found
@@ -262,9 +261,12 @@ class Frontiers:
         augment: Any,
         key: tuple[int, ...],
         task: str,
+        dtype: torch.dtype | None = None,
     ) -> None:
+        """Fill these; ``dtype`` is what is computed in, where it is not the precision of the run."""
         features.fill(into, view, examples, compute, self.runtime, emit=self.emit, augment=augment, key=key, task=task)
-        self.passed.append(Passed(len(examples), max(each.frontier for each in into), self.runtime.precision))
+        computed = self.runtime.precision if dtype != torch.float32 else "fp32"
+        self.passed.append(Passed(len(examples), max(each.frontier for each in into), computed))
 
     def _lengths(self, examples: Examples) -> np.ndarray | None:
         """(N,) tokens of every row, where what lies between the blocks is as long as its row."""

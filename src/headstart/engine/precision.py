@@ -139,7 +139,8 @@ def choose(
         else:
             failed[str(candidate)] = f"loss {loss}"
     if not timed:
-        raise ConfigError(f"precision '{wanted}' does not run here: {failed}", where="precision")
+        tries = "; ".join(f"{name}: {why}" for name, why in failed.items())
+        raise ConfigError(f"precision '{wanted}' does not run here ({tries})", where="precision")
     for done in range(PATIENCE * rounds if len(timed) > 1 else 0):
         for candidate, taken in timed.items():
             begun = clock()
@@ -150,7 +151,9 @@ def choose(
     seconds = {candidate: min(taken, default=math.inf) for candidate, taken in timed.items()}
     choice = _simplest_worth(seconds)
     asked, told = ([], ruled.values()) if wanted == "auto" else ([f"{wanted} was asked for"], ())
-    reasons = [*asked, *_gain(choice, seconds, what), *told] or ["the only one that runs here"]
+    reasons = [*asked, *_gain(choice, seconds, what), *told] or [
+        "; ".join(["the only one that runs here", *failed.values()])
+    ]
     return choice, Decision("precision", str(choice), "; ".join(reasons), _facts(choice, seconds, failed))
 
 

@@ -45,9 +45,10 @@ def evaluate(
             raise ConfigError("columns are named, and no data", where="data", remedy="give labelled data with --data")
         file = run.path / "predictions-test.npz"
         if not file.is_file():
-            raise ArtefactError(
-                "this run has no test rows", where=str(run.path), remedy="give labelled data with --data"
-            )
+            what = "this run has no test rows"
+            if (run.path / "folds.json").is_file():
+                what = "every row was tested once, fold by fold: report.html and predictions-folds.npz hold the answers"
+            raise ArtefactError(what, where=str(run.path), remedy="give labelled data with --data")
         run.count_test_read()
         names = (run.read("rows.json") or {}).get("test")
         found = Evaluation.load(file).with_temperature(run.read("result.json")["temperature"])

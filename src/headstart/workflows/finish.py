@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from headstart.core import manifest, registry
+from headstart.core.errors import TrainingError
 from headstart.core.events import Event, Notice
 from headstart.core.run import Run
 from headstart.measure import calibration, metrics
@@ -50,7 +51,12 @@ def conclude(run: Run, course: Course, decoded: Decoded, started: float, emit: E
     test: Evaluation | None = None
     if decoded.splits.test is not None:
         with phase(emit, "test"):
-            test = _answers(course, decoded.unsealed(run, course.runtime), emit)
+            try:
+                test = _answers(course, decoded.unsealed(run, course.runtime), emit)
+            except TrainingError as error:  # the stages are done, and what they gave is worth more than this score
+                told = "; ".join(problem.what for problem in error.problems)
+                remedy = "`headstart predict` answers the other rows"
+                emit(Notice("warning", "test", f"the test rows were not judged: {told}", remedy))
     if not course.runtime.is_main:
         return
     if test is not None:

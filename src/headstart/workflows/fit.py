@@ -80,14 +80,14 @@ def fit_rows(
     said: list[Event] = []
     with phase(said.append, "backbone"):  # first: a run is known by its network too
         backbone = materials.backbone(experiment, said.append, collection)
-    run, continued = open_run(experiment, collection, backbone, resume, runtime)
-    emit = recorder(run, on_event)
-    try:
-        return _go(run, continued, experiment, collection, backbone, said, runtime, emit, store, started)
-    except HeadstartError:
-        if runtime.is_main and not continued and not (run.path / "stages").exists():
-            shutil.rmtree(run.path)  # made a moment ago, and nothing was learned in it
-        raise
+    with open_run(experiment, collection, backbone, resume, runtime) as (run, continued):
+        emit = recorder(run, on_event)
+        try:
+            return _go(run, continued, experiment, collection, backbone, said, runtime, emit, store, started)
+        except HeadstartError:
+            if runtime.is_main and not continued and not (run.path / "stages").exists():
+                shutil.rmtree(run.path)  # made a moment ago, and nothing was learned in it
+            raise
 
 
 def _go(

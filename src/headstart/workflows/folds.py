@@ -57,31 +57,31 @@ def cross_validate(
         raise ConfigError(what, where="data.split.folds", remedy="give all rows in one place, or leave folds out")
     said: list[Event] = []
     backbone = materials.backbone(experiment, said.append, collection)
-    run, continued = open_run(experiment, collection, backbone, resume, runtime)
-    emit = recorder(run, on_event)
-    if continued and run.read("folds.json") is not None:
-        emit(Notice("info", "complete", f"this experiment is complete in {run.path}; nothing is left to do"))
+    with open_run(experiment, collection, backbone, resume, runtime) as (run, continued):
+        emit = recorder(run, on_event)
+        if continued and run.read("folds.json") is not None:
+            emit(Notice("info", "complete", f"this experiment is complete in {run.path}; nothing is left to do"))
+            finish.warn_of_baseline(run, emit)
+            return run
+        for event in said:
+            emit(event)
+        store = materials.decode_rows(collection, experiment, backbone.spec, emit)
+        if runtime.is_main:
+            pairs = zip(collection.rows.names, store.digests, strict=True)
+            remember_contents(run, collection.rows, collection.modality, pairs)
+        count = int(experiment.data.split.folds or 0)
+        together = sources.together(collection, duplicates.duplicate_groups(store))
+        parts = splitting.folds(collection.rows, count, experiment.seed, duplicates=together)
+        runs = []
+        for number, (_, held) in enumerate(parts, start=1):
+            one = _alone(experiment, run, number, count)
+            runs.append(fit_rows(one, holding_out(collection, held), runtime, on_event, False, store=store))
+        if runtime.is_main:
+            summary = _summary(run, runs, [held for _, held in parts], collection, store)
+            run.write("folds.json", {**summary, "seconds": time.monotonic() - started})
+        runtime.wait()
         finish.warn_of_baseline(run, emit)
         return run
-    for event in said:
-        emit(event)
-    store = materials.decode_rows(collection, experiment, backbone.spec, emit)
-    if runtime.is_main:
-        pairs = zip(collection.rows.names, store.digests, strict=True)
-        remember_contents(run, collection.rows, collection.modality, pairs)
-    count = int(experiment.data.split.folds or 0)
-    together = sources.together(collection, duplicates.duplicate_groups(store))
-    parts = splitting.folds(collection.rows, count, experiment.seed, duplicates=together)
-    runs = []
-    for number, (_, held) in enumerate(parts, start=1):
-        one = _alone(experiment, run, number, count)
-        runs.append(fit_rows(one, holding_out(collection, held), runtime, on_event, False, store=store))
-    if runtime.is_main:
-        summary = _summary(run, runs, [held for _, held in parts], collection, store)
-        run.write("folds.json", {**summary, "seconds": time.monotonic() - started})
-    runtime.wait()
-    finish.warn_of_baseline(run, emit)
-    return run
 
 
 def _alone(experiment: Experiment, run: Run, number: int, count: int) -> Experiment:

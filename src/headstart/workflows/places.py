@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,13 +32,17 @@ SHOWN = 16  # answers to noise that identity.json holds
 ROUNDING = 1e-3  # of the largest answer
 
 
+@contextlib.contextmanager
 def open_run(
     experiment: Experiment, collection: Collection, backbone: Backbone, resume: bool, runtime: Runtime
-) -> tuple[Run, bool]:
+) -> Iterator[tuple[Run, bool]]:
     """The run folder for this experiment on this data and network, and whether it is continued; equal on every rank.
 
+    Inside, no other process works in it.
+
     Raises:
-        ArtefactError: ``resume`` was asked for and no run of this experiment on this data and network exists.
+        ArtefactError: ``resume`` was asked for and no run of this experiment on this data and network exists; another
+            process works in its folder.
     """
     found, others = ("", False), list[Problem]()
     if runtime.is_main:
@@ -50,8 +54,20 @@ def open_run(
             others = [_unlike(run, experiment, collection, network) for run in _named(experiment, collection)]
         for left in Path(experiment.output_dir).glob(f".{run_name(experiment, collection)}.tmp-*"):
             manifest.remove(left)  # of a run that was killed before it had a folder
+    with storage.claimed(Path(found[0])) if found[0] else contextlib.nullcontext():
         if found[1]:
             Run(found[0]).clear_leftovers()
+        yield _told(found, others, experiment, collection, runtime)
+
+
+def _told(
+    found: tuple[str, bool],
+    others: Sequence[Problem],
+    experiment: Experiment,
+    collection: Collection,
+    runtime: Runtime,
+) -> tuple[Run, bool]:
+    """What the first rank has found, on every rank."""
     path, continued = runtime.tell(found[0]), runtime.agree(found[1])
     if not path:
         raise ArtefactError(

@@ -292,7 +292,8 @@ def _without_missing(found: Found, missing: dict[int, str], base: str, settings:
     total = len(found.items)
     what = f"{len(missing):,} of {total:,} files are missing: {listing(missing.values())}"
     if settings.on_unreadable == "stop" or len(missing) > settings.max_unreadable * total:
-        found.problems.append(Problem(what, found.source, f"relative paths start at {printable(base)}"))
+        remedy = f"relative paths start at {printable(base)}; data.max_unreadable is the share that may be left out"
+        found.problems.append(Problem(what, found.source, remedy))
         return found
     found.notes.append(f"{what}; these rows were left out")
     return found.keep([row for row in range(total) if row not in missing])
