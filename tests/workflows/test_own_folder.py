@@ -14,7 +14,7 @@ from torch import nn
 
 import headstart
 from headstart.core import storage
-from headstart.core.errors import ArtefactError
+from headstart.core.errors import ArtefactError, TrainingError
 from headstart.core.events import Notice
 from headstart.data.modalities.image import ImageSpec
 
@@ -83,3 +83,12 @@ def test_test_rows_without_an_answer_cost_the_score_and_not_the_run(fit: Any, pi
     assert run.read("result.json")["metrics"]["test"] is None
     assert (run.path / "report.html").is_file()
     assert headstart.load(run, allow_module=Fussy()).predict([values[0]])
+
+
+def test_a_training_row_without_an_answer_is_named(fit: Any, pictures: Any) -> None:
+    values, labels = pictures(36)
+    values = np.array(values)
+    values[5] = 255
+    with pytest.raises(TrainingError, match="features of 1 rows are not finite") as caught:
+        fit((values, labels), backbone=Fussy(), normalisation_check=True)
+    assert "precision=fp32" not in caught.value.problems[0].remedy, "that is what it was"

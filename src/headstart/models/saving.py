@@ -315,5 +315,5 @@ def _check_golden(model: Model, folder: Path) -> None:
         raise ArtefactError(
             f"the rebuilt model answers differently from the saved one (by {gap:.2g})",
             where=str(folder),
-            remedy="use the library versions that headstart.json names",
+            remedy="use the library versions that headstart.json names, and for your own network the code of then",
         )

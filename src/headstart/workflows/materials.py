@@ -144,7 +144,7 @@ def decode(
     for note in splits.notes:
         emit(Notice("info", "data", note))
     for finding in found.remarks:
-        emit(Notice(finding.severity, finding.kind, finding.message, finding.remedy))
+        emit(Notice(finding.severity, finding.kind, f"{finding.split}: {finding.message}", finding.remedy))
     if found.errors:
         problems = [Problem(each.message, each.split, each.remedy) for each in found.errors]
         raise DataError("the audit of the data found errors", problems=problems)
@@ -273,7 +273,10 @@ def check_normalisation(frontiers: Frontiers, decoded: Decoded, emit: Emit) -> N
         key = f"{keyed.digest(str(normalisation.VERSION), frontiers.key(train), *labels):032x}"
         told = earlier.get(key)
         if not isinstance(told, list):
-            finding = normalisation.check(frontiers.faster(train), train)
+            try:
+                finding = normalisation.check(frontiers.faster(train), train)
+            except TrainingError:  # such as features that are no numbers: the pass over all rows names the files
+                return
             told = [] if finding is None else [finding.message, finding.remedy]
             earlier.put(key, told)
     if told:
