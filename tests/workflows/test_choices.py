@@ -87,7 +87,10 @@ def test_a_probe_times_the_copies_that_give_its_features(fit, pictures, monkeypa
         assert "moves the features by" in decision.facts["failed"]["bf16, channels last"]
         assert "so fp32 was kept" in decision.reason
         fit(pictures(36), ["probe"], precision="auto", name="again")
-        assert reason(fit) != REMEMBERED, "other weights or rows may be near enough"
+        assert reason(fit) == REMEMBERED
+        for name, rows, seed in (("rows", pictures(36, 3), 42), ("weights", pictures(36), 7)):
+            fit(rows, ["probe"], precision="auto", name=name, seed=seed, pretrained=name == "rows")
+            assert reason(fit) != REMEMBERED, "other weights or rows may be near enough"
         run = fit(pictures(36), ["probe"], precision="bf16", name="asked")
         (told,) = [event for event in fit.said(Decision) if event.topic == "feature pass"]
         assert (reason(fit), told.choice) == ("bf16 was asked for", "float32")

@@ -71,9 +71,8 @@ def _remembered(
 ) -> str:
     """The precision that this machine chose for this network once: a noisy moment must not give another model.
 
-    Kept in the cache folder by processor, threads, torch, architecture, input and kind of work; removing
-    ``precision.json`` there has it measured anew. That a copy in bf16 is too far off is a matter of weights and rows,
-    and found anew each time.
+    Kept in the cache folder by processor, threads, torch, architecture, input and kind of work, of passes by weights
+    and rows too, which may bear no bf16; removing ``precision.json`` there has it measured anew.
     """
     import torch
 
@@ -83,15 +82,15 @@ def _remembered(
     backbone = frontiers.model.backbone
     name, features = processor()
     facts = (name, *features, str(os.cpu_count()), str(torch.get_num_threads()))
-    work = (str(backbone.device), "train" if trains else "features")
-    built = json.dumps([backbone.architecture, backbone.spec.input_shape, *work], default=str)
+    work = "train" if trains else frontiers.key(decoded.examples("train"))
+    built = json.dumps([backbone.architecture, backbone.spec.input_shape, str(backbone.device), work], default=str)
     key = f"{keyed.digest(*facts, str(torch.__version__), __version__, built):032x}"
     earlier = Remembered(canvases.default_folder() / "precision.json")
     if (known := earlier.get(key)) in PRECISIONS:
         emit(Decision("precision", known, "measured by an earlier run on this machine"))
         return str(known)
-    chosen, tried = _measured(frontiers, decoded, trains, "auto", emit)
-    if frontiers.runtime.is_main and tried:
+    chosen = _measured(frontiers, decoded, trains, "auto", emit)
+    if frontiers.runtime.is_main:
         earlier.put(key, chosen)
     return chosen
 
@@ -104,13 +103,13 @@ def _asked(frontiers: Frontiers, decoded: Decoded, trains: bool, asked: str, emi
         remedy = "leave precision out, or precision=fp32"
         emit(Notice("warning", "precision", f"precision={asked} was asked for, and {ruled[asked]}", remedy))
     if asked != "fp32" and trains:
-        return _measured(frontiers, decoded, trains, asked, emit)[0]
+        return _measured(frontiers, decoded, trains, asked, emit)
     emit(Decision("precision", asked, f"{asked} was asked for"))
     return asked
 
 
-def _measured(frontiers: Frontiers, decoded: Decoded, trains: bool, wanted: str, emit: Emit) -> tuple[str, bool]:
-    """bf16 only where one step of what the plan does is measured to be faster in it here; and whether it was tried."""
+def _measured(frontiers: Frontiers, decoded: Decoded, trains: bool, wanted: str, emit: Emit) -> str:
+    """bf16 only where one step of what the plan does is measured to be faster in it here."""
     from headstart.engine import precision
 
     backbone = frontiers.model.backbone
@@ -124,7 +123,7 @@ def _measured(frontiers: Frontiers, decoded: Decoded, trains: bool, wanted: str,
     if not trains and choice.name == "fp32":
         frontiers.copies(decoded.examples("train")).forget(precision.DTYPES["bf16"])
     emit(decision)
-    return choice.name, bool(ruled) or not decision.facts["failed"]
+    return choice.name
 
 
 @contextmanager
