@@ -6,6 +6,7 @@ import pytest
 
 from headstart.core.events import Notice
 from headstart.data.modalities import image
+from headstart.report import contents, formats, story
 
 
 @pytest.mark.parametrize("channels", [2, 5])
@@ -25,3 +26,13 @@ def test_a_row_that_cannot_be_shown_is_left_out(fit, pictures, monkeypatch):
     assert (run.path / "report.html").is_file()
     assert not list(run.path.glob("previews/*.jpg"))
     assert any("the file is gone" in notice.message for notice in fit.said(Notice))
+
+
+def test_the_tiles_are_of_the_answers_as_the_model_gives_them(fit, pictures):
+    """With the temperature, as the terminal and `evaluate` tell them."""
+    run = fit({"train": pictures(30), "val": pictures(20, 1), "test": pictures(20, 2)})
+    result = run.read("result.json")
+    assert result["temperature"] != pytest.approx(1.0, abs=0.01)
+    told = formats.score(result["metrics"]["test"]["log_loss"]["value"], "log_loss")
+    cards = {card.label: card.value for card in story.headline(contents.read(run)).cards}
+    assert cards[formats.metric_title("log_loss")] == told

@@ -145,8 +145,8 @@ class Frontiers:
         if not self._told:  # a check's copy is no pass, and that the rows to judge by are always exact is no choice
             self._told = True
             self.emit(Decision("feature pass", str(how.dtype).removeprefix("torch."), how.reason))
-        key_of_view = (self.seed, view)
-        self._fill([into], 0, examples, lambda inputs: [fast(inputs)], chosen, key_of_view, "features", how.dtype)
+        seen = (chosen, (self.seed, view))
+        self._fill([into], 0, examples, lambda inputs: [fast(inputs)], *seen, "features", how.dtype)
         found = into.features(0)
         broken = [examples.rows.names[row] for row in (~found.isfinite().all(dim=1)).nonzero().flatten().tolist()]
         if broken:

@@ -168,12 +168,18 @@ def _notes(contents: Contents) -> list[Note]:
     return notes
 
 
+def _temperature(contents: Contents) -> float | None:
+    """What the model divides its logits by, where that is known."""
+    found = (contents.result or {}).get("temperature")
+    return float(found) if isinstance(found, int | float) and found > 0 else None
+
+
 def _calibration_card(contents: Contents, shown: Evaluation) -> Card:
-    temperature = (contents.result or {}).get("temperature")
-    if not isinstance(temperature, int | float) or temperature <= 0:
+    temperature = _temperature(contents)
+    if temperature is None:
         found = shown.metric("ece").as_json()
         return Card(metric_title("ece"), score(found["value"], "ece"), interval(found, "ece"))
-    after = shown.with_temperature(float(temperature)).metric("ece").value
+    after = shown.with_temperature(temperature).metric("ece").value
     detail = f"{score(after, 'ece')} with temperature {temperature:.2f}"
     return Card(metric_title("ece"), score(shown.metric("ece").value, "ece"), detail)
 
@@ -201,9 +207,10 @@ def _cards(contents: Contents) -> list[Card]:
             cards.append(Card(f"{metric_title(metric)}, {label}", score(found["value"], metric), detail))
     shown = contents.shown
     if shown is not None and len(shown):
+        answers = shown.with_temperature(_temperature(contents) or 1.0)  # as the model gives them
         for name in ("macro_f1", *(["micro_f1", "subset_accuracy"] if shown.several else []), "log_loss"):
             if name != metric:
-                found = shown.metric(name).as_json()
+                found = answers.metric(name).as_json()
                 detail = interval(found, name) + (_classes_counted(shown) if name == "macro_f1" else "")
                 cards.append(Card(metric_title(name), score(found["value"], name), detail))
         cards.append(_calibration_card(contents, shown))
