@@ -17,6 +17,7 @@ from headstart.core import storage
 from headstart.core.errors import ArtefactError, TrainingError
 from headstart.core.events import Notice
 from headstart.data.modalities.image import ImageSpec
+from headstart.workflows import finish
 
 HOLD = """
 import sys, time
@@ -80,6 +81,7 @@ def test_test_rows_without_an_answer_cost_the_score_and_not_the_run(fit: Any, pi
     run = fit(data, plan, backbone=Fussy())
     (told,) = [each for each in fit.said(Notice) if each.kind == "test"]
     assert "not finite" in told.message
+    assert any(each.message.startswith("no test row was judged") for each in fit.said(Notice))
     assert run.read("result.json")["metrics"]["test"] is None
     assert (run.path / "report.html").is_file()
     assert headstart.load(run, allow_module=Fussy()).predict([values[0]])
@@ -92,3 +94,12 @@ def test_a_training_row_without_an_answer_is_named(fit: Any, pictures: Any) -> N
     with pytest.raises(TrainingError, match="features of 1 rows are not finite") as caught:
         fit((values, labels), backbone=Fussy(), normalisation_check=True)
     assert "precision=fp32" not in caught.value.problems[0].remedy, "that is what it was"
+
+
+def test_folds_tell_which_rows_were_not_judged(fit: Any, pictures: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_given: object) -> None:
+        raise TrainingError("the features of 1 rows are not finite")
+
+    monkeypatch.setattr(finish, "_answers", fails)
+    with pytest.raises(TrainingError, match="the rows of fold-1, fold-2 were not judged"):
+        fit(pictures(36), folds=2)

@@ -70,7 +70,7 @@ def _in_parts(
     work: Callable[[Item], Result], items: Iterable[Item], *, size: int, threads: int | None
 ) -> Iterator[Result]:
     """``in_order``, so many items at once; no more of them wait than there would one by one, or a part a thread."""
-    items, threads = iter(items), threads or usual_threads()
+    items, threads = iter(items), threads or _usual_threads()
 
     def several(part: Sequence[Item]) -> tuple[list[Result], Exception | None]:
         done: list[Result] = []
@@ -95,7 +95,7 @@ def in_order(
 
     ``ahead`` is how many items are handed over before the first result is taken; None is ``AHEAD`` a thread.
     """
-    threads = threads or usual_threads()
+    threads = threads or _usual_threads()
     most = AHEAD * threads if ahead is None else ahead
     waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(max_workers=threads, thread_name_prefix="workers") as pool:
@@ -111,5 +111,5 @@ def in_order(
                 future.cancel()
 
 
-def usual_threads() -> int:
+def _usual_threads() -> int:
     return min(MOST, os.cpu_count() or 1)

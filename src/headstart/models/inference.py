@@ -56,9 +56,9 @@ class Copies:
         sample: a few real inputs (B, C, H, W), on which each copy is checked against the original.
     """
 
-    def __init__(self, backbone: Backbone, sample: Tensor, *, channels_last: bool = True, fold: bool = True) -> None:
+    def __init__(self, backbone: Backbone, sample: Tensor, *, channels_last: bool = True) -> None:
         self.sample = sample
-        self._original, self._channels_last, self._fold = backbone, channels_last, fold
+        self._original, self._channels_last = backbone, channels_last
         self._made: dict[torch.dtype, tuple[Backbone, Optimisation]] = {}
         with resume.evaluating(backbone), torch.no_grad():
             self._wanted = backbone.features(sample)
@@ -79,7 +79,7 @@ class Copies:
 
     def _exact(self) -> tuple[Backbone, Optimisation]:
         notes: tuple[str, ...] = ()
-        for steps in (2, 1, 0) if self._fold else (0,):  # as many as leave the features what they are
+        for steps in (2, 1, 0):  # as many as leave the features what they are
             fast = _copy(self._original, self._channels_last)
             folded = _fold(fast, self.sample) if steps else 0
             fused = fusing.fuse(fast, self.sample[:2]) if steps == 2 else 0
@@ -107,7 +107,7 @@ class Copies:
                 return fast, replace(done, dtype=dtype, gap=moved, by_operation=by_operation)
             nearest = min(nearest, moved)
             del fast  # before the next one is made
-        note = f"{dtype} moves the features by {nearest:.1e} (limit {limit:g}), so fp32 was kept"
+        note = f"{_name(dtype)} moves the features by {nearest:.1e} (limit {limit:g}), so fp32 was kept"
         return exact, replace(done, notes=(*done.notes, note))
 
 

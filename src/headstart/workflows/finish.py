@@ -91,7 +91,8 @@ def conclude(run: Run, course: Course, decoded: Decoded, started: float, emit: E
         },
     )
     if test is None:
-        emit(Notice("warning", "optimistic", "no test rows: the score is that of the rows the model was selected on"))
+        none = "no test rows" if decoded.splits.test is None else "no test row was judged"
+        emit(Notice("warning", "optimistic", f"{none}: the score is that of the rows the model was selected on"))
     warn_of_baseline(run, emit)
     report(run)
 

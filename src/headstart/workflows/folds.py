@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headstart.core.errors import ConfigError
+from headstart.core.errors import ConfigError, TrainingError
 from headstart.core.events import Event, Notice
 from headstart.core.run import Run
 from headstart.data import sources
@@ -112,6 +112,9 @@ def _summary(
     The interval over folds is Student's; folds share training rows, so it is a little too narrow (Bengio & Grandvalet
     2004). That of all rows says how exact the score is on these rows.
     """
+    if lost := [each.name for each in runs if not (each.path / "predictions-test.npz").is_file()]:
+        what = f"the rows of {', '.join(lost)} were not judged, so not every row was"
+        raise TrainingError(what, where=str(run.path), remedy="see the warnings of these runs")
     results = [each.read("result.json") for each in runs]
     metric = results[0]["metric"]
     parts = []
