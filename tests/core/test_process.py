@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -31,7 +32,8 @@ print(*(os.environ[name] for name in ("THP_MEM_ALLOC_ENABLE", "OMP_WAIT_POLICY",
 
 
 def ended(end: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("THP_", "OMP_WAIT", "GOMP_"))}
+    own = ("THP_", "OMP_WAIT", "GOMP_", "MALLOC_", "GLIBC_TUNABLES")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(own)}
     code = CODE.replace("{end}", end)
     return subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment | variables, check=False
@@ -71,6 +73,29 @@ process.leave(0)
 def test_what_the_command_has_loaded_is_never_searched_for_garbage() -> None:
     assert ended(LOADING).stdout.endswith("True\n")
     assert ended(LOADING.replace("process.leave(0)", "raise ValueError")).stderr.endswith("taken apart ")
+
+
+HEAPS = """
+import ctypes, threading
+with process.importing():
+    pass
+together = threading.Barrier(4)
+def work():
+    together.wait()
+    blocks = [bytearray(100_000) for _ in range(100)]
+    together.wait()
+threads = [threading.Thread(target=work) for _ in range(4)]
+for each in threads: each.start()
+for each in threads: each.join()
+ctypes.CDLL(None).malloc_stats()
+process.leave(0)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the heaps of glibc")
+def test_threads_share_one_heap_unless_the_user_has_set_it_up() -> None:
+    assert ended(HEAPS).stderr.count("Arena ") == 1
+    assert ended(HEAPS, MALLOC_PERTURB_="0").stderr.count("Arena ") > 1
 
 
 def test_in_a_process_of_others_the_collector_is_left_as_it_was() -> None:

@@ -31,7 +31,7 @@ def _three_threads() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _few_rows_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(features, "SIDE_BATCH", 5)
+    monkeypatch.setattr(features, "SIDE_BATCH", {"fp32": 5})
 
 
 def filled(examples: Examples, compute: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
@@ -86,7 +86,7 @@ def test_views_do_not_depend_on_the_size_of_batches(
     """A row that fills the last batch up is no other view of it."""
     backbone, rows, found = model().backbone, examples(33), []
     for size in (5, 8, 33):
-        monkeypatch.setattr(features, "SIDE_BATCH", size)
+        monkeypatch.setattr(features, "SIDE_BATCH", {"fp32": size})
         into = FrontierCache(POOLED, len(rows))
         augment, key = streams.augmentation("standard"), (7, 1)
         options: dict[str, Any] = {"emit": lambda event: None, "augment": augment, "key": key}

@@ -25,7 +25,9 @@ from headstart.stages.learner import POOLED, logits_from
 Emit = Callable[[Event], None]
 
 BATCH = 32
-SIDE_BATCH = 8  # on a CPU, where every thread has a batch of its own: what it writes stays in the caches
+# Rows on a CPU, where every thread has a batch of its own: as few as keep what it writes in the caches, and new memory,
+# of which a pass in fp32 takes twice as much a row, from costing more than more rows save.
+SIDE_BATCH = {"fp32": 4, "bf16": 8}
 
 
 def fill(
@@ -57,7 +59,7 @@ def fill(
             done = min(done + len(batch.rows), len(order))
             emit(Progress(task, done, len(order), "rows", examples.split))
 
-    size = SIDE_BATCH if runtime.device.type == "cpu" else BATCH
+    size = SIDE_BATCH[runtime.precision] if runtime.device.type == "cpu" else BATCH
     memory.halving(attempt, size, on_halved=lambda size: emit(memory.told(size)), where=task)
     for cache in caches:
         cache.synchronise(view, order, runtime)
@@ -136,7 +138,7 @@ def evaluate(
             if runtime.world == 1:  # several ranks stop together, after an update
                 interruption.check()
 
-    first = SIDE_BATCH if runtime.device.type == "cpu" else batch_size
+    first = SIDE_BATCH[runtime.precision] if runtime.device.type == "cpu" else batch_size
     first = max(batch_size, 4096) if frontier == POOLED else first
     memory.halving(
         attempt, first, on_halved=lambda size: say(memory.told(size)), where=f"evaluation on {examples.split}"

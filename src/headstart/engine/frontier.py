@@ -31,7 +31,7 @@ from headstart.models.model import Model
 from headstart.stages.base import Training
 from headstart.stages.learner import POOLED
 
-PASS_VERSION = 2  # of how a pass computes features: kept ones of another are not served
+PASS_VERSION = 3  # of how a pass computes features: kept ones of another are not served
 SAMPLE = 8  # rows on which a faster copy of the backbone is checked
 
 

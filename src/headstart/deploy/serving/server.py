@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import errno
 import ipaddress
 import signal
@@ -15,6 +14,7 @@ from types import FrameType
 
 import uvicorn
 
+from headstart.core import process
 from headstart.core.errors import ConfigError
 from headstart.deploy.serving.app import Service
 from headstart.deploy.serving.connection import protocol
@@ -22,7 +22,6 @@ from headstart.deploy.serving.connection import protocol
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 DRAIN_SECONDS = 0.3  # between the first "not ready" and the closed door: balancers look elsewhere meanwhile
 SETTLE_SECONDS = 0.02  # until connections that were taken last are known
-M_ARENA_MAX = -8  # of glibc's malloc.h
 HEAD_BYTES = 16_384  # of a request
 
 
@@ -64,7 +63,9 @@ def serve(service: Service, bound: socket.socket, *, on_start: Callable[[], None
     Args:
         on_start: called when the first request can be answered.
     """
-    _keep_memory_together()
+    # With a heap for every thread, what decoding large pictures leaves behind is not given back: in the course of 10,000
+    # hostile requests the process took up to 111 MB instead of 104.
+    process.one_heap()
     asyncio.run(_server(service, on_start).serve(sockets=[bound]))
 
 
@@ -87,16 +88,6 @@ def _server(service: Service, on_start: Callable[[], None]) -> _Server:
         backlog=1024,
     )
     return _Server(config, service, on_start)
-
-
-def _keep_memory_together() -> None:
-    """One heap for all threads, where the C library is glibc.
-
-    With one for each, what decoding large pictures leaves behind is not given back: in the course of 10,000 hostile
-    requests the process took up to 111 MB instead of 104.
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
 
 
 def _accepted(bound: socket.socket) -> Iterator[socket.socket]:
