@@ -63,7 +63,7 @@ def serve(service: Service, bound: socket.socket, *, on_start: Callable[[], None
     Args:
         on_start: called when the first request can be answered.
     """
-    # With a heap for every thread, what decoding large pictures leaves behind is not given back: in the course of 10,000
+    # With a heap a thread, what decoding large pictures leaves behind is not given back: in the course of 10,000
     # hostile requests the process took up to 111 MB instead of 104.
     process.one_heap()
     asyncio.run(_server(service, on_start).serve(sockets=[bound]))
