@@ -118,6 +118,10 @@ class Writer:
         self._file: BinaryIO | None = None
         self.nbytes = 0
 
+    def adopt(self, values: np.ndarray) -> None:
+        """Begin with these bytes (flat uint8), as they lie."""
+        self._segments, self._used, self.nbytes = [values], len(values), len(values)
+
     def append(self, canvas: np.ndarray) -> tuple[int, int]:
         """Keep ``canvas``; its place in the finished buffer, and its CRC-32."""
         flat = np.ascontiguousarray(canvas).reshape(-1).view(np.uint8)
@@ -241,6 +245,11 @@ def _no_room(cache: Path, error: OSError) -> DataError:
 def default_folder() -> Path:
     """$HEADSTART_CACHE, or the user's cache folder."""
     return Path(os.environ.get("HEADSTART_CACHE") or Path.home() / ".cache" / "headstart")
+
+
+def usual_budget() -> int:
+    """Bytes of canvases that are kept in memory where nobody says it."""
+    return min(free_bytes() // 4, MEMORY_BYTES)
 
 
 def free_bytes() -> int:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,8 +24,11 @@ from headstart.data import canvases
 from headstart.data.modalities.base import DecodeError, Facts, Unreadable
 from headstart.data.splits import Rows
 
+if TYPE_CHECKING:
+    from headstart.data.ahead import Ahead, Begun
+
 Progress = Callable[[int, int], None]
-LAYOUT_VERSION = 2  # of the files in the cache folder
+LAYOUT_VERSION = 3  # of the files in the cache folder
 SAMPLE = 32  # rows that are decoded to estimate how much all of them will take
 
 
@@ -120,6 +123,7 @@ class Store:
         budget_bytes: int | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         progress: Progress | None = None,
+        ahead: Ahead | None = None,
     ) -> Store:
         """Decode every row of ``rows`` once, in order, with threads where that is quicker (see ``workers.in_turn``).
 
@@ -130,13 +134,14 @@ class Store:
             cache_dir: None is $HEADSTART_CACHE, or ~/.cache/headstart. The least recently used files leave it when all
                 of them take more than 50 GB.
             progress: called with (rows done, N) from the calling thread.
+            ahead: another process that has begun with these rows; what it has done is taken.
 
         Raises:
             DataError: no room for the file. Rows that cannot be decoded raise nothing: see ``errors``.
         """
         kind = registry.find("headstart.data.modalities", modality)
-        own = min(canvases.free_bytes() // 4, canvases.MEMORY_BYTES)
-        budget = own if budget_bytes is None else budget_bytes
+        begun = ahead.taken(spec) if ahead is not None else None
+        budget = canvases.usual_budget() if budget_bytes is None else budget_bytes
         cache = Path(cache_dir) if cache_dir is not None else canvases.default_folder()
         if _estimate(kind, rows, spec, budget) > budget:
             found = canvases.find(cache, _key(kind, spec, _identities(kind, rows)), kind.DTYPE, kind.Facts)
@@ -148,7 +153,7 @@ class Store:
                 )
         writer = canvases.Writer(budget, cache, kind.DTYPE, kind.Facts)
         try:
-            index = _decode_all(kind, rows, spec, writer, progress)
+            index = _decode_all(kind, rows, spec, writer, progress, begun)
             key = _key(kind, spec, _identities(kind, rows, index)) if writer.is_on_disk else ""
             buffer = writer.finished(index, key)
         except BaseException:
@@ -157,30 +162,53 @@ class Store:
         return cls(modality, rows.names, buffer, index, _explained(buffer, budget, "decoded once"))
 
 
+def decoded(kind: Any, item: Any, spec: Any) -> tuple[np.ndarray, np.ndarray, Facts] | Unreadable:
+    """Canvas, sketch and facts of one item, or why there are none."""
+    if isinstance(item, Unreadable):
+        return item
+    try:
+        value, seen = kind.decode_with_facts(item, spec)
+    except DecodeError as error:
+        return error.reason
+    canvas = kind.canvas(value, spec)
+    return canvas, kind.sketch(canvas), seen
+
+
 def _decode_all(
-    kind: ModuleType, rows: Rows, spec: Any, writer: canvases.Writer, progress: Progress | None
+    kind: ModuleType,
+    rows: Rows,
+    spec: Any,
+    writer: canvases.Writer,
+    progress: Progress | None,
+    begun: Begun | None,
 ) -> canvases.Index:
     index = canvases.Index.blank(len(rows), kind.SKETCH)
+    done = 0
 
-    def decode_one(item: Any) -> tuple[np.ndarray, np.ndarray, Facts] | Unreadable:
-        if isinstance(item, Unreadable):
-            return item
-        try:
-            value, seen = kind.decode_with_facts(item, spec)
-        except DecodeError as error:
-            return error.reason
-        canvas = kind.canvas(value, spec)
-        return canvas, kind.sketch(canvas), seen
+    def keep(row: int, result: Any, shape: tuple[int, ...], place: int, checksum: int) -> None:
+        index.shapes[row] = (*shape, 1, 1)[:3]
+        index.places[row], index.checksums[row] = place, checksum
+        index.sketches[row], index.facts[row] = result
 
+    if begun is not None:
+        writer.adopt(begun.values)
+        done = len(begun.records)
+        for row, record in enumerate(begun.records):
+            if isinstance(record, Unreadable):
+                index.errors[row] = record
+            else:
+                keep(row, (record.sketch, record.facts), record.shape, record.place, record.checksum)
+    if progress is not None and done:
+        progress(done, len(rows))
     with warnings.catch_warnings():  # for all threads, once: Pillow's remarks on odd files are facts and codes here
         warnings.filterwarnings("ignore", module="PIL")
-        for row, result in enumerate(workers.in_turn(decode_one, _fetched(rows))):
+        results = workers.in_turn(lambda item: decoded(kind, item, spec), _fetched(rows, done))
+        for row, result in enumerate(results, start=done):
             if isinstance(result, Unreadable):
                 index.errors[row] = result
             else:
-                canvas, index.sketches[row], index.facts[row] = result
-                index.shapes[row] = (*canvas.shape, 1, 1)[:3]
-                index.places[row], index.checksums[row] = writer.append(canvas)
+                canvas, *seen = result
+                keep(row, seen, canvas.shape, *writer.append(canvas))
             if progress is not None:
                 progress(row + 1, len(rows))
     return index
@@ -200,9 +228,9 @@ def _estimate(kind: ModuleType, rows: Rows, spec: Any, budget: int) -> float:
     return len(rows) * float(np.mean(sizes)) if sizes else 0.0
 
 
-def _fetched(rows: Rows) -> Iterator[Any]:
+def _fetched(rows: Rows, start: int = 0) -> Iterator[Any]:
     """The items, fetched by the calling thread: a dataset of the user's need not bear several threads."""
-    for row in range(len(rows)):
+    for row in range(start, len(rows)):
         try:
             yield rows.items[row]
         except Exception as error:  # the user's own code: whatever it raises concerns this row alone
@@ -234,7 +262,7 @@ def _identities(kind: ModuleType, rows: Rows, index: canvases.Index | None = Non
 
 
 def _key(kind: ModuleType, spec: Any, identities: list[str]) -> str:
-    told = [LAYOUT_VERSION, kind.name, kind.version, spec.to_json(), identities]
+    told = [LAYOUT_VERSION, kind.name, kind.version, spec.kept_by, identities]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]
 
 

@@ -14,11 +14,12 @@ from headstart.core.events import Decision, Event, Notice
 from headstart.core.run import Run
 from headstart.stages import auto, budget, plans
 from headstart.stages.base import Stage, Training
-from headstart.workflows import choices, finish, folds, materials, preflight, seen, space
+from headstart.workflows import choices, early, finish, folds, materials, preflight, seen, space
 from headstart.workflows.materials import Decoded, phase
 from headstart.workflows.places import open_run, recorder, remember_contents, seconds_before
 
 if TYPE_CHECKING:
+    from headstart.data.ahead import Ahead
     from headstart.data.reading.collection import Collection
     from headstart.data.store import Store
     from headstart.engine.frontier import Frontiers
@@ -58,13 +59,14 @@ def fit(
     """
     storage.insist_writable(Path(experiment.output_dir), "--output-dir")
     collection = materials.collect(experiment, data)
-    runtime = materials.runtime(experiment)
-    try:
-        if experiment.data.split.folds is not None:
-            return folds.cross_validate(experiment, collection, runtime, fit_rows, on_event, resume)
-        return fit_rows(experiment, collection, runtime, on_event, resume)
-    finally:
-        runtime.close()
+    with early.begun(experiment, collection) as begun:  # before torch is loaded
+        runtime = materials.runtime(experiment)
+        try:
+            if experiment.data.split.folds is not None:
+                return folds.cross_validate(experiment, collection, runtime, fit_rows, on_event, resume, begun)
+            return fit_rows(experiment, collection, runtime, on_event, resume, begun)
+        finally:
+            runtime.close()
 
 
 def fit_rows(
@@ -73,9 +75,9 @@ def fit_rows(
     runtime: Runtime,
     on_event: Callable[[Event], None] | None,
     resume: bool,
-    store: Store | None = None,
+    store: Store | Ahead | None,
 ) -> Run:
-    """One run on rows that are collected already, and decoded where ``store`` holds them; see ``fit``."""
+    """One run on rows that are collected already, and decoded, or being decoded, in ``store``; see ``fit``."""
     started = time.monotonic()
     said: list[Event] = []
     with phase(said.append, "backbone"):  # first: a run is known by its network too
@@ -99,7 +101,7 @@ def _go(
     said: list[Event],
     runtime: Runtime,
     emit: Emit,
-    store: Store | None,
+    store: Store | Ahead | None,
     started: float,
 ) -> Run:
     """The recipe, in the order of its steps."""
@@ -157,7 +159,9 @@ def choose_plan(experiment: Experiment, model: Model, decoded: Decoded, emit: Em
     """
     rows, modality = len(decoded.splits.train), decoded.splits.modality
     if experiment.plan == "auto":
-        likeness = materials.similarity(model, decoded, emit)
+        from headstart.engine import similarity
+
+        likeness = similarity.measure(model.backbone, decoded.examples("train"))
         name, reason = auto.choose(rows, likeness.level)
         emit(Decision("plan", name, f"{reason} ({likeness.reason})", dict(likeness.facts)))
         stages = plans.override(plans.parse(name, modality=modality), experiment.training)

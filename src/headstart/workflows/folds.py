@@ -30,6 +30,7 @@ from headstart.workflows import finish, materials
 from headstart.workflows.places import open_run, recorder, remember_contents
 
 if TYPE_CHECKING:
+    from headstart.data.ahead import Ahead
     from headstart.engine.runtime import Runtime
     from headstart.experiment import Experiment
 
@@ -44,6 +45,7 @@ def cross_validate(
     fit_rows: Callable[..., Run],
     on_event: Callable[[Event], None] | None,
     resume: bool,
+    begun: Ahead | None,
 ) -> Run:
     """Fit every fold in ``runs/NAME/fold-1`` …, and write ``folds.json`` and ``predictions-folds.npz`` beside them.
 
@@ -65,7 +67,7 @@ def cross_validate(
             return run
         for event in said:
             emit(event)
-        store = materials.decode_rows(collection, experiment, backbone.spec, emit)
+        store = materials.decode_rows(collection, experiment, backbone.spec, emit, begun)
         if runtime.is_main:
             pairs = zip(collection.rows.names, store.digests, strict=True)
             remember_contents(run, collection.rows, collection.modality, pairs)
@@ -75,7 +77,7 @@ def cross_validate(
         runs = []
         for number, (_, held) in enumerate(parts, start=1):
             one = _alone(experiment, run, number, count)
-            runs.append(fit_rows(one, holding_out(collection, held), runtime, on_event, False, store=store))
+            runs.append(fit_rows(one, holding_out(collection, held), runtime, on_event, False, store))
         if runtime.is_main:
             summary = _summary(run, runs, [held for _, held in parts], collection, store)
             run.write("folds.json", {**summary, "seconds": time.monotonic() - started})

@@ -24,12 +24,12 @@ from headstart.data.checks import duplicates
 from headstart.data.reading.collection import Collection
 from headstart.data.splits import Splits
 from headstart.data.store import Store
-from headstart.workflows import preflight
+from headstart.workflows import early, preflight
 
 if TYPE_CHECKING:
+    from headstart.data.ahead import Ahead
     from headstart.engine.frontier import Frontiers
     from headstart.engine.runtime import Runtime
-    from headstart.engine.similarity import Similarity
     from headstart.engine.streams import Examples
     from headstart.experiment import Experiment
     from headstart.models.backbone import Backbone
@@ -96,8 +96,11 @@ def collect(experiment: Experiment, data: Any) -> Collection:
     return found
 
 
-def decode_rows(collection: Collection, experiment: Experiment, spec: Any, emit: Emit) -> Store:
+def decode_rows(
+    collection: Collection, experiment: Experiment, spec: Any, emit: Emit, ahead: Ahead | None = None
+) -> Store:
     """All rows of all splits, each decoded once."""
+    early.remember(experiment, spec)
     unit = registry.find(MODALITIES, collection.modality).NOUN[1]
     with phase(emit, "decode"):
         store = Store.build(
@@ -106,16 +109,17 @@ def decode_rows(collection: Collection, experiment: Experiment, spec: Any, emit:
             modality=collection.modality,
             budget_bytes=None if experiment.cache_budget is None else int(experiment.cache_budget * 1e9),
             progress=lambda done, total: emit(Progress("decode", done, total, unit)),
+            ahead=ahead,
         )
     emit(Decision(store.kind.NOUN[1], store.where, store.explain))
     return store
 
 
 def inspect(
-    collection: Collection, experiment: Experiment, spec: Any, emit: Emit, store: Store | None = None
+    collection: Collection, experiment: Experiment, spec: Any, emit: Emit, store: Store | Ahead | None = None
 ) -> tuple[Splits, dict[str, Store], Audit]:
     """Decode every row once, divide the rows so that duplicates stay together, and audit all of them."""
-    store = decode_rows(collection, experiment, spec, emit) if store is None else store
+    store = store if isinstance(store, Store) else decode_rows(collection, experiment, spec, emit, store)
     with phase(emit, "audit"):
         settings = experiment.data
         twins = duplicates.duplicates(store)
@@ -133,7 +137,7 @@ def inspect(
 
 
 def decode(
-    collection: Collection, experiment: Experiment, spec: Any, emit: Emit, store: Store | None = None
+    collection: Collection, experiment: Experiment, spec: Any, emit: Emit, store: Store | Ahead | None = None
 ) -> Decoded:
     """What can be trained on: the readable rows, decoded (unless ``store`` holds them), divided and audited.
 
@@ -249,13 +253,6 @@ def assemble(experiment: Experiment, backbone: Backbone, decoded: Decoded, runti
         matched = heads.matches(classes, backbone.source_head.labels)
         emit(Decision("head", "source rows", f"{len(matched)} of {len(classes)} classes: {', '.join(matched)}"))
     return Model(backbone, head, classes, **preflight.task(experiment, decoded.splits.train.labels)).to(runtime.device)
-
-
-def similarity(model: Model, decoded: Decoded, emit: Emit) -> Similarity:
-    """How near the user's rows are to what the backbone knows."""
-    from headstart.engine import similarity as measured
-
-    return measured.measure(model.backbone, decoded.examples("train"))
 
 
 def check_normalisation(frontiers: Frontiers, decoded: Decoded, emit: Emit) -> None:

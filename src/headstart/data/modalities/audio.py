@@ -82,6 +82,11 @@ class AudioSpec:
         return (self.window,)
 
     @property
+    def kept_by(self) -> tuple[Any, ...]:
+        """All that canvases depend on."""
+        return (self.rate,)
+
+    @property
     def described(self) -> str:
         """For people."""
         return f"mono at {self.rate} Hz, windows of {self.window / self.rate:g} s ({self.form})"

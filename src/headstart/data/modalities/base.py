@@ -72,7 +72,7 @@ class Modality(Protocol):
     RANK: int  # its axes, at most 3
     SKETCH: tuple[int, ...]  # shape of a sketch, uint8
     # Facts: a subclass of Facts, above
-    Spec: type  # what a backbone wants to be given; to_json, from_json, blank(rows)
+    Spec: type  # what a backbone wants to be given; to_json, from_json, blank(rows), kept_by
 
     def decode(self, item: Any, spec: Any) -> Any: ...
     def decode_with_facts(self, item: Any, spec: Any) -> tuple[Any, Facts]: ...

@@ -65,6 +65,11 @@ class ImageSpec:
         return (self.channels, *self.size)
 
     @property
+    def kept_by(self) -> tuple[Any, ...]:
+        """All that canvases depend on."""
+        return (self.channels, self.resize, self.crop, self.interpolation, self.size if self.crop == "squash" else None)
+
+    @property
     def described(self) -> str:
         """For people."""
         return f"{self.channels} x {self.size[0]} x {self.size[1]}, resized to {self.resize} ({self.crop})"

@@ -83,6 +83,11 @@ class TextSpec:
         return hashlib.sha256(self.tokenizer.encode()).hexdigest()
 
     @property
+    def kept_by(self) -> tuple[Any, ...]:
+        """All that canvases depend on."""
+        return (self.digest, self.max_length, self.texts)
+
+    @property
     def described(self) -> str:
         """For people."""
         return f"texts of at most {self.max_length} tokens"
@@ -303,11 +308,6 @@ def mask_id(tokenizer: str) -> int | None:
     """The id of the token that hides others, or of the unknown one; None where there is neither."""
     added = {token["content"]: token["id"] for token in json.loads(tokenizer).get("added_tokens", [])}
     return next((added[name] for name in ("[MASK]", "<mask>", "[UNK]", "<unk>") if name in added), None)
-
-
-def with_length(spec: TextSpec, max_length: int) -> TextSpec:
-    """The spec for another longest row."""
-    return replace(spec, max_length=max_length)
 
 
 @lru_cache(maxsize=8)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +71,7 @@ def spec(stored: dict[str, Any], folder: Path, config: Any, wanted: Wanted) -> T
     if wanted.max_length is not None and wanted.max_length > takes:
         what = f"max_length {wanted.max_length} is more than the {takes} tokens that the network has positions for"
         raise BackboneError(what, where="data.max_length")
-    return text.with_length(found, wanted.max_length or min(USUAL_LENGTH, takes))
+    return replace(found, max_length=wanted.max_length or min(USUAL_LENGTH, takes))
 
 
 def _content(folder: Path) -> str:

@@ -1,0 +1,152 @@
+"""Rows that a process beside this one decodes, while this one loads what a backbone needs.
+
+Loading torch keeps the interpreter busy for a second, and the other cores idle. Threads that decode meanwhile wait for
+the interpreter after every step (measured: longer than one after the other); a process forked before has one of its
+own. What it decodes lies in memory that both see. It ends when it is done, when it is told to, or with its parent.
+
+Shapes: k rows of N, the first ones; canvases are flat.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import select
+import signal
+import sys
+import threading
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from headstart.core import registry
+from headstart.data import store
+from headstart.data.modalities.base import Facts, Unreadable
+from headstart.data.splits import Rows
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of one decoded row besides its bytes."""
+
+    shape: tuple[int, ...]
+    place: int  # of its canvas in ``Begun.values``
+    checksum: int
+    sketch: np.ndarray
+    facts: Facts
+
+
+@dataclass(frozen=True)
+class Begun:
+    """The first k rows, decoded."""
+
+    records: tuple[Record | Unreadable, ...]
+    values: np.ndarray  # flat uint8: all their canvases
+
+
+def is_possible(rows: Rows) -> bool:
+    """Whether a process can be forked for these rows: files, on Linux, with a core to spare and before torch."""
+    return (
+        sys.platform == "linux"
+        and "torch" not in sys.modules  # whose threads no child would have
+        and threading.active_count() == 1
+        and len(os.sched_getaffinity(0)) > 1
+        and all(isinstance(item, str | os.PathLike) for item in rows.items)
+    )
+
+
+class Ahead:
+    """Decoding that goes on in another process until ``taken`` or ``stop``; see ``is_possible``.
+
+    Args:
+        spec: what the backbone probably wants; rows of a spec with other canvases are not taken.
+        most: bytes of canvases, before which it ends.
+    """
+
+    def __init__(self, rows: Rows, spec: Any, modality: str, most: int) -> None:
+        self.spec, self._kind = spec, registry.find("headstart.data.modalities", modality)
+        self._values, self._records = (os.memfd_create(name) for name in ("values", "records"))
+        listening, self._line = os.pipe()  # closed by this process, or with it: the other one then stops
+        with warnings.catch_warnings():  # of threads that numpy has, and that no child needs
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self._child = os.fork()
+        if not self._child:
+            try:
+                os.close(self._line)
+                signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent has it too, and closes the line
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                self._decode(rows, listening, most)
+            finally:
+                os._exit(0)
+        os.close(listening)
+
+    def _decode(self, rows: Rows, listening: int, most: int) -> None:
+        warnings.filterwarnings("ignore", module="PIL")
+        place = 0
+        with open(self._values, "wb") as values, open(self._records, "w", encoding="utf-8") as records:
+            for item in rows.items:
+                if select.select([listening], [], [], 0)[0]:
+                    return
+                result = store.decoded(self._kind, item, self.spec)
+                if isinstance(result, Unreadable):
+                    told: Any = asdict(result)
+                else:
+                    canvas, sketch, facts = result
+                    flat = canvas.reshape(-1).view(np.uint8)
+                    if place + flat.nbytes > most:
+                        return
+                    told = [canvas.shape, place, zlib.crc32(flat.data), sketch.tobytes().hex(), asdict(facts)]
+                    values.write(flat.data)
+                    values.flush()
+                    place += flat.nbytes
+                records.write(json.dumps(told) + "\n")
+                records.flush()  # what stands here is whole
+
+    def taken(self, spec: Any) -> Begun | None:
+        """End the work and take what is done; None where canvases of this spec are others."""
+        if self._child and spec.kept_by == self.spec.kept_by:
+            self._end()
+            size = os.fstat(self._values).st_size
+            if size:
+                values = np.frombuffer(mmap.mmap(self._values, size, prot=mmap.PROT_READ), np.uint8)
+                begun = Begun(tuple(self._read()), values)
+                self._close()
+                return begun
+        self.stop()
+        return None
+
+    def _read(self) -> Iterator[Record | Unreadable]:
+        with open(os.dup(self._records), encoding="utf-8") as records:
+            records.seek(0)
+            for line in records:
+                if not line.endswith("\n"):  # it died while it wrote
+                    return
+                told = json.loads(line)
+                if isinstance(told, dict):
+                    yield Unreadable(**told)
+                    continue
+                shape, place, checksum, drawn, facts = told
+                sketch = np.frombuffer(bytes.fromhex(drawn), np.uint8).reshape(self._kind.SKETCH)
+                yield Record(tuple(shape), place, checksum, sketch, self._kind.Facts(**facts))
+
+    def stop(self) -> None:
+        """End the work and let go of it; nothing where that has been done."""
+        if self._child:
+            self._end()
+            self._close()
+
+    def _end(self) -> None:
+        os.close(self._line)
+        with suppress(ChildProcessError):
+            os.waitpid(self._child, 0)
+        self._child = 0
+
+    def _close(self) -> None:
+        os.close(self._values)
+        os.close(self._records)
