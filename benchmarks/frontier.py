@@ -52,7 +52,8 @@ def compare(network: str, share: float, quick: bool) -> dict[str, Any]:
     import torch
 
     from headstart.engine import precision
-    from headstart.engine.frontier import Frontiers, Wanted
+    from headstart.engine.frontier import Frontiers
+    from headstart.engine.recorded import Wanted
     from headstart.engine.runtime import Runtime
     from headstart.models import heads
     from headstart.models.model import Model

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks import probe, record, scale
-from benchmarks.texts import busy, chosen, judged, machines, markdown, mean_text, share
+from benchmarks.texts import busy, chosen, gain_text, judged, machines, markdown, mean_text, share
 
 GOALS = {"mobilenet_v2": 3.0, "resnet18": 5.0, "fine_tune": 4.0}
 TITLES = {
@@ -85,15 +85,27 @@ def accuracy_table(results: dict[str, Any]) -> str:
             runs = [run for run in chosen(results, set=name, side=side) if "seed" in run["key"]]
             if not runs:
                 continue
-            limits = [run["limit"]["share"] for run in runs if "limit" in run]
-            cold, warm = (f"{100 * limits[0]:.0f} %", _percent(limits[1:])) if limits else ("", "")
+            shares = [[run[kind]["share"] for run in runs if kind in run] for kind in ("limit", "warm_limit")]
             last = [run["last_accuracy"]["val"] for run in runs if "last_accuracy" in run]
             told = [mean_text([judged(run) for run in runs]), mean_text(last) if last else ""]
-            rows.append([name, side, *told, str(len(runs)), cold, warm])
+            rows.append([name, side, *told, str(len(runs)), *map(_percent, shares)])
+        rows += _differences(results, name)
     if not rows:
         return "Not measured yet.\n"
     head = ["set", "command", "accuracy", "at its last epoch", "seeds", "of the limit, cold", "of the limit, warm"]
     return markdown(head, rows)
+
+
+def _differences(results: dict[str, Any], name: str) -> list[list[str]]:
+    """Headstart's accuracy less the tutorial's at its best and at its last epoch, paired by seed; nothing of one."""
+    own, other = ({run["key"]["seed"]: run for run in chosen(results, set=name, side=side) if "seed" in run["key"]}
+                  for side in probe.JUDGED)  # fmt: skip
+    seeds = sorted(own.keys() & other.keys())
+    if len(seeds) < 2:
+        return []
+    best = [judged(own[seed]) - judged(other[seed]) for seed in seeds]
+    last = [judged(own[seed]) - other[seed]["last_accuracy"]["val"] for seed in seeds]
+    return [[name, "difference", gain_text(best), gain_text(last), str(len(seeds)), "", ""]]
 
 
 def _percent(shares: Sequence[float]) -> str:

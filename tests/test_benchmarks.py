@@ -182,8 +182,9 @@ def test_the_probe_table_tells_times_and_limits(benchmarks: Callable[[str], Modu
     del runs[-1]["accuracy"]
     for seed in range(2):
         key = {"set": "photo", "seed": seed, "side": "headstart"}
-        runs.append({**runs[0], "key": key, "limit": {"share": 0.4 + 0.2 * seed}})
-        runs.append({**runs[0], "key": {**key, "side": "tutorial, strong"}, "last_accuracy": {"val": 0.8}})
+        runs.append({**runs[0], "key": key, "limit": {"share": 0.4}, "warm_limit": {"share": 0.5 + 0.2 * seed}})
+        told = {"accuracy": {"val": 0.92}, "last_accuracy": {"val": 0.8}}
+        runs.append({**runs[0], "key": {**key, "side": "tutorial, strong"}, **told})
     found = {**results, "runs": runs}
     text = speed.probe_table(found)
     assert "| photo | tutorial | 300.0 s (300.0 … 300.0, 2 runs) | .900 | 500 MB | 30.0x | 60.0x |" in text
@@ -192,7 +193,8 @@ def test_the_probe_table_tells_times_and_limits(benchmarks: Callable[[str], Modu
     runs.append({**silent, "key": {"set": "other", "pair": 0, "side": "tutorial"}, "extrapolated": {}})
     assert "| other | tutorial |" in speed.probe_table(found)
     assert "| photo | headstart | .900 ± .000 |  | 2 | 40 % | 60 % |" in speed.accuracy_table(found)
-    assert "| photo | tutorial, strong | .900 ± .000 | .800 ± .000 | 2 |  |  |" in speed.accuracy_table(found)
+    assert "| photo | tutorial, strong | .920 ± .000 | .800 ± .000 | 2 |  |  |" in speed.accuracy_table(found)
+    assert "| photo | difference | -.020 ± .000 | +.100 ± .000 | 2 |  |  |" in speed.accuracy_table(found)
 
 
 def test_the_bounds_of_a_cache(benchmarks: Callable[[str], ModuleType]) -> None:

@@ -9,7 +9,8 @@ import torch
 from headstart.core.events import Decision, Notice
 from headstart.engine import cache, features
 from headstart.engine.cache import FeatureStore, FrontierCache
-from headstart.engine.frontier import Frontiers, Wanted
+from headstart.engine.frontier import Frontiers
+from headstart.engine.recorded import Wanted
 from headstart.engine.runtime import Runtime
 from headstart.models import backbone, heads
 from headstart.models.model import Model

@@ -16,7 +16,8 @@ from headstart.data.splits import Rows
 from headstart.data.store import Store
 from headstart.engine import cache, features, streams
 from headstart.engine.cache import FrontierCache
-from headstart.engine.frontier import Frontiers, Wanted
+from headstart.engine.frontier import Frontiers
+from headstart.engine.recorded import Wanted
 from headstart.engine.runtime import Runtime
 from headstart.engine.streams import CachedStream, Examples, LiveStream, Order
 from headstart.models import backbone, heads

@@ -19,8 +19,8 @@ from rich.console import Console
 from headstart import results, terminal
 from headstart.data.modalities.image import ImageSpec
 from headstart.engine import limits
-from headstart.engine.frontier import Passed
 from headstart.engine.limits import Counts, Peaks
+from headstart.engine.recorded import Passed
 from headstart.models import backbone as backbones
 from headstart.models import heads, resume
 from headstart.models.model import Model

@@ -25,10 +25,13 @@ from typing import Any
 
 import numpy as np
 
-from headstart.core import registry
+from headstart.core import machine, registry
 from headstart.data import store
 from headstart.data.modalities.base import Facts, Unreadable
 from headstart.data.splits import Rows
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+DRAWS = "rich.live"  # whose thread only draws progress
 
 
 @dataclass(frozen=True)
@@ -53,10 +56,10 @@ class Begun:
 def is_possible(rows: Rows) -> bool:
     """Whether a process can be forked for these rows: files, on Linux, with a core to spare and before torch."""
     return (
-        sys.platform == "linux"
+        hasattr(os, "memfd_create")
         and "torch" not in sys.modules  # whose threads no child would have
-        and threading.active_count() == 1
-        and len(os.sched_getaffinity(0)) > 1
+        and all(type(each).__module__ == DRAWS for each in threading.enumerate()[1:])
+        and machine.usable_cores() >= 2
         and all(isinstance(item, str | os.PathLike) for item in rows.items)
     )
 
@@ -67,24 +70,39 @@ class Ahead:
     Args:
         spec: what the backbone probably wants; rows of a spec with other canvases are not taken.
         most: bytes of canvases, before which it ends.
+
+    Raises:
+        OSError: the system allows no such process, or no such memory.
     """
 
     def __init__(self, rows: Rows, spec: Any, modality: str, most: int) -> None:
         self.spec, self._kind = spec, registry.find("headstart.data.modalities", modality)
-        self._values, self._records = (os.memfd_create(name) for name in ("values", "records"))
-        listening, self._line = os.pipe()  # closed by this process, or with it: the other one then stops
-        with warnings.catch_warnings():  # of threads that numpy has, and that no child needs
-            warnings.simplefilter("ignore", DeprecationWarning)
-            self._child = os.fork()
-        if not self._child:
-            try:
-                os.close(self._line)
-                signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent has it too, and closes the line
-                signal.signal(signal.SIGTERM, signal.SIG_DFL)
-                self._decode(rows, listening, most)
-            finally:
-                os._exit(0)
-        os.close(listening)
+        self._open: list[int] = []  # descriptors of memory
+        self._child, self._line = 0, -1
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # for good in the child: its parent closes the line
+        try:
+            for name in ("values", "records"):
+                self._open.append(os.memfd_create(f"headstart-{name}"))
+            self._values, self._records = self._open
+            listening, self._line = (
+                os.pipe()
+            )  # the line is closed by this process, or with it: the other one then stops
+            self._open.append(listening)
+            with warnings.catch_warnings():  # of threads that numpy and rich have, and that no child needs
+                warnings.simplefilter("ignore", DeprecationWarning)
+                self._child = os.fork()
+            if not self._child:
+                try:
+                    os.close(self._line)
+                    self._decode(rows, listening, most)
+                finally:
+                    os._exit(0)
+            os.close(self._open.pop())
+        except OSError:
+            self.stop()
+            raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _decode(self, rows: Rows, listening: int, most: int) -> None:
         warnings.filterwarnings("ignore", module="PIL")
@@ -109,17 +127,26 @@ class Ahead:
                 records.flush()  # what stands here is whole
 
     def taken(self, spec: Any) -> Begun | None:
-        """End the work and take what is done; None where canvases of this spec are others."""
-        if self._child and spec.kept_by == self.spec.kept_by:
+        """End the work and take what is done.
+
+        None where that is nothing, where canvases of this spec are others, and where it was taken before.
+        """
+        if not self._child or spec.kept_by != self.spec.kept_by:
+            self.stop()
+            return None
+        try:
             self._end()
-            size = os.fstat(self._values).st_size
-            if size:
-                values = np.frombuffer(mmap.mmap(self._values, size, prot=mmap.PROT_READ), np.uint8)
-                begun = Begun(tuple(self._read()), values)
-                self._close()
-                return begun
-        self.stop()
-        return None
+            records = tuple(self._read())
+            ends = [each.place + self._size(each) for each in records if isinstance(each, Record)]
+            if not ends:
+                return None
+            mapped = mmap.mmap(self._values, ends[-1], prot=mmap.PROT_READ)
+            return Begun(records, np.frombuffer(mapped, np.uint8))
+        finally:
+            self._close()
+
+    def _size(self, record: Record) -> int:
+        return int(np.prod(record.shape)) * np.dtype(self._kind.DTYPE).itemsize
 
     def _read(self) -> Iterator[Record | Unreadable]:
         with open(os.dup(self._records), encoding="utf-8") as records:
@@ -138,15 +165,20 @@ class Ahead:
     def stop(self) -> None:
         """End the work and let go of it; nothing where that has been done."""
         if self._child:
-            self._end()
-            self._close()
+            with suppress(ProcessLookupError):
+                os.kill(self._child, signal.SIGKILL)
+        self._end()
+        self._close()
 
     def _end(self) -> None:
-        os.close(self._line)
-        with suppress(ChildProcessError):
-            os.waitpid(self._child, 0)
-        self._child = 0
+        line, self._line = self._line, -1
+        if line >= 0:
+            os.close(line)
+        if self._child:
+            with suppress(ChildProcessError):
+                os.waitpid(self._child, 0)
+            self._child = 0
 
     def _close(self) -> None:
-        os.close(self._values)
-        os.close(self._records)
+        while self._open:
+            os.close(self._open.pop())

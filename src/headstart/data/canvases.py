@@ -247,9 +247,9 @@ def default_folder() -> Path:
     return Path(os.environ.get("HEADSTART_CACHE") or Path.home() / ".cache" / "headstart")
 
 
-def usual_budget() -> int:
-    """Bytes of canvases that are kept in memory where nobody says it."""
-    return min(free_bytes() // 4, MEMORY_BYTES)
+def usual_budget(held: int = 0) -> int:
+    """Bytes of canvases that are kept in memory where nobody says it; so many are ``held`` there already."""
+    return min((free_bytes() + held) // 4, MEMORY_BYTES)
 
 
 def free_bytes() -> int:

@@ -25,7 +25,7 @@ from headstart.data.modalities.base import DecodeError, Facts, Unreadable
 from headstart.data.splits import Rows
 
 if TYPE_CHECKING:
-    from headstart.data.ahead import Ahead, Begun
+    from headstart.data.ahead import Ahead, Record
 
 Progress = Callable[[int, int], None]
 LAYOUT_VERSION = 3  # of the files in the cache folder
@@ -129,8 +129,8 @@ class Store:
 
         Args:
             budget_bytes: what the canvases may take in memory; None is a quarter of what is free now, at most 1 GB.
-                Above it they go to a file in ``cache_dir``, which a later run finds by contents, spec and decoder
-                version.
+                Above it they go to a file in ``cache_dir``, which a later run finds by contents, decoder version and
+                what of the spec canvases depend on.
             cache_dir: None is $HEADSTART_CACHE, or ~/.cache/headstart. The least recently used files leave it when all
                 of them take more than 50 GB.
             progress: called with (rows done, N) from the calling thread.
@@ -141,7 +141,8 @@ class Store:
         """
         kind = registry.find("headstart.data.modalities", modality)
         begun = ahead.taken(spec) if ahead is not None else None
-        budget = canvases.usual_budget() if budget_bytes is None else budget_bytes
+        held = 0 if begun is None else begun.values.nbytes
+        budget = canvases.usual_budget(held) if budget_bytes is None else budget_bytes
         cache = Path(cache_dir) if cache_dir is not None else canvases.default_folder()
         if _estimate(kind, rows, spec, budget) > budget:
             found = canvases.find(cache, _key(kind, spec, _identities(kind, rows)), kind.DTYPE, kind.Facts)
@@ -152,8 +153,12 @@ class Store:
                     modality, rows.names, *found, _explained(found[0], budget, "found decoded by an earlier run")
                 )
         writer = canvases.Writer(budget, cache, kind.DTYPE, kind.Facts)
+        done: Sequence[Record | Unreadable] = ()
+        if begun is not None:
+            writer.adopt(begun.values)
+            done, begun = begun.records, None  # the writer alone holds the bytes: they may outgrow memory yet
         try:
-            index = _decode_all(kind, rows, spec, writer, progress, begun)
+            index = _decode_all(kind, rows, spec, writer, progress, done)
             key = _key(kind, spec, _identities(kind, rows, index)) if writer.is_on_disk else ""
             buffer = writer.finished(index, key)
         except BaseException:
@@ -180,35 +185,31 @@ def _decode_all(
     spec: Any,
     writer: canvases.Writer,
     progress: Progress | None,
-    begun: Begun | None,
+    done: Sequence[Record | Unreadable],
 ) -> canvases.Index:
     index = canvases.Index.blank(len(rows), kind.SKETCH)
-    done = 0
 
-    def keep(row: int, result: Any, shape: tuple[int, ...], place: int, checksum: int) -> None:
+    def keep(row: int, shape: tuple[int, ...], place: int, checksum: int, sketch: np.ndarray, facts: Facts) -> None:
         index.shapes[row] = (*shape, 1, 1)[:3]
         index.places[row], index.checksums[row] = place, checksum
-        index.sketches[row], index.facts[row] = result
+        index.sketches[row], index.facts[row] = sketch, facts
 
-    if begun is not None:
-        writer.adopt(begun.values)
-        done = len(begun.records)
-        for row, record in enumerate(begun.records):
-            if isinstance(record, Unreadable):
-                index.errors[row] = record
-            else:
-                keep(row, (record.sketch, record.facts), record.shape, record.place, record.checksum)
+    for row, record in enumerate(done):
+        if isinstance(record, Unreadable):
+            index.errors[row] = record
+        else:
+            keep(row, record.shape, record.place, record.checksum, record.sketch, record.facts)
     if progress is not None and done:
-        progress(done, len(rows))
+        progress(len(done), len(rows))
     with warnings.catch_warnings():  # for all threads, once: Pillow's remarks on odd files are facts and codes here
         warnings.filterwarnings("ignore", module="PIL")
-        results = workers.in_turn(lambda item: decoded(kind, item, spec), _fetched(rows, done))
-        for row, result in enumerate(results, start=done):
+        results = workers.in_turn(lambda item: decoded(kind, item, spec), _fetched(rows, len(done)))
+        for row, result in enumerate(results, start=len(done)):
             if isinstance(result, Unreadable):
                 index.errors[row] = result
             else:
-                canvas, *seen = result
-                keep(row, seen, canvas.shape, *writer.append(canvas))
+                canvas, sketch, facts = result
+                keep(row, canvas.shape, *writer.append(canvas), sketch, facts)
             if progress is not None:
                 progress(row + 1, len(rows))
     return index

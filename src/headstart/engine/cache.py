@@ -238,6 +238,10 @@ class FeatureStore:
         except OSError:
             return
 
+    def remove(self, key: str) -> None:
+        """Let go of the features of this key, where there are any."""
+        (self.folder / f"{key}.safetensors").unlink(missing_ok=True)
+
     def _clear_leftovers(self) -> None:
         """Remove what processes that are no more left half-written; others may be writing right now."""
         for left in self.folder.glob(".*.tmp-*"):

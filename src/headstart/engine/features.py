@@ -16,6 +16,7 @@ from headstart.core.events import Event, Progress
 from headstart.data.loaders import Batch
 from headstart.engine import memory
 from headstart.engine.cache import FrontierCache, Tree, chunks
+from headstart.engine.parts import Parts
 from headstart.engine.runtime import Runtime
 from headstart.engine.streams import Examples, on_device
 from headstart.measure.evaluation import Evaluation
@@ -41,28 +42,42 @@ def fill(
     augment: Any = None,
     key: tuple[int, ...] = (),
     task: str = "features",
+    parts: Parts | None = None,
 ) -> None:
     """Run ``compute`` over all rows of one view and keep what it gives, a tree for every cache; ranks share the work.
 
-    Several batches are computed at once on a CPU, so ``compute`` must bear several threads.
+    Several batches are computed at once on a CPU, so ``compute`` must bear several threads. With ``parts`` rows that an
+    interrupted pass has computed are left out, the others in the same batches as ever, and they are kept on the way.
     """
-    order = runtime.share_of(examples.by_length(np.arange(len(examples))))
+    rows_in_order = order(examples, runtime)
 
     def attempt(size: int) -> None:
-        done = 0
-        rows = _whole(order, size)
+        done = parts.done // size * size if parts else 0
+        rows = _whole(rows_in_order, size)[done:]
         first = np.zeros(len(rows), np.int64)  # a row that comes again is no other view of it
         batches = examples.batches(rows, batch_size=size, augment=augment, key=key, times=first)
         for batch, values in _computed(batches, compute, runtime):
             for cache, value in zip(caches, values, strict=True):
                 cache.put(view, batch.rows, value)
-            done = min(done + len(batch.rows), len(order))
-            emit(Progress(task, done, len(order), "rows", examples.split))
+            done = min(done + len(batch.rows), len(rows_in_order))
+            if parts is not None:
+                parts.note(done)
+            emit(Progress(task, done, len(rows_in_order), "rows", examples.split))
 
     size = SIDE_BATCH[runtime.precision] if runtime.device.type == "cpu" else BATCH
-    memory.halving(attempt, size, on_halved=lambda size: emit(memory.told(size)), where=task)
+    try:
+        memory.halving(attempt, size, on_halved=lambda size: emit(memory.told(size)), where=task)
+    except BaseException:  # a signal, or an error of any kind
+        if parts is not None:
+            parts.keep()
+        raise
     for cache in caches:
-        cache.synchronise(view, order, runtime)
+        cache.synchronise(view, rows_in_order, runtime)
+
+
+def order(examples: Examples, runtime: Runtime) -> np.ndarray:
+    """The rows of a pass in their order, or this rank's share of them: the longest first."""
+    return runtime.share_of(examples.by_length(np.arange(len(examples))))
 
 
 def _whole(order: np.ndarray, size: int) -> np.ndarray:
@@ -112,14 +127,14 @@ def evaluate(
     Args:
         batch_size: on another device.
     """
-    order = runtime.share_of(examples.by_length(np.arange(len(examples))))
-    local = torch.empty(len(order), len(model.classes))
+    share = order(examples, runtime)
+    local = torch.empty(len(share), len(model.classes))
     say = emit or (lambda event: None)
     frontier = cache.frontier if cache else 0
     model.eval()
 
     def answers(size: int) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
-        whole = _whole(order, size)
+        whole = _whole(share, size)
         if cache is None:
             batches = examples.batches(whole, batch_size=size)
             yield from ((batch.rows, logits) for batch, logits in _computed(batches, model, runtime))
@@ -131,10 +146,10 @@ def evaluate(
     def attempt(size: int) -> None:
         done = 0
         for rows, logits in answers(size):
-            rows = rows[: len(order) - done]  # one that fills a batch up has its answer
+            rows = rows[: len(share) - done]  # one that fills a batch up has its answer
             local[done : done + len(rows)] = logits[: len(rows)].float().cpu()
             done += len(rows)
-            say(Progress("evaluate", done, len(order), "rows", examples.split))
+            say(Progress("evaluate", done, len(share), "rows", examples.split))
             if runtime.world == 1:  # several ranks stop together, after an update
                 interruption.check()
 
@@ -143,7 +158,7 @@ def evaluate(
     memory.halving(
         attempt, first, on_halved=lambda size: say(memory.told(size)), where=f"evaluation on {examples.split}"
     )
-    logits = runtime.gather(order, local, len(examples))
+    logits = runtime.gather(share, local, len(examples))
     rows = np.arange(len(examples))
     found = (logits.numpy(), examples.rows.labels, tuple(model.classes))
     return Evaluation(examples.split, rows, *found, threshold=model.threshold)

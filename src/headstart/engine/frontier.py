@@ -22,71 +22,18 @@ from headstart.core.events import Decision, Notice
 from headstart.engine import cache, features, streams
 from headstart.engine.cache import CacheDecision, FeatureStore, FrontierCache
 from headstart.engine.features import Emit
+from headstart.engine.parts import Parts
 from headstart.engine.precision import DTYPES
+from headstart.engine.recorded import Frontier, Held, Passed, Wanted
 from headstart.engine.runtime import Runtime
 from headstart.engine.streams import Examples, augmentation, why_fresh
 from headstart.models import identity, inference, resume
 from headstart.models.backbone import Backbone
 from headstart.models.model import Model
-from headstart.stages.base import Training
 from headstart.stages.learner import POOLED
 
 PASS_VERSION = 3  # of how a pass computes features: kept ones of another are not served
 SAMPLE = 8  # rows on which a faster copy of the backbone is checked
-
-
-@dataclass(frozen=True)
-class Frontier:
-    """The cached frontier of one stage, or the reason why there is none."""
-
-    decision: CacheDecision
-    train: FrontierCache | None = None
-    val: FrontierCache | None = None
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What a stage wants to be recorded: what its frozen blocks give, ``frontier`` of them."""
-
-    stage: Training
-    frontier: int
-    below: str  # digest of the weights that are frozen in it
-
-    @classmethod
-    def by(cls, stage: Training, model: Model) -> Wanted:
-        """What a stage wants of the model that is prepared for it."""
-        return cls(stage, model.frozen_prefix, model.frozen_hash())
-
-    @property
-    def views(self) -> int:
-        return 1 if self.stage.views == "live" else self.stage.views
-
-    @property
-    def seen(self) -> tuple[int, Any]:
-        """How many views, and of what kind."""
-        return self.views, self.stage.augment if self.views > 1 else None
-
-    def is_of(self, other: Wanted) -> bool:
-        """Whether what is recorded for the other serves this one."""
-        return (self.frontier, self.below, *self.seen) == (other.frontier, other.below, *other.seen)
-
-
-@dataclass(frozen=True)
-class _Held:
-    """What was recorded, of the training and the validation rows."""
-
-    wanted: Wanted
-    train: FrontierCache
-    val: FrontierCache
-
-
-@dataclass(frozen=True)
-class Passed:
-    """Rows that went through the frozen blocks, up to this frontier."""
-
-    rows: int
-    frontier: int
-    precision: str
 
 
 @dataclass
@@ -101,7 +48,7 @@ class Frontiers:
     kept: FeatureStore | None = None
     passed: list[Passed] = field(default_factory=list)  # what was computed, and not found
     _copies: inference.Copies | None = None
-    _held: list[_Held] = field(default_factory=list)
+    _held: list[Held] = field(default_factory=list)
     _told: bool = False
 
     @cached_property
@@ -145,8 +92,14 @@ class Frontiers:
         if not self._told:  # a check's copy is no pass, and that the rows to judge by are always exact is no choice
             self._told = True
             self.emit(Decision("feature pass", str(how.dtype).removeprefix("torch."), how.reason))
+        parts = None
+        if kept and self.runtime.world == 1:
+            parts = Parts(kept, key, features.order(examples, self.runtime), into)
+            if parts.done:
+                told = f"{parts.done} of {len(examples)} rows of {examples.split} are kept from an interrupted pass"
+                self.emit(Notice("info", "features-kept", told))
         seen = (chosen, (self.seed, view))
-        self._fill([into], 0, examples, lambda inputs: [fast(inputs)], *seen, "features", how.dtype)
+        self._fill([into], 0, examples, lambda inputs: [fast(inputs)], *seen, "features", how.dtype, parts)
         found = into.features(0)
         broken = [examples.rows.names[row] for row in (~found.isfinite().all(dim=1)).nonzero().flatten().tolist()]
         if broken:
@@ -155,6 +108,8 @@ class Frontiers:
             raise TrainingError(what, where=examples.split, remedy=f"{other}another backbone; see these rows")
         if kept and self.runtime.is_main:
             kept.write(key, found)
+            if parts is not None:
+                parts.drop()
         return found
 
     def faster(self, examples: Examples) -> Backbone:
@@ -232,10 +187,10 @@ class Frontiers:
                 left -= decision.nbytes
         return chosen
 
-    def _record(self, wanted: Sequence[Wanted], train: Examples, val: Examples) -> list[_Held]:
+    def _record(self, wanted: Sequence[Wanted], train: Examples, val: Examples) -> list[Held]:
         """What the frozen blocks give, for all of these, which see the same views."""
         held = [
-            _Held(
+            Held(
                 each,
                 FrontierCache(each.frontier, len(train), each.views, self._lengths(train)),
                 FrontierCache(each.frontier, len(val), 1, self._lengths(val)),
@@ -262,11 +217,14 @@ class Frontiers:
         key: tuple[int, ...],
         task: str,
         dtype: torch.dtype | None = None,
+        parts: Parts | None = None,
     ) -> None:
         """Fill these; ``dtype`` is what is computed in, where it is not the precision of the run."""
-        features.fill(into, view, examples, compute, self.runtime, emit=self.emit, augment=augment, key=key, task=task)
+        rows = len(examples) - (parts.done if parts else 0)
+        options: dict[str, Any] = {"augment": augment, "key": key, "task": task, "parts": parts}
+        features.fill(into, view, examples, compute, self.runtime, emit=self.emit, **options)
         computed = self.runtime.precision if dtype != torch.float32 else "fp32"
-        self.passed.append(Passed(len(examples), max(each.frontier for each in into), computed))
+        self.passed.append(Passed(rows, max(each.frontier for each in into), computed))
 
     def _lengths(self, examples: Examples) -> np.ndarray | None:
         """(N,) tokens of every row, where what lies between the blocks is as long as its row."""

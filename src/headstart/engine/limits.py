@@ -34,8 +34,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from headstart.data.modalities.base import DecodeError
-from headstart.engine.frontier import Passed
 from headstart.engine.precision import DTYPES
+from headstart.engine.recorded import Passed
 from headstart.engine.runtime import Runtime
 from headstart.engine.streams import Examples, on_device
 from headstart.models import hooks, resume

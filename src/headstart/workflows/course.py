@@ -21,9 +21,10 @@ from headstart.engine import balance, features, groups, streams
 from headstart.engine.cache import CacheDecision, FrontierCache
 from headstart.engine.checkpoint import Checkpoints, load_tensors
 from headstart.engine.features import Emit
-from headstart.engine.frontier import Frontiers, Wanted
+from headstart.engine.frontier import Frontiers
 from headstart.engine.loop import Job, Loop
 from headstart.engine.mixing import Mixer
+from headstart.engine.recorded import Wanted
 from headstart.engine.runtime import Runtime
 from headstart.engine.streams import Examples
 from headstart.measure.evaluation import Evaluation
@@ -314,7 +315,6 @@ class Course:
 
     def start(self, index: int, stage: Stage, summary: str, rows: int | None = None) -> None:
         """Tell that a stage begins, on so many rows (None: the training rows)."""
-        epochs, updates = 0, 0
-        if isinstance(stage, Training):
-            epochs, updates = stage.epochs, stage.updates(len(self.train) if rows is None else rows)
+        count = len(self.train) if rows is None else rows
+        epochs, updates = (stage.epochs, stage.updates(count)) if isinstance(stage, Training) else (0, 0)
         self.emit(StageStarted(index, stage.title, stage.method, summary, epochs, updates))

@@ -75,9 +75,9 @@ def fit_rows(
     runtime: Runtime,
     on_event: Callable[[Event], None] | None,
     resume: bool,
-    store: Store | Ahead | None,
+    held: Store | Ahead | None,
 ) -> Run:
-    """One run on rows that are collected already, and decoded, or being decoded, in ``store``; see ``fit``."""
+    """One run on rows that are collected already, and decoded, or being decoded, in ``held``; see ``fit``."""
     started = time.monotonic()
     said: list[Event] = []
     with phase(said.append, "backbone"):  # first: a run is known by its network too
@@ -85,7 +85,7 @@ def fit_rows(
     with open_run(experiment, collection, backbone, resume, runtime) as (run, continued):
         emit = recorder(run, on_event)
         try:
-            return _go(run, continued, experiment, collection, backbone, said, runtime, emit, store, started)
+            return _go(run, continued, experiment, collection, backbone, said, runtime, emit, held, started)
         except HeadstartError:
             if runtime.is_main and not continued and not (run.path / "stages").exists():
                 shutil.rmtree(run.path)  # made a moment ago, and nothing was learned in it
@@ -101,7 +101,7 @@ def _go(
     said: list[Event],
     runtime: Runtime,
     emit: Emit,
-    store: Store | Ahead | None,
+    held: Store | Ahead | None,
     started: float,
 ) -> Run:
     """The recipe, in the order of its steps."""
@@ -118,7 +118,8 @@ def _go(
     for event in said:
         emit(event)
     metric = preflight.metric(experiment.metric, collection.rows.labels)
-    decoded = materials.decode(collection, experiment, backbone.spec, emit, store)
+    early.remember(experiment, backbone.spec)
+    decoded = materials.decode(collection, experiment, backbone.spec, emit, held)
     preflight.ranks(decoded.splits, runtime.world)
     model = materials.assemble(experiment, backbone, decoded, runtime, emit)
     if runtime.is_main:

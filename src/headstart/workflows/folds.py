@@ -26,7 +26,7 @@ from headstart.data.store import Store
 from headstart.measure import metrics
 from headstart.measure.evaluation import Evaluation
 from headstart.measure.intervals import Z95
-from headstart.workflows import finish, materials
+from headstart.workflows import early, finish, materials
 from headstart.workflows.places import open_run, recorder, remember_contents
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ def cross_validate(
             return run
         for event in said:
             emit(event)
+        early.remember(experiment, backbone.spec)
         store = materials.decode_rows(collection, experiment, backbone.spec, emit, begun)
         if runtime.is_main:
             pairs = zip(collection.rows.names, store.digests, strict=True)

@@ -24,7 +24,7 @@ from headstart.data.checks import duplicates
 from headstart.data.reading.collection import Collection
 from headstart.data.splits import Splits
 from headstart.data.store import Store
-from headstart.workflows import early, preflight
+from headstart.workflows import preflight
 
 if TYPE_CHECKING:
     from headstart.data.ahead import Ahead
@@ -100,7 +100,6 @@ def decode_rows(
     collection: Collection, experiment: Experiment, spec: Any, emit: Emit, ahead: Ahead | None = None
 ) -> Store:
     """All rows of all splits, each decoded once."""
-    early.remember(experiment, spec)
     unit = registry.find(MODALITIES, collection.modality).NOUN[1]
     with phase(emit, "decode"):
         store = Store.build(
@@ -116,10 +115,10 @@ def decode_rows(
 
 
 def inspect(
-    collection: Collection, experiment: Experiment, spec: Any, emit: Emit, store: Store | Ahead | None = None
+    collection: Collection, experiment: Experiment, spec: Any, emit: Emit, held: Store | Ahead | None = None
 ) -> tuple[Splits, dict[str, Store], Audit]:
-    """Decode every row once, divide the rows so that duplicates stay together, and audit all of them."""
-    store = store if isinstance(store, Store) else decode_rows(collection, experiment, spec, emit, store)
+    """Decode every row once, unless they are ``held``, divide them so that duplicates stay together, and audit all."""
+    store = held if isinstance(held, Store) else decode_rows(collection, experiment, spec, emit, held)
     with phase(emit, "audit"):
         settings = experiment.data
         twins = duplicates.duplicates(store)
@@ -137,14 +136,14 @@ def inspect(
 
 
 def decode(
-    collection: Collection, experiment: Experiment, spec: Any, emit: Emit, store: Store | Ahead | None = None
+    collection: Collection, experiment: Experiment, spec: Any, emit: Emit, held: Store | Ahead | None = None
 ) -> Decoded:
-    """What can be trained on: the readable rows, decoded (unless ``store`` holds them), divided and audited.
+    """What can be trained on: the readable rows, decoded (unless they are ``held``), divided and audited.
 
     Raises:
         DataError: what the audit calls an error: too many unreadable rows, a class left empty…
     """
-    splits, stores, found = inspect(collection, experiment, spec, emit, store)
+    splits, stores, found = inspect(collection, experiment, spec, emit, held)
     for note in splits.notes:
         emit(Notice("info", "data", note))
     for finding in found.remarks:

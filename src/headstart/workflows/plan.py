@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import torch
 
     from headstart.data.splits import Rows
-    from headstart.engine.frontier import Wanted
+    from headstart.engine.recorded import Wanted
     from headstart.experiment import Experiment
     from headstart.models.backbone import Backbone
     from headstart.models.model import Layer, Model
@@ -170,8 +170,8 @@ def _stage(model: Model, stage: Stage, bench: _Bench) -> PlanStage:
 
 def _training(model: Model, stage: Training, bench: _Bench) -> PlanStage:
     from headstart.engine import cache, streams
-    from headstart.engine.frontier import Wanted
     from headstart.engine.groups import rates_by_depth
+    from headstart.engine.recorded import Wanted
     from headstart.models import resume
 
     model.bn = stage.bn
