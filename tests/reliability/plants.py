@@ -139,8 +139,10 @@ def exhausted(folder: Path, *, where: str, limit: int, kind: str, call: int = 1)
     """From the ``call``-th forward pass on, more than ``limit`` rows at once do not fit: in this place."""
     import torch
 
+    from headstart.engine import features
     from headstart.models.model import Model
 
+    features.SIDE_BATCH["fp32"] = 2 * limit
     errors: dict[str, Callable[[], Exception]] = {
         "cuda": lambda: torch.OutOfMemoryError("CUDA out of memory (planted)"),
         "cpu": lambda: RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),

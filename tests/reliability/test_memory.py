@@ -51,18 +51,19 @@ def test_it_completes_and_says_so(
 ) -> None:
     if where == "features" and call > 1:
         call = 3  # a pass over 24 rows takes few calls
-    epochs = 14 if call > 3 else 2
+    epochs = (40 if where == "evaluation" else 14) if call > 3 else 2  # one call an epoch to judge, three to train
     plan = PROBE if where == "features" else plan_of(epochs)
-    limit = 3 if where in ("features", "evaluation") else 4  # less than a batch has
-    plants = [("exhausted", {"where": where, "limit": limit, "kind": kind, "call": call})]
-    life = Life(tmp_path, settings={"plan": plan}, plants=plants, checkpoint_seconds=1e9)
+    timed = where == "precision"  # four rows, where it is not fp32
+    plants = [("exhausted", {"where": where, "limit": 2 if timed else 4, "kind": kind, "call": call})]
+    settings = {"plan": plan, "precision": "bf16" if timed else "fp32"}
+    life = Life(tmp_path, settings=settings, plants=plants, checkpoint_seconds=1e9)
     assert life.end() == 0, life.log()
     told = [int(re.search(r"parts of (\d+) rows", event["message"])[1]) for event in life.events("memory")]
     assert told, "nothing was said"
     assert min(told) >= 2, "smaller parts than memory asks for"
     stage = json.loads(next(life.run.glob("stages/*-tuned/result.json")).read_text())
     assert stage["updates"] == (6 if where == "features" else 3 * epochs), "the effective batch has changed"
-    if where != "train":  # dropout sees in which parts a batch is trained: see below
+    if where not in ("train", "precision"):  # dropout sees in which parts a batch is trained: see below; and bf16
         assert weights(tmp_path) == roomy(where == "features", epochs), "smaller parts gave other numbers"
 
 
