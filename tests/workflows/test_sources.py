@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from headstart.core.errors import DataError
+from headstart.core.errors import DataError, HeadstartError
 
 LABELS = ["dark", "red", "stripes"]
 
@@ -170,3 +170,28 @@ def test_twins_never_straddle_the_splits(fit, pictures):
     rows = run.read("rows.json")
     number = {split: {int(name.split()[-1]) % 24 for name in names} for split, names in rows.items()}
     assert not number["train"] & number["val"]
+
+
+@pytest.mark.parametrize(
+    ("given", "settings", "told"),
+    [
+        (False, {"data.split.val": 0}, "a share of 0 draws none"),
+        (True, {"data.split.group_by": "group"}, "groups with rows in two of the given splits"),
+    ],
+)
+def test_what_keeps_rows_from_being_divided_is_told_before_they_are_decoded(
+    files: Any, fit: Any, monkeypatch: pytest.MonkeyPatch, given: bool, settings: dict[str, Any], told: str
+) -> None:
+    import pandas as pd
+
+    from headstart.data.store import Store
+
+    paths, labels = files()
+    table = pd.DataFrame({"path": paths, "label": labels, "group": "all"})
+    if given:
+        table["split"] = np.where(np.arange(len(table)) > 20, "val", "train")
+    decoded: list[Any] = []
+    monkeypatch.setattr(Store, "build", lambda *arguments, **options: decoded.append(arguments))
+    with pytest.raises(HeadstartError, match=told):
+        fit(table, **settings)
+    assert not decoded

@@ -19,7 +19,7 @@ from headstart.core.registry import suggest
 from headstart.data.reading import guess, hub, objects, unlabelled
 from headstart.data.reading.collection import Collection, Found, indexed, labelled, merged, split_name
 from headstart.data.reading.columns import from_columns
-from headstart.data.reading.division import Division, arranged, divide, fingerprint, together
+from headstart.data.reading.division import Division, arranged, divide, fingerprint, insist_divisible, together
 from headstart.data.reading.folders import read_folder, walk
 from headstart.data.reading.guess import EXTENSIONS
 from headstart.data.reading.tables import ARCHIVES, TABLES, read_table
@@ -37,6 +37,7 @@ __all__ = [
     "divide",
     "find_unlabelled",
     "fingerprint",
+    "insist_divisible",
     "modality_of",
     "read",
     "read_labelled",

@@ -89,10 +89,13 @@ def phase(emit: Emit, name: str) -> Iterator[None]:
 
 
 def collect(experiment: Experiment, data: Any) -> Collection:
-    """The user's rows, labelled and counted, before anything is decoded; no setting is for another kind of rows."""
+    """The user's rows, labelled and counted, before anything is decoded: they can be divided, and no setting is for
+    another kind of rows.
+    """
     source = experiment.data.source if data is None else data
     found = sources.collect(source, experiment.data, seed=experiment.seed, offline=experiment.offline)
     preflight.settings(experiment, found.modality)
+    sources.insist_divisible(found, experiment.data)
     return found
 
 

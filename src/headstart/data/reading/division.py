@@ -45,12 +45,8 @@ def divide(
     Raises:
         DataError: a class is missing in training, groups straddle given splits, or no rows can be spared.
     """
-    source = collection.source
+    insist_divisible(collection, settings)
     labels, given = collection.rows.labels, collection.given
-    problems = class_problems(labels, given, collection.classes, source)
-    problems += _straddling(collection)
-    if problems:
-        raise DataError(f"{len(problems)} problems in {source}", problems=problems)
     pool = np.flatnonzero(given == 0)
     fixed = {
         split: np.flatnonzero(given == code) for code, split in enumerate(SPLITS) if code and (given == code).any()
@@ -67,6 +63,22 @@ def divide(
         notes += _drawn_notes(drawn, collection, groups, seed)
     index = {**drawn, **fixed}
     return Division({split: index[split] for split in SPLITS if split in index}, tuple(notes))
+
+
+def insist_divisible(collection: Collection, settings: DataSettings) -> None:
+    """What ``divide`` will ask of these rows, as far as it is known before they are decoded.
+
+    Raises:
+        DataError: a class is missing in training, or groups straddle given splits.
+        ConfigError: no val rows are given, and none are to be drawn.
+    """
+    problems = class_problems(collection.rows.labels, collection.given, collection.classes, collection.source)
+    problems += _straddling(collection)
+    if problems:
+        raise DataError(f"{len(problems)} problems in {collection.source}", problems=problems)
+    if settings.split.val == 0 and not (collection.given == SPLITS.index("val")).any():
+        what, remedy = "there are no val rows, and a share of 0 draws none", "give a share above 0"
+        raise ConfigError(what, where="data.split.val", remedy=f"stages are chosen on val rows: {remedy}")
 
 
 def arranged(collection: Collection, division: Division) -> Splits:
@@ -100,11 +112,6 @@ def _shares(pool: int, fixed: Mapping[str, np.ndarray], settings: DataSettings) 
     """Which parts are drawn from ``pool`` rows, by the user's shares and the rule for small data."""
     shares, notes = {}, []
     if "val" not in fixed:
-        if settings.split.val == 0:
-            what = "there are no val rows, and a share of 0 draws none"
-            raise ConfigError(
-                what, where="data.split.val", remedy="stages are chosen on val rows: give a share above 0"
-            )
         shares["val"] = settings.split.val
     if "test" not in fixed:
         asked = settings.split.test
