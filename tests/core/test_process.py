@@ -46,6 +46,12 @@ def test_a_process_that_is_done_cleans_up_and_is_not_taken_apart(code: int) -> N
     assert (done.returncode, done.stdout, done.stderr) == (code, "1 PASSIVE 30000\n", "cleaned up ")
 
 
+def test_closed_streams_are_no_reason_to_take_it_apart() -> None:
+    code = CODE.replace("{end}", "sys.stdout = None; process.leave(2)")
+    done = subprocess.run([sys.executable, "-c", "import sys" + code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "cleaned up ")
+
+
 def test_an_exception_ends_a_process_as_ever() -> None:
     done = ended("raise ValueError('odd')")
     assert done.returncode == 1

@@ -225,3 +225,16 @@ def test_what_becomes_of_floats_is_told() -> None:
     assert "floats are taken as 0..1 where none is above 1" in text
     assert "alpha" not in text
     assert "31 more (a run's data.json names them)" in text
+
+
+def test_where_unreadable_rows_stop_a_run_all_of_them_are_named() -> None:
+    bad = [b"" if n < 58 else CLEAN.train.items[0] for n in range(120)]
+    names = tuple(f"train/{n}.png" for n in range(120))
+    rows = Rows(bad, np.arange(120) % 2, names)
+    errors = checked(replace(CLEAN, train=rows), max_unreadable=0.1).errors
+    stopped = next(each for each in errors if each.kind == "unreadable")
+    assert stopped.message.count("train/") == 50
+    assert stopped.message.endswith("8 more (data.max_unreadable=1 begins a run, whose data.json names them)")
+    found = checked(replace(CLEAN, train=rows), max_unreadable=0.5)
+    warned = next(each for each in found.findings if each.kind == "unreadable")
+    assert warned.message.endswith("53 more (a run's data.json names them)")

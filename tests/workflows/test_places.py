@@ -8,6 +8,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from headstart.core.errors import ArtefactError
+from headstart.core.events import Notice
 from headstart.models import backbone
 from headstart.models.model import Model
 
@@ -119,3 +120,17 @@ def test_another_number_of_threads_is_the_same_network(monkeypatch):
     assert not places._same_network({**known, "weights": "other"}, known)
     assert not places._same_network(None, known)
     assert not places._same_network({"weights": known["weights"]}, known)
+
+
+def test_a_cache_that_takes_nothing_is_told_and_costs_no_run(fit, pictures, tmp_path, monkeypatch):
+    place = tmp_path / "cache"
+    place.write_bytes(b"")  # a file, where a folder is to be
+    monkeypatch.setenv("HEADSTART_CACHE", str(place))
+    run = fit(pictures(40))
+    assert run.model_folder.is_dir()
+    (told,) = [event for event in fit.said(Notice) if event.kind == "cache"]
+    assert str(place) in told.message
+    assert "HEADSTART_CACHE" in told.remedy
+    monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path / "other"))
+    fit(pictures(40), name="other")
+    assert "cache" not in fit.kinds()

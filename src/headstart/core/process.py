@@ -99,7 +99,8 @@ def _end() -> None:
     """End here: all that others registered is done, and taking torch apart object by object would take a second."""
     if _own.code is not None:  # otherwise an exception ends the process, and the interpreter tells it
         with contextlib.suppress(OSError):  # it tells this too
-            sys.stdout.flush()
-            sys.stderr.flush()
+            for stream in (sys.stdout, sys.stderr):
+                if stream is not None:  # as it is where it was closed before the start
+                    stream.flush()
             os._exit(_own.code)
     gc.unfreeze()

@@ -24,6 +24,7 @@ from headstart.data.store import Store
 FEW_ROWS = 5  # of a class in training
 IMBALANCE = 10.0  # largest class / smallest class
 ROWS_STORED = 200  # of one finding, in JSON
+REFUSED = 50  # unreadable rows that are named where they stop a run
 _RANK = {"error": 0, "warning": 1, "info": 2}
 
 
@@ -95,7 +96,9 @@ def _unreadable(views: list[View], max_share: float, on_unreadable: str) -> list
         allowed = math.ceil(max_share * len(view.store) - 1e-9)  # rounded up: one row of few is left out
         stops = on_unreadable == "stop" or len(rows) > allowed or len(rows) == len(view.store)
         codes = ", ".join(f"{count} {code}" for code, count in Counter(errors[r].code for r in rows).most_common())
-        named = listed([f"{view.rows.names[row]} {errors[row].message} [{errors[row].code}]" for row in rows])
+        each = [f"{view.rows.names[row]} {errors[row].message} [{errors[row].code}]" for row in rows]
+        where = "data.max_unreadable=1 begins a run, whose data.json names them"  # there is none where this stops it
+        named = listed(each, REFUSED, where) if stops else listed(each)
         message = f"{len(rows)} of {len(view.store)} cannot be read ({codes}): {named}"
         remedy = "repair or remove them" if stops else "they are left out; repair or remove them"
         if stops and on_unreadable != "stop" and len(rows) < len(view.store):

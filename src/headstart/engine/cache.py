@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -240,7 +241,8 @@ class FeatureStore:
 
     def remove(self, key: str) -> None:
         """Let go of the features of this key, where there are any."""
-        (self.folder / f"{key}.safetensors").unlink(missing_ok=True)
+        with suppress(OSError):  # it was never kept: there is no such folder, or no room in it
+            (self.folder / f"{key}.safetensors").unlink()
 
     def _clear_leftovers(self) -> None:
         """Remove what processes that are no more left half-written; others may be writing right now."""

@@ -117,6 +117,8 @@ def _go(
         started -= earlier
     for event in said:
         emit(event)
+    if runtime.is_main:
+        space.warn_of_cache(emit)
     metric = preflight.metric(experiment.metric, collection.rows.labels)
     early.remember(experiment, backbone.spec)
     decoded = materials.decode(collection, experiment, backbone.spec, emit, held)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from headstart.core import storage
+from headstart.core.errors import ArtefactError
+from headstart.core.events import Event, Notice
 from headstart.core.run import Run
+from headstart.data import canvases
 from headstart.stages.base import Stage, Training
 
 if TYPE_CHECKING:
@@ -23,6 +26,16 @@ def insist(run: Run, model: Model, stages: Sequence[Stage]) -> None:
     """
     there = sum(file.stat().st_size for file in run.path.rglob("*") if file.is_file())
     storage.insist(run.path, max(0, needed(model, stages) - there), "the run")
+
+
+def warn_of_cache(emit: Callable[[Event], None]) -> None:
+    """Say it where nothing can be kept for a later run, and every one will compute all of it again."""
+    try:
+        storage.insist_writable(canvases.default_folder(), "HEADSTART_CACHE")
+    except ArtefactError as error:
+        problem = error.problems[0]
+        what = f"nothing is kept for a later run: {problem.where}: {problem.what}"
+        emit(Notice("warning", "cache", what, "set HEADSTART_CACHE to a folder of your own with some room"))
 
 
 def needed(model: Model, stages: Sequence[Stage]) -> int:

@@ -49,7 +49,7 @@ class View:
         return Finding(kind, severity, self.split, tuple(rows), names, message.format(names=listed(names)), remedy)
 
 
-def listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str], shown: int = SHOWN, where: str = "a run's data.json names them") -> str:
     """The first few names, how many more there are, and where to find them."""
-    more = f" and {len(names) - SHOWN} more (a run's data.json names them)" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+    more = f" and {len(names) - shown} more ({where})" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
