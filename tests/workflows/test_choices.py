@@ -57,6 +57,7 @@ def test_another_processor_chooses_for_itself(fit, pictures, monkeypatch):
 @pytest.mark.parametrize("bound", [0.15, 0.0])
 def test_a_probe_times_the_copies_that_give_its_features(fit, pictures, monkeypatch, bound):
     """And where no copy in bf16 is near enough, there is nothing to choose."""
+    monkeypatch.setattr(choices, "FEW_ROWS", 0)
     monkeypatch.setitem(inference.TOLERANCE, torch.bfloat16, bound)
     monkeypatch.setattr(precision, "hopeless", lambda device: {})
     timed: list[tuple[torch.dtype, int]] = []
@@ -100,3 +101,16 @@ def test_a_probe_times_the_copies_that_give_its_features(fit, pictures, monkeypa
         (run.path / "result.json").unlink()
         with pytest.raises(ArtefactError, match="not the choices of a run"):
             fit(pictures(36), ["probe"], precision="bf16", name="asked", resume=True)
+
+
+@pytest.mark.parametrize(("rows", "views", "timed"), [(36, 1, False), (36, 2, True), (64, 1, True)])
+def test_nothing_is_timed_for_few_rows(fit, pictures, monkeypatch, rows, views, timed):
+    """No stopwatch decides what they are told to be where it could save nothing."""
+    monkeypatch.setattr(choices, "FEW_ROWS", 52)
+    monkeypatch.setattr(precision, "hopeless", lambda device: {})
+    asked = []
+    original = precision.choose
+    monkeypatch.setattr(precision, "choose", lambda *given, **options: asked.append(1) or original(*given, **options))
+    fit({"train": pictures(rows), "val": pictures(20, 1)}, [{"probe": {"views": views}}], precision="auto")
+    assert bool(asked) == timed
+    assert ("pass the network" in reason(fit)) != timed
