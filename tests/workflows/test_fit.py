@@ -85,7 +85,7 @@ def test_everything_is_on_by_default(pictures, tmp_path):
     """Nothing but the data, the backbone and the place is said: precision is measured, baselines and checks run."""
     said: list[Any] = []
     own = {"backbone": "builtin/tiny", "image_size": 32, "output_dir": str(tmp_path)}
-    run = headstart.fit(pictures(90), **own, plan="probe", on_event=said.append)
+    run = headstart.fit(pictures(200), **own, plan="probe", on_event=said.append)
     assert run.read("choices.json")["precision"] in ("fp32", "bf16")
     assert {getattr(event, "name", "") for event in said} >= {"baseline", "normalisation", "precision", "audit"}
     assert run.stages()[0]["metrics"]["val"]["accuracy"]["value"] == 1.0
