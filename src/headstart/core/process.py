@@ -68,7 +68,7 @@ def _keep_memory() -> None:
     By itself it gives blocks of 32 MB and more back to the kernel at once, which clears them again for the next tensor:
     a training step of ResNet-18 or MobileNetV2 took 1.1 to 1.2 times as long. Their peak of memory was the same to
     3 %. And every thread has a heap of its own, where what another thread gave back is of no use: a probe took 1.5 GB
-    instead of 1.1, and up to a second longer, since new memory is the slowest there is.
+    instead of 1.1, and up to .8 s longer, since new memory is the slowest there is.
     """
     if any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
         return

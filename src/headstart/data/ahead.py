@@ -84,9 +84,7 @@ class Ahead:
             for name in ("values", "records"):
                 self._open.append(os.memfd_create(f"headstart-{name}"))
             self._values, self._records = self._open
-            listening, self._line = (
-                os.pipe()
-            )  # the line is closed by this process, or with it: the other one then stops
+            listening, self._line = os.pipe()  # whose end here is closed by this process, or with it: the child stops
             self._open.append(listening)
             with warnings.catch_warnings():  # of threads that numpy and rich have, and that no child needs
                 warnings.simplefilter("ignore", DeprecationWarning)
