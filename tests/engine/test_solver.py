@@ -160,7 +160,7 @@ def test_the_strength_is_chosen_by_log_loss_or_by_accuracy() -> None:
     val, val_labels = clusters(300, 80, 3, apart=0.25, seed=1)
     by_loss = solve_path(features, labels, val, val_labels, 3)
     by_hits = solve_path(features, labels, val, val_labels, 3, metric="accuracy")
-    assert by_loss.log_losses == by_hits.log_losses
+    assert by_loss.log_losses == by_hits.log_losses[: len(by_loss.log_losses)]
     assert by_loss.chosen == int(np.argmin(by_loss.log_losses))
     best = [i for i, hit in enumerate(by_hits.accuracies) if hit == max(by_hits.accuracies)]
     assert by_hits.chosen in best
@@ -221,6 +221,34 @@ def test_stacked_views_are_rows_with_the_same_labels_and_weights() -> None:
     for path in (twice, plain):
         assert torch.equal(once.weight, path.weight)
         assert torch.equal(once.bias, path.bias)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(("n", "dims", "classes", "apart"), [(60, 80, 3, 0.25), (200, 30, 5, 0.6), (40, 300, 2, 0.2)])
+def test_the_usual_path_ends_past_the_best_strength(n: int, dims: int, classes: int, apart: float, seed: int) -> None:
+    features, labels = clusters(n, dims, classes, apart=apart, seed=seed)
+    val, val_labels = clusters(200, dims, classes, apart=apart, seed=seed + 10)
+    path = solve_path(features, labels, val, val_labels, classes)
+    whole = solve_path(features, labels, val, val_labels, classes, strengths=solver.STRENGTHS)
+    assert len(whole.strengths) == len(solver.STRENGTHS)
+    assert path.chosen == whole.chosen
+    assert torch.equal(path.weight, whole.weight)
+    assert torch.equal(path.coefs, whole.coefs[: len(path.strengths)])
+    if len(path.strengths) < len(whole.strengths):
+        end = path.log_losses[-solver.PAST - 1 :]
+        assert sorted(end) == list(end)
+        assert end[-1] > solver.WORSE * path.log_losses[path.chosen]
+        assert len(path.iterations) == len(path.strengths) == len(path.gaps) == len(path.accuracies)
+    assert len(path.strengths) < len(whole.strengths) or whole.chosen > len(whole.strengths) - 8
+
+
+@pytest.mark.parametrize("rows", [1, 7, 40])
+def test_narrow_products_are_products(rows: int) -> None:
+    few, matrix = torch.randn(rows, 90), torch.randn(300, 90)
+    exact = few.double() @ matrix.double().T
+    assert torch.allclose(descent._narrow(few, matrix.T).double(), exact, atol=1e-4)
+    few, exact = torch.randn(rows, 300), matrix.double()
+    assert torch.allclose(descent._narrow(few, matrix).double(), few.double() @ exact, atol=2e-4)
 
 
 def test_equal_inputs_give_equal_bits() -> None:

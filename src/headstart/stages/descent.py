@@ -3,7 +3,9 @@
 Features are standardised and rotated once into the eigenbasis of their Gram matrix (of rows or of columns, whichever is
 smaller), where a diagonal preconditioner fits the Hessian well. A strength is minimised by preconditioned nonlinear
 conjugate gradients (Polak-Ribière+, Nocedal & Wright §5.2) with Newton's step length along each direction: logits are
-linear in the step, so the line search needs no product with the features, and an iteration costs two of them.
+linear in the step, so the line search needs no product with the features, and an iteration costs two of them. For a
+few classes such a product is narrow: on a CPU oneDNN computes it, two to three times as fast as MKL does on processors
+of AMD (10,000 rows of 1,281 features, 10 classes, two cores: 3 to 4 ms instead of 7 to 9).
 
 Shapes: N rows, D features, r rotated features (at most min(N, D)), K classes,
 P problems on the same rows, solved side by side.
@@ -19,6 +21,9 @@ import torch
 from headstart.core.errors import TrainingError
 
 LARGEST_ROTATION = 4096  # an eigendecomposition of more than this costs more than it saves
+
+# The operation that torch's own compiler takes for linear layers.
+_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +78,14 @@ def frame_of(rows: torch.Tensor) -> Frame:
     return Frame(shift, scale, basis, squares[keep].float() / count)
 
 
+def _narrow(few: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+    """The product of a few rows (R, M) and a large matrix (M, N)."""
+    if few.device.type != "cpu" or not _ONEDNN:
+        return few @ matrix
+    product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(few, matrix.T, None, "none", [], "")
+    return product
+
+
 class Weighted:
     """P weighted problems on the same rotated features: objective, residuals, products with the features."""
 
@@ -98,7 +111,7 @@ class Weighted:
 
     def margins(self, direction: torch.Tensor) -> torch.Tensor:
         """(P, K, r+1) -> (P, K, N): every class's logit less that of the true class."""
-        logits = (direction.flatten(0, 1) @ self.scores.T).view(self.problems, self.classes, -1)
+        logits = _narrow(direction.flatten(0, 1), self.scores.T).view(self.problems, self.classes, -1)
         return logits - logits.gather(1, self.index)
 
     def residuals(self, margins: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -113,7 +126,7 @@ class Weighted:
 
     def gradient(self, residual: torch.Tensor) -> torch.Tensor:
         """(P, K, N) -> (P, K, r+1), of the loss without the penalty."""
-        return ((residual * self.mass).flatten(0, 1) @ self.scores).view(self.problems, self.classes, -1)
+        return _narrow((residual * self.mass).flatten(0, 1), self.scores).view(self.problems, self.classes, -1)
 
 
 class Single(Weighted):
@@ -139,7 +152,7 @@ class Single(Weighted):
 
     def margins(self, direction: torch.Tensor) -> torch.Tensor:
         """(P, 1, r+1) -> (P, 1, N)."""
-        return self.signs * (direction.flatten(0, 1) @ self.scores.T)[:, None]
+        return self.signs * _narrow(direction.flatten(0, 1), self.scores.T)[:, None]
 
     def residuals(self, margins: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The probability of the wrong answer (P, 1, N), and the loss (P,)."""

@@ -5,6 +5,8 @@ Shapes: N rows, h and w of a canvas, C channels, F features, K classes.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from headstart.engine.streams import Examples
@@ -13,7 +15,10 @@ from headstart.stages.solver import solve_path
 NAME = "pixels"
 GRID = 8  # cells of the thumbnail, each way
 LEVELS = 8  # bins of a channel's histogram
+VALUES = 256  # of a pixel
 SEEN = 64  # about so many pixels are looked at, each way
+
+_LEVELS = np.arange(VALUES, dtype=np.float64)
 
 
 def answers(train: Examples, val: Examples, num_classes: int, rows: np.ndarray) -> np.ndarray:
@@ -33,16 +38,24 @@ def look(canvas: np.ndarray) -> np.ndarray:
     height, width, channels = canvas.shape
     seen = canvas[:: max(1, height // SEEN), :: max(1, width // SEEN)]
     height, width = seen.shape[:2]
-    down, across = _cells(height), _cells(width)
-    sums = np.add.reduceat(np.add.reduceat(seen, down, axis=0, dtype=np.float32), across, axis=1)
-    areas = np.outer(np.diff(down, append=height).clip(1), np.diff(across, append=width).clip(1))
-    flat = seen.reshape(-1, channels)
-    bins = (flat.astype(np.int64) * LEVELS) // 256 + np.arange(channels) * LEVELS
-    histogram = np.bincount(bins.ravel(), minlength=channels * LEVELS) / len(flat)
-    moments = np.concatenate([flat.mean(0), flat.std(0)])
-    return np.concatenate([(sums / areas[:, :, None]).ravel() / 255, moments / 255, histogram]).astype(np.float32)
+    lines = _cells(height) @ seen.reshape(height, -1).astype(np.float32)
+    thumbnail = _cells(width) @ lines.reshape(GRID, width, channels)
+    values = seen + np.arange(0, VALUES * channels, VALUES)  # another range of numbers for every channel
+    counts = np.bincount(values.ravel(), minlength=VALUES * channels).reshape(channels, VALUES)
+    shares = counts / (height * width)
+    mean = shares @ _LEVELS
+    spread = np.sqrt((shares @ _LEVELS**2 - mean**2).clip(0))
+    histogram = shares.reshape(channels, LEVELS, -1).sum(2)
+    seen_as = (thumbnail.ravel() / 255, mean / 255, spread / 255, histogram.ravel())
+    return np.concatenate(seen_as).astype(np.float32)
 
 
+@lru_cache(maxsize=256)
 def _cells(length: int) -> np.ndarray:
-    """Where the cells of the thumbnail begin; a side shorter than the grid repeats its pixels."""
-    return np.arange(GRID) * length // GRID
+    """(GRID, length): what takes the mean of every cell of the thumbnail; a side shorter than the grid repeats its
+    pixels."""
+    begins = np.arange(GRID) * length // GRID
+    means = np.zeros((GRID, length), np.float32)
+    for cell, (begin, end) in enumerate(zip(begins, np.append(begins[1:], length), strict=True)):
+        means[cell, begin : max(end, begin + 1)] = 1 / max(end - begin, 1)
+    return means
