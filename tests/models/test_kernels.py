@@ -89,10 +89,20 @@ def masks(tokens: int = 7) -> dict[str, Tensor | None]:
     seen = torch.arange(tokens) < torch.tensor([tokens, 3, 0])[:, None]  # of the last row nothing may be seen
     some = seen | (torch.arange(tokens) == 0)
     bias = torch.zeros(3, 1, 1, tokens).masked_fill(~some[:, None, None], torch.finfo(torch.bfloat16).min)
-    return {"none": None, "bool": seen[:, None, None].expand(3, 1, tokens, tokens), "added": bias}
+    padded = torch.arange(tokens) < torch.tensor([tokens, 3, 6])[:, None]
+    scattered = torch.rand(3, 2, tokens, tokens, generator=torch.Generator().manual_seed(0)) < 0.5
+    return {
+        "none": None,
+        "bool": seen[:, None, None].expand(3, 1, tokens, tokens),
+        "padded": padded[:, None, None],
+        "all seen": torch.ones(3, 1, 1, tokens, dtype=torch.bool),
+        "scattered": scattered | torch.eye(tokens, dtype=torch.bool),
+        "one for all": torch.ones(1, 1, 1, 1, dtype=torch.bool),
+        "added": bias,
+    }
 
 
-@pytest.mark.parametrize("kind", ["none", "bool", "added"])
+@pytest.mark.parametrize("kind", list(masks()))
 @pytest.mark.parametrize("scale", [None, 0.3])
 def test_attention_and_its_gradients_are_those_of_torch(kind: str, scale: float | None) -> None:
     inputs, mask = heads(), masks()[kind]

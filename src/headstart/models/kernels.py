@@ -69,14 +69,31 @@ def attention(
         scores = (query * (query.shape[-1] ** -0.5 if scale is None else scale)) @ key.transpose(-2, -1)
         blind = None  # queries that may see nothing: nothing is what they get
         if attn_mask is not None and attn_mask.dtype == torch.bool:
-            scores.masked_fill_(~attn_mask, -math.inf)
-            blind = ~attn_mask.any(-1, keepdim=True)
+            sees = attn_mask.any(-1, keepdim=True)
+            if bool(sees.all()):
+                _hide(scores, attn_mask)
+            else:
+                blind = ~sees
+                scores.masked_fill_(~attn_mask, -math.inf)
         elif attn_mask is not None:
             scores += attn_mask.clamp_min(torch.finfo(dtype).min).to(dtype)  # not infinite: NaN where all is
         shares = scores.softmax(-1)
-        if blind is not None and bool(blind.any()):
+        if blind is not None:
             shares = shares.masked_fill(blind, 0.0)
         return (shares * _kept(shares, dropout_p) if dropout_p else shares) @ value
+
+
+@torch.no_grad()
+def _hide(scores: Tensor, seen: Tensor) -> None:
+    """What a query may not see gets no share of it, in place, where every query sees something.
+
+    No gradient needs to know: that of a softmax is 0 where the share is. Keys before the first that is hidden from
+    anybody, all but a few in batches of texts of a length, are not touched.
+    """
+    first = 0
+    if seen.shape[-1] == scores.shape[-1]:
+        first = int(seen.flatten(0, -2).all(0).cumprod(0).sum())
+    scores[..., first:].masked_fill_(~seen[..., first:], -math.inf)
 
 
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor | None:
