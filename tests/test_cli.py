@@ -188,6 +188,24 @@ def test_a_closed_pipe_is_no_error() -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_a_reader_that_goes_away_costs_no_run(tmp_path: Path) -> None:
+    for label, level in (("dark", 20), ("light", 230)):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        for number in range(8):
+            noise = np.random.default_rng([level, number]).integers(0, 20, (24, 24, 3))
+            Image.fromarray((noise + level).astype(np.uint8)).save(tmp_path / "photos" / label / f"{number}.png")
+    words = ["fit", "photos", "--backbone", "builtin/tiny", "--plan", "probe", "--name", "run", "force=true"]
+    code = f"import sys; from headstart.cli import main; sys.argv = ['headstart', *{words}]; main()"
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False, cwd=tmp_path)
+    os.close(writer)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "what is shown here arrives nowhere any more; the work goes on\n"
+    assert (tmp_path / "runs" / "run" / "report.html").is_file()
+
+
 def row(name: str, *scores: tuple[str, float], problem: str = "") -> Prediction:
     return Prediction(name, scores, problem)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import re
 from pathlib import Path
@@ -251,3 +252,31 @@ def test_errors_are_panels_on_a_terminal_and_lines_in_a_log() -> None:
     terminal.show_error(error, console)
     assert "╭" in text(console)
     assert "two [b]" in text(console)
+
+
+class Full(io.StringIO):
+    """Takes a few writes, then none."""
+
+    def __init__(self, writes: int) -> None:
+        super().__init__()
+        self.left = writes
+
+    def write(self, text: str) -> int:
+        self.left -= 1
+        if self.left < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(text)
+
+
+@pytest.mark.parametrize("writes", [0, 1, 4])
+@pytest.mark.parametrize("make", [plain, fancy])
+def test_work_goes_on_where_nothing_can_be_shown(make: Any, writes: int, capsys: pytest.CaptureFixture[str]) -> None:
+    to = make()
+    shown = Terminal(to)
+    with shown:
+        to.file = Full(writes)
+        for event in STORY:
+            shown(event)
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said == "what is shown here arrives nowhere any more (No space left on device); the work goes on"
+    assert to.quiet

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from headstart.core.settings import Keys
+from collections.abc import Collection
+
+from headstart.core.settings import Keys, text_of
 
 # Each is accepted wherever ours is, and said aloud once.
 ALIASES = {
@@ -72,3 +74,12 @@ def home(path: Keys) -> Keys:
     """The whole path of a setting of the data that was given without its place; any other path as it is."""
     name = ALIASES.get(str(path[0]), str(path[0]))
     return (*SHORT[name], name) if len(path) == 1 and name in SHORT else path
+
+
+def misplaced(path: Keys, top: Collection[str]) -> str:
+    """What to write instead, where a setting was given in a place that is not its own: one of the ``top``, or one of
+    ``SHORT``; "" where it is none of them.
+    """
+    name = ALIASES.get(str(path[-1]), str(path[-1]))
+    own = (*SHORT[name], name) if name in SHORT else (name,) if name in top else ()
+    return f"it is {text_of(own)}" if own and own != path else ""

@@ -21,7 +21,7 @@ EXAMPLES = """
 [bold]headstart fit photos/ --backbone timm/resnet18.a1_in1k --plan full lr=3e-4 mixup=0.2[/]\n
 [bold]headstart predict runs/photos new/ --output predictions.csv[/]
 """
-INTERRUPTED = (130, 143)  # by SIGINT (what typer makes of Ctrl-C), by SIGTERM
+INTERRUPTED = (129, 130, 143)  # by SIGHUP, by SIGINT (what typer makes of Ctrl-C), by SIGTERM
 EPILOG = (
     "Exit codes: 0 done, 1 error, 2 nothing acceptable came out. --traceback, with any verb, shows where an error rose."
 )

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from headstart.aliases import ALIASES, ELSEWHERE, SHORT, home
+from headstart.aliases import ALIASES, ELSEWHERE, SHORT, home, misplaced
 from headstart.core import registry, settings
 from headstart.core.errors import ConfigError, Problem
 from headstart.core.layers import Layers
@@ -222,7 +222,7 @@ def _checked(layers: Layers) -> Experiment:
     try:
         experiment = TypeAdapter(Experiment).validate_python(values)
     except ValidationError as error:
-        problems += settings.problems_from(error.errors(), known=_known)
+        problems += settings.problems_from(error.errors(), known=_known, home=lambda keys: misplaced(keys, _known(())))
     if layers.problems or problems:
         told = dict.fromkeys([*layers.problems, *(_with_place(problem, places) for problem in problems)])
         raise ConfigError("the settings cannot be used", problems=told)

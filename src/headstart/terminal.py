@@ -5,6 +5,7 @@ Imports rich and nothing heavy. Colours are of the 256-colour cube and chosen to
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
@@ -99,6 +100,7 @@ class Terminal:
         self._heard: dict[str, float] = {}
         self._course: list[float] = []
         self._last = ""
+        self._gone = False  # nothing that is said arrives any more
 
     def __enter__(self) -> Terminal:
         if self._live:
@@ -109,10 +111,28 @@ class Terminal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._live:
+        if self._live and not self._gone:
             self._live.stop()
 
     def __call__(self, event: events.Event) -> None:
+        if self._gone:
+            return
+        try:
+            self._show(event)
+        except (OSError, SystemExit) as error:  # rich ends a process whose reader has gone by a SystemExit
+            self._fall_silent(error)
+
+    def _fall_silent(self, error: BaseException) -> None:
+        """A closed terminal, a reader that went away or a full disk under a log must not cost hours of training."""
+        self._gone = self.console.quiet = True
+        if self._live:  # before anything is said: until then the errors go where the progress goes
+            with contextlib.suppress(OSError, SystemExit):
+                self._live.stop()
+        with contextlib.suppress(OSError):
+            why = f" ({error.strerror})" if isinstance(error, OSError) else ""
+            print(f"what is shown here arrives nowhere any more{why}; the work goes on", file=sys.stderr, flush=True)
+
+    def _show(self, event: events.Event) -> None:
         if "starting" in self._tasks:  # libraries were loaded, work has begun
             self._end_tasks()
         match event:

@@ -140,6 +140,8 @@ def finished(folder: Path, whole: Path, said: object = "", **spec: Any) -> None:
     if not over:
         taken = [event for event in new if event["kind"] == "stage-kept"]
         assert len(taken) == len(kept), f"{said}: {len(kept)} stages were complete, {len(taken)} of them were kept"
+    if facts:
+        assert not [event for event in new if event["kind"] == "begun-again"], said
     resumed = [event["message"].rpartition(" ")[2] for event in new if event["kind"] == "resumed"]
     assert resumed == [str(found["state"]["updates"] + 1) for found in facts], f"{said}: work was done twice"
 

@@ -134,3 +134,14 @@ def test_killed_three_times_within_one_epoch(tmp_path: Path, whole: Path, runs: 
             killed(folder, die_before=[("os.rename", rf"{stage}/state/step-{update:08d}$", 1)])
         finished(folder, whole, f"run {run}")
     print(f"\nR1: {runs}/{runs} runs killed three times within one epoch with the same weights")
+
+
+def test_a_stage_that_has_to_begin_again_says_so(tmp_path: Path, whole: Path) -> None:
+    life = Life(tmp_path, checkpoint_seconds=1e9, plants=[("slow_evaluation", {"seconds": 20.0})])
+    while not (tmp_path / "evaluating").is_file():
+        time.sleep(0.01)
+    life.signal(signal.SIGKILL)
+    assert life.end() == -signal.SIGKILL
+    finished(tmp_path, whole)
+    (said,) = life.events("begun-again")
+    assert "stage cached ended before its first checkpoint" in said["message"]

@@ -1,4 +1,4 @@
-"""R5: SIGTERM and SIGINT end a run soon, with its exit code and a checkpoint; a second one ends it at once."""
+"""R5: SIGTERM, SIGINT and SIGHUP end a run soon, with its exit code and a checkpoint; a second one ends it at once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nursery import Life, finished
 
 from headstart.core import interruption
 
-CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
+CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
 SOON = 5.0  # seconds
 
 

@@ -1,4 +1,5 @@
-"""SIGINT and SIGTERM end a run where nothing is lost: training finishes its step and writes a checkpoint first.
+"""SIGINT, SIGTERM and a closed terminal's SIGHUP end a run where nothing is lost: training finishes its step and writes
+a checkpoint first.
 
 Outside ``deferred`` the first signal raises at once, as Ctrl-C does: everything written there is written atomically.
 Inside it is only noted, and ``check`` raises where the work is in order. A second signal ends the process at once.
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 
 
 class Interrupted(KeyboardInterrupt):
@@ -31,7 +32,7 @@ class _Watch:
 
 @contextmanager
 def watched() -> Iterator[None]:
-    """Take SIGINT and SIGTERM over while inside; handlers that the embedding program set itself stay its own.
+    """Take ``SIGNALS`` over while inside; handlers that the embedding program (or ``nohup``) has set stay its own.
 
     Only the main thread receives signals: in another one this does nothing.
     """

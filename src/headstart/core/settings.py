@@ -139,25 +139,32 @@ def text_of(keys: Keys) -> str:
 
 
 def problems_from(
-    errors: Iterable[Mapping[str, Any]], where: str = "", known: Callable[[Keys], Iterable[str]] = lambda scope: ()
+    errors: Iterable[Mapping[str, Any]],
+    where: str = "",
+    known: Callable[[Keys], Iterable[str]] = lambda scope: (),
+    home: Callable[[Keys], str] = lambda keys: "",
 ) -> list[Problem]:
-    """Pydantic's errors in our words: one problem a setting, unknown names with the nearest of ``known(scope)``.
+    """Pydantic's errors in our words: one problem a setting, unknown names with the nearest of ``known(scope)``, or
+    with what ``home`` says of their own place.
 
     A union of types fails once for each of its types; those are told together.
     """
     told: dict[str, list[str]] = {}
+    remedies: dict[str, str] = {}
     for error in errors:
         unknown = error["type"] == "unexpected_keyword_argument"
         keys = tuple(part for part in error["loc"] if unknown or not _BRANCH.match(str(part)))
-        path = text_of((*keys_of(where), *keys))
+        keys = (*keys_of(where), *keys)
+        path = text_of(keys)
         if unknown:
-            message = f"unknown setting{suggest(str(keys[-1]), known((*keys_of(where), *keys[:-1])))}"
+            remedies[path] = home(keys)
+            message = f"unknown setting{'' if remedies[path] else suggest(str(keys[-1]), known(keys[:-1]))}"
         else:
             message = str(error["msg"]).removeprefix("Value error, ")
             shown = repr(error.get("input"))
             message += f" (got {shown if len(shown) < 60 else shown[:57] + '…'})"
         told.setdefault(path, []).append(message)
-    return [Problem(_joined(messages), path) for path, messages in told.items()]
+    return [Problem(_joined(messages), path, remedies.get(path, "")) for path, messages in told.items()]
 
 
 def _joined(messages: list[str]) -> str:

@@ -25,12 +25,11 @@ from typing import Any
 
 import numpy as np
 
-from headstart.core import machine, registry
+from headstart.core import interruption, machine, registry
 from headstart.data import store
 from headstart.data.modalities.base import Facts, Unreadable
 from headstart.data.splits import Rows
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 DRAWS = "rich.live"  # whose thread only draws progress
 
 
@@ -79,7 +78,9 @@ class Ahead:
         self.spec, self._kind = spec, registry.find("headstart.data.modalities", modality)
         self._open: list[int] = []  # descriptors of memory
         self._child, self._line = 0, -1
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # for good in the child: its parent closes the line
+        before = signal.pthread_sigmask(
+            signal.SIG_BLOCK, interruption.SIGNALS
+        )  # for good in the child: its parent closes the line
         try:
             for name in ("values", "records"):
                 self._open.append(os.memfd_create(f"headstart-{name}"))

@@ -16,7 +16,7 @@ from headstart.stages import auto, budget, plans
 from headstart.stages.base import Stage, Training
 from headstart.workflows import choices, early, finish, folds, materials, preflight, seen, space
 from headstart.workflows.materials import Decoded, phase
-from headstart.workflows.places import open_run, recorder, remember_contents, seconds_before
+from headstart.workflows.places import begun_in_vain, open_run, recorder, remember_contents, seconds_before
 
 if TYPE_CHECKING:
     from headstart.data.ahead import Ahead
@@ -55,7 +55,7 @@ def fit(
 
     Raises:
         HeadstartError: with everything that is wrong, where, and what to do.
-        Interrupted: SIGINT or SIGTERM came; a checkpoint is written, and the same call goes on from there.
+        Interrupted: SIGINT, SIGTERM or SIGHUP came; a checkpoint is written, and the same call goes on from there.
     """
     storage.insist_writable(Path(experiment.output_dir), "--output-dir")
     collection = materials.collect(experiment, data)
@@ -115,6 +115,8 @@ def _go(
         earlier = seconds_before(run)
         emit(Notice("info", "continued", f"this run goes on; {earlier:.0f} s went into it before"))
         started -= earlier
+        if name := begun_in_vain(run):
+            emit(Notice("info", "begun-again", f"stage {name} ended before its first checkpoint: it starts over"))
     for event in said:
         emit(event)
     if runtime.is_main:

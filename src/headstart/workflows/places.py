@@ -16,7 +16,7 @@ import yaml
 
 from headstart.core import interruption, manifest, settings, storage
 from headstart.core.errors import ArtefactError, ConfigError, Problem
-from headstart.core.events import Event
+from headstart.core.events import Event, StageDone, StageStarted
 from headstart.core.run import Run
 from headstart.data import store
 from headstart.data.reading.division import fingerprint
@@ -117,6 +117,16 @@ def seconds_before(run: Run) -> float:
             spans.append([event["time"], event["time"]])
         spans[-1][1] = event["time"]
     return sum(max(0.0, end - begin) for begin, end in spans)
+
+
+def begun_in_vain(run: Run) -> str:
+    """The stage that an earlier session ended in, where it had updates to make and nothing of them was kept, or ""."""
+    steps = [event for event in run.events() if event["event"] in (StageStarted.__name__, StageDone.__name__)]
+    if not steps or steps[-1]["event"] == StageDone.__name__ or not steps[-1]["updates"]:
+        return ""
+    index, name = steps[-1]["stage"], str(steps[-1]["name"])
+    kept = run.is_done(index, name) or any(run.stage_folder(index, name).glob("state/*"))
+    return "" if kept else name
 
 
 def remember_contents(run: Run, rows: Rows, modality: str, decoded: Iterable[tuple[str, str]]) -> None:

@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from headstart.core import workers
+
 SIDE = 32
 OUTLINE = 8
 CANDIDATES = 5  # of a row that are looked at closely
@@ -30,6 +32,7 @@ DECOY_ROWS = 2000
 FLAT_CONTRAST = 2.0  # grey levels; below it a picture has nothing to compare
 LIMIT = 150_000  # rows; the cost of step 1 grows with the square
 BLOCK = 256
+PART = 512  # pairs that are aligned at once; NumPy leaves the interpreter to other threads meanwhile
 
 
 def near(sketches: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
@@ -94,16 +97,17 @@ def _candidates(left: np.ndarray, right: np.ndarray, *, later_only: bool) -> np.
 
 def _scores(left: np.ndarray, right: np.ndarray, pairs: np.ndarray, least: float) -> np.ndarray:
     """(P,) correlation of each pair after alignment: coarsely for all, finely for those that may reach ``least``."""
-    scores = np.zeros(len(pairs))
-    for start in range(0, len(pairs), 512):
-        part = slice(start, start + 512)
+
+    def scored(start: int) -> np.ndarray:
+        part = slice(start, start + PART)
         a, b = left[pairs[part, 0]], right[pairs[part, 1]]
-        coarse = _aligned(_halved(a), _halved(b), steps=3)
-        likely = coarse >= least - COARSE_MARGIN
+        scores = _aligned(_halved(a), _halved(b), steps=3)
+        likely = scores >= least - COARSE_MARGIN
         if likely.any():
-            coarse[likely] = _aligned(a[likely].astype(np.float32), b[likely].astype(np.float32), steps=5)
-        scores[part] = coarse
-    return scores
+            scores[likely] = _aligned(a[likely].astype(np.float32), b[likely].astype(np.float32), steps=5)
+        return scores
+
+    return np.concatenate([np.zeros(0), *workers.in_order(scored, range(0, len(pairs), PART))])
 
 
 def _halved(sketches: np.ndarray) -> np.ndarray:
