@@ -272,7 +272,9 @@ class Full(io.StringIO):
 @pytest.mark.parametrize("make", [plain, fancy])
 def test_work_goes_on_where_nothing_can_be_shown(make: Any, writes: int, capsys: pytest.CaptureFixture[str]) -> None:
     to = make()
-    shown = Terminal(to)
+    shown = Terminal(to, endures=True)
+    if shown._live:
+        shown._live.live.auto_refresh = False  # a thread of its own would meet the full disk first, now and then
     with shown:
         to.file = Full(writes)
         for event in STORY:
@@ -280,3 +282,32 @@ def test_work_goes_on_where_nothing_can_be_shown(make: Any, writes: int, capsys:
     (said,) = capsys.readouterr().err.splitlines()
     assert said == "what is shown here arrives nowhere any more (No space left on device); the work goes on"
     assert to.quiet
+
+
+@pytest.mark.parametrize("make", [plain, fancy])
+def test_what_only_shows_something_fails_where_it_cannot(make: Any) -> None:
+    to = make()
+    shown = Terminal(to)
+    to.file = Full(0)
+    with pytest.raises(OSError, match="No space left"):
+        shown(STORY[0])
+    assert not to.quiet
+
+
+def test_a_terminal_that_is_behind_misses_a_word(capsys: pytest.CaptureFixture[str]) -> None:
+    class Behind(io.StringIO):
+        late = True
+
+        def write(self, text: str) -> int:
+            if self.late:
+                self.late = False
+                raise BlockingIOError(errno.EAGAIN, "try again")
+            return super().write(text)
+
+    to = plain()
+    to.file = Behind()
+    shown = Terminal(to, endures=True)
+    shown(events.Notice("info", "first", "a first word"))
+    shown(events.Notice("info", "second", "a second word"))
+    assert "a second word" in text(to)
+    assert not capsys.readouterr().err

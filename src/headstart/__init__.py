@@ -80,9 +80,10 @@ def fit(
     from headstart import results
     from headstart.terminal import Terminal
 
-    with Terminal(metric=experiment.metric if isinstance(experiment.metric, str) else "") as terminal:
+    metric = experiment.metric if isinstance(experiment.metric, str) else ""
+    with Terminal(metric=metric, endures=True) as terminal:
         done = run(experiment, data=rows, on_event=terminal, resume=resume)
-        results.show(done, terminal.console)
+        terminal.tell(lambda: results.show(done, terminal.console))
     return done
 
 

@@ -78,8 +78,8 @@ def home(path: Keys) -> Keys:
 
 def misplaced(path: Keys, top: Collection[str]) -> str:
     """What to write instead, where a setting was given in a place that is not its own: one of the ``top``, or one of
-    ``SHORT``; "" where it is none of them.
+    ``SHORT``; "" where it is none of them, or a word that may mean much ("name").
     """
-    name = ALIASES.get(str(path[-1]), str(path[-1]))
-    own = (*SHORT[name], name) if name in SHORT else (name,) if name in top else ()
+    name = str(path[-1])
+    own = (*SHORT[name], name) if name in SHORT else (name,) if name in top and name != "name" else ()
     return f"it is {text_of(own)}" if own and own != path else ""

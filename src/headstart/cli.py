@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import sys
@@ -64,7 +65,7 @@ def fit(
     from headstart import results, tables
     from headstart.core.interruption import Interrupted
 
-    with options.terminal(experiment) as terminal:
+    with options.terminal(experiment, endures=True) as terminal:
         if explain:
             from headstart.data import sources
 
@@ -76,7 +77,7 @@ def fit(
             run = run_fit(experiment, on_event=terminal, resume=resume)
         except Interrupted as error:
             raise typer.Exit(error.exit_code) from error
-        results.show(run, terminal.console)
+        terminal.tell(lambda: results.show(run, terminal.console))
     if run.beaten_by:
         raise typer.Exit(2)
 
@@ -253,7 +254,7 @@ def demo(
     from headstart.workflows import demo as workflow
 
     for kind in kinds or workflow.MODALITIES:
-        with options.terminal() as terminal:
+        with options.terminal(endures=True) as terminal:
             found = workflow.demo(kind, Path(output_dir), on_event=terminal)
         results.demonstration(found, terminal.console)
 
@@ -297,10 +298,11 @@ def run(arguments: list[str], *, traceback: bool = False) -> int:
         typer.echo("this should not happen; the same command with --traceback shows where", err=True)
         return 1
     if code in INTERRUPTED:
-        typer.echo("\ninterrupted", err=True)
-        if arguments[:1] == ["fit"]:
-            again = [word for word in arguments if word != "--resume"]  # nothing may be there to resume yet
-            typer.echo(f"the same command goes on: {shlex.join(['headstart', *again])}", err=True)
+        with contextlib.suppress(OSError):  # of a terminal that was closed
+            typer.echo("\ninterrupted", err=True)
+            if arguments[:1] == ["fit"]:
+                again = [word for word in arguments if word != "--resume"]  # nothing may be there to resume yet
+                typer.echo(f"the same command goes on: {shlex.join(['headstart', *again])}", err=True)
     return code
 
 

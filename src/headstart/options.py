@@ -119,13 +119,13 @@ def _is_setting(word: str) -> bool:
     return bool(equals) and named and not os.path.exists(word)
 
 
-def terminal(experiment: Experiment | None = None) -> Terminal:
+def terminal(experiment: Experiment | None = None, *, endures: bool = False) -> Terminal:
     """The terminal that shows events, after the names of other tools were said aloud."""
     from headstart.core.events import Notice
     from headstart.terminal import Terminal
 
     metric = getattr(experiment, "metric", "auto")
-    made = Terminal(metric=metric if isinstance(metric, str) else "")
+    made = Terminal(metric=metric if isinstance(metric, str) else "", endures=endures)
     for note in experiment.notes if experiment else ():
         made(Notice("info", "alias", note))
     return made

@@ -85,15 +85,24 @@ def spark(values: list[float]) -> str:
 
 
 class Terminal:
-    """Shows events; give it to ``fit(on_event=…)`` and use it as a context, so that the progress ends with the work."""
+    """Shows events; give it to ``fit(on_event=…)`` and use it as a context, so that the progress ends with the work.
+
+    ``endures`` is for work that leaves more than what is shown: a closed terminal, a reader that went away or a full
+    disk under a log must not cost hours of training, and silence it alone.
+    """
 
     def __init__(
-        self, to: Console | None = None, *, metric: str = "accuracy", clock: Callable[[], float] = time.monotonic
+        self,
+        to: Console | None = None,
+        *,
+        metric: str = "accuracy",
+        endures: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.console = to or console()
         if to is None:  # under torchrun one process speaks
             self.console.quiet = os.environ.get("RANK", "0") != "0"
-        self.metric = metric
+        self.metric, self.endures = metric, endures
         self._clock = clock
         self._live = self._progress() if self.console.is_terminal else None
         self._tasks: dict[str, TaskID] = {}
@@ -111,23 +120,30 @@ class Terminal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._live and not self._gone:
-            self._live.stop()
+        if self._live:
+            self.tell(self._live.stop)
 
     def __call__(self, event: events.Event) -> None:
+        self.tell(lambda: self._show(event))
+
+    def tell(self, say: Callable[[], None]) -> None:
+        """Say something, where anything arrives."""
         if self._gone:
             return
         try:
-            self._show(event)
+            say()
         except (OSError, SystemExit) as error:  # rich ends a process whose reader has gone by a SystemExit
-            self._fall_silent(error)
+            if not self.endures:
+                raise
+            if not isinstance(error, BlockingIOError):  # a terminal that is behind may take the next word
+                self._fall_silent(error)
 
     def _fall_silent(self, error: BaseException) -> None:
-        """A closed terminal, a reader that went away or a full disk under a log must not cost hours of training."""
-        self._gone = self.console.quiet = True
+        self._gone = True
         if self._live:  # before anything is said: until then the errors go where the progress goes
             with contextlib.suppress(OSError, SystemExit):
                 self._live.stop()
+        self.console.quiet = True
         with contextlib.suppress(OSError):
             why = f" ({error.strerror})" if isinstance(error, OSError) else ""
             print(f"what is shown here arrives nowhere any more{why}; the work goes on", file=sys.stderr, flush=True)

@@ -206,7 +206,7 @@ def test_it_ends_with_its_parent(pictures: Path) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_a_signal_while_it_is_waited_for_is_told_and_leaves_nothing(pictures: Path, number: str) -> None:
     code = f"""
 from headstart.core import interruption

@@ -69,6 +69,14 @@ def test_every_shape_gives_as_many_numbers(shape: tuple[int, int, int]) -> None:
     assert flat.shape == ((64 + 2 + 8) * channels,)
     assert flat[: 64 * channels] == pytest.approx(0.2)
     assert flat[-8 * channels :].sum() == pytest.approx(channels)
+    picture = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    seen = picture[:: max(1, shape[0] // 64), :: max(1, shape[1] // 64)].astype(np.float64)
+    down, across = (
+        np.arange(8) * side // 8 for side in seen.shape[:2]
+    )  # reduceat gives the one pixel of an empty cell
+    sums = np.add.reduceat(np.add.reduceat(seen, down, axis=0), across, axis=1)
+    sides = [np.diff(begins, append=side).clip(1) for begins, side in zip((down, across), seen.shape, strict=False)]
+    assert image.look(picture)[: 64 * channels] == pytest.approx((sums / np.outer(*sides)[..., None]).ravel() / 255)
 
 
 def test_many_rows_are_sampled_by_class(monkeypatch: pytest.MonkeyPatch) -> None:

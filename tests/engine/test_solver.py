@@ -242,6 +242,23 @@ def test_the_usual_path_ends_past_the_best_strength(n: int, dims: int, classes: 
     assert len(path.strengths) < len(whole.strengths) or whole.chosen > len(whole.strengths) - 8
 
 
+@pytest.mark.parametrize("kind", ["folds", "weighted", "several labels"])
+def test_the_usual_path_ends_however_it_is_judged(kind: str) -> None:
+    features, labels = clusters(120, 150, 3, apart=0.2)
+    val, val_labels = (None, None) if kind == "folds" else clusters(200, 150, 3, apart=0.2, seed=1)
+    options = (
+        {"weights": torch.rand(120, generator=torch.Generator().manual_seed(0)) + 0.1} if kind == "weighted" else {}
+    )
+    if kind == "several labels":
+        labels, val_labels = (torch.nn.functional.one_hot(torch.as_tensor(each)) for each in (labels, val_labels))
+    path = solve_path(features, labels, val, val_labels, 3, **options)
+    whole = solve_path(features, labels, val, val_labels, 3, strengths=solver.STRENGTHS, **options)
+    assert len(path.strengths) < len(whole.strengths)
+    assert path.chosen == whole.chosen == int(np.argmin(whole.log_losses))
+    assert torch.equal(path.weight, whole.weight)
+    assert torch.equal(path.held_out_logits, whole.held_out_logits)
+
+
 @pytest.mark.parametrize("rows", [1, 7, 40])
 def test_narrow_products_are_products(rows: int) -> None:
     few, matrix = torch.randn(rows, 90), torch.randn(300, 90)

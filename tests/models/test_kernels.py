@@ -98,6 +98,7 @@ def masks(tokens: int = 7) -> dict[str, Tensor | None]:
         "all seen": torch.ones(3, 1, 1, tokens, dtype=torch.bool),
         "scattered": scattered | torch.eye(tokens, dtype=torch.bool),
         "one for all": torch.ones(1, 1, 1, 1, dtype=torch.bool),
+        "of keys alone": (torch.arange(tokens) < 5)[None],
         "added": bias,
     }
 

@@ -174,7 +174,7 @@ def live(spec: dict[str, Any]) -> None:
     from headstart.core.errors import HeadstartError
     from headstart.core.interruption import Interrupted
 
-    for number in (signal.SIGINT, signal.SIGTERM):  # the fork server ignores the first
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the fork server ignores the first, nohup the last
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     torch.set_num_threads(1)
     os.fsync = lambda handle: None  # type: ignore[assignment]  # a killed process loses nothing that it wrote

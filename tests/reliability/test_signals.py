@@ -93,6 +93,19 @@ def test_a_signal_in_a_long_evaluation_does_not_wait_for_its_end(tmp_path: Path,
     finished(tmp_path, whole)
 
 
+def test_a_closed_terminal_is_told_twice_and_costs_at_most_a_step(tmp_path: Path, whole: Path) -> None:
+    """A shell tells its jobs, and the kernel those of a shell that has ended."""
+    life = Life(tmp_path, checkpoint_seconds=1e9, plants=[("slow_evaluation", {"seconds": 1.0})])
+    while not (tmp_path / "evaluating").is_file():
+        time.sleep(0.01)
+    for _ in range(3):
+        life.signal(signal.SIGHUP)
+        time.sleep(0.02)
+    assert life.end() == CODES[signal.SIGHUP], life.log()
+    assert list(life.run.glob("stages/*/state/step-*")), "nothing to resume from"
+    finished(tmp_path, whole)
+
+
 def test_a_second_signal_ends_the_process_at_once(tmp_path: Path) -> None:
     life = Life(tmp_path, checkpoint_seconds=1e9, plants=[("slow_evaluation", {"seconds": 20.0})])
     while not (tmp_path / "evaluating").is_file():
@@ -111,6 +124,7 @@ ALONE = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 signal.signal(signal.SIGTERM, signal.SIG_DFL)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it
 from headstart.core import interruption
 """
 

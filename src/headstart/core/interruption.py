@@ -2,7 +2,8 @@
 a checkpoint first.
 
 Outside ``deferred`` the first signal raises at once, as Ctrl-C does: everything written there is written atomically.
-Inside it is only noted, and ``check`` raises where the work is in order. A second signal ends the process at once.
+Inside it is only noted, and ``check`` raises where the work is in order. A second SIGINT or SIGTERM ends the process at
+once.
 """
 
 from __future__ import annotations
@@ -84,6 +85,8 @@ def check() -> None:
 
 def _note(number: int, frame: FrameType | None) -> None:
     if _Watch.noted:
+        if number not in (signal.SIGINT, signal.SIGTERM):  # a shell and the kernel both tell of a closed terminal
+            return
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
     _Watch.noted = number

@@ -144,7 +144,7 @@ def problems_from(
     known: Callable[[Keys], Iterable[str]] = lambda scope: (),
     home: Callable[[Keys], str] = lambda keys: "",
 ) -> list[Problem]:
-    """Pydantic's errors in our words: one problem a setting, unknown names with the nearest of ``known(scope)``, or
+    """Pydantic's errors in our words: one problem a setting, unknown names with the nearest of ``known(scope)`` and
     with what ``home`` says of their own place.
 
     A union of types fails once for each of its types; those are told together.
@@ -157,8 +157,8 @@ def problems_from(
         keys = (*keys_of(where), *keys)
         path = text_of(keys)
         if unknown:
+            message = f"unknown setting{suggest(str(keys[-1]), known(keys[:-1]))}"
             remedies[path] = home(keys)
-            message = f"unknown setting{'' if remedies[path] else suggest(str(keys[-1]), known(keys[:-1]))}"
         else:
             message = str(error["msg"]).removeprefix("Value error, ")
             shown = repr(error.get("input"))

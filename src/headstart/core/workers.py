@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,6 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import islice
 from typing import TypeVar
+
+from headstart.core.machine import usable_cores
 
 MOST = 8  # threads
 TRIED = 4  # items of a trial, at least: of slow ones few more are not worth to wait for
@@ -112,4 +113,4 @@ def in_order(
 
 
 def _usual_threads() -> int:
-    return min(MOST, os.cpu_count() or 1)
+    return min(MOST, max(1, round(usable_cores())))

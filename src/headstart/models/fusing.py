@@ -21,10 +21,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from headstart.models import resume, sole
+from headstart.models import kernels, resume, sole
 from headstart.models.backbone import Backbone
 
 Weights = tuple[Tensor, Tensor | None]
+
+OPERATION = "_convolution_pointwise"
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def fused(backbone: Backbone) -> Iterator[None]:
 def _replaced(backbone: Backbone, inputs: Tensor) -> dict[nn.Module, Any]:
     """The forwards of the convolutions that compute an activation, and of these activations."""
     convs = [part for part in backbone.modules() if isinstance(part, nn.Conv2d) and _is_plain(part)]
-    if not convs or backbone.modality != "image" or backbone.device.type != "cpu" or not _available():
+    if not convs or backbone.modality != "image" or backbone.device.type != "cpu" or not kernels.fuses(OPERATION):
         return {}
     if not all(bool(value.isfinite().all()) for value in backbone.module.state_dict().values()):
         return {}
@@ -74,11 +76,6 @@ def _replaced(backbone: Backbone, inputs: Tensor) -> dict[nn.Module, Any]:
     found = {conv: layer for conv, layer in sole.inside_blocks(backbone, found).items() if conv in convs}
     replaced: dict[nn.Module, Any] = {conv: _Fused(conv, found.get(conv)) for conv in convs}
     return replaced | {layer: _Passing(layer) for layer in found.values()}
-
-
-def _available() -> bool:
-    found = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
-    return bool(found) and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
 
 
 def _computes(dtype: torch.dtype) -> bool:

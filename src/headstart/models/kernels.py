@@ -92,7 +92,7 @@ def _hide(scores: Tensor, seen: Tensor) -> None:
     """
     first = 0
     if seen.shape[-1] == scores.shape[-1]:
-        first = int(seen.flatten(0, -2).all(0).cumprod(0).sum())
+        first = int(seen.reshape(-1, seen.shape[-1]).all(0).cumprod(0).sum())
     scores[..., first:].masked_fill_(~seen[..., first:], -math.inf)
 
 
@@ -130,6 +130,12 @@ _QUICK: dict[Any, Callable[..., Tensor | None]] = {
     F.dropout: dropout,
     torch.conv2d: convolution,
 }
+
+
+def fuses(name: str) -> bool:
+    """Whether torch has the operation of oneDNN that its own compiler takes, and may use oneDNN."""
+    allowed = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
+    return bool(allowed) and hasattr(torch.ops.mkldnn, name)
 
 
 def _recomputes() -> bool:

@@ -224,5 +224,5 @@ def probe_curve(contents: Contents) -> Curve | None:
             marks=[mark],
         )
         better = f"; {'higher' if higher_is_better(metric) else 'lower'} is better" if metric else ""
-        return Curve("Probe: all head settings at once", chart, said + better)
+        return Curve("Probe: the strengths of the head", chart, said + better)
     return None

@@ -19,11 +19,9 @@ from dataclasses import dataclass
 import torch
 
 from headstart.core.errors import TrainingError
+from headstart.models import kernels
 
 LARGEST_ROTATION = 4096  # an eigendecomposition of more than this costs more than it saves
-
-# The operation that torch's own compiler takes for linear layers.
-_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +78,7 @@ def frame_of(rows: torch.Tensor) -> Frame:
 
 def _narrow(few: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
     """The product of a few rows (R, M) and a large matrix (M, N)."""
-    if few.device.type != "cpu" or not _ONEDNN:
+    if few.device.type != "cpu" or not kernels.fuses("_linear_pointwise"):
         return few @ matrix
     product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(few, matrix.T, None, "none", [], "")
     return product

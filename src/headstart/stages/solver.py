@@ -37,7 +37,7 @@ METRICS = ("log_loss", "accuracy")
 TOLERANCE = 1e-4
 MAX_ITERATIONS = 200
 FOLDS = 5
-PAST, WORSE = 3, 1.05  # the usual path ends where so many strengths each lost to the one before, the last by so much
+PAST, WORSE = 3, 1.05  # the usual path ends where so many lost in turn, the last by so much to the best of all
 # Rotated features of all problems, up to which one thread solves them: several gain little there, and beside other work
 # they wait for each other at the end of every product, on two cores thirty times as long as the work takes.
 SMALL = 2**20

@@ -125,7 +125,7 @@ def begun_in_vain(run: Run) -> str:
     if not steps or steps[-1]["event"] == StageDone.__name__ or not steps[-1]["updates"]:
         return ""
     index, name = steps[-1]["stage"], str(steps[-1]["name"])
-    kept = run.is_done(index, name) or any(run.stage_folder(index, name).glob("state/*"))
+    kept = run.is_done(index, name) or any(run.stage_folder(index, name).glob("state/step-*"))
     return "" if kept else name
 
 

@@ -17,7 +17,9 @@ class Settings(Stage):
 
     views: int = Field(default=1, ge=1, le=64)
     augment: Any = "light"  # of the views after the first
-    strengths: tuple[float, ...] | None = None  # L2 strengths of the path; None: a documented log-spaced default
+    strengths: tuple[float, ...] | None = (
+        None  # L2 strengths of the path, all of them; None: 20, until weaker ones lose
+    )
     class_weights: Literal["none", "balanced"] | dict[str, float] = "none"
     solves: bool = field(default=True, init=False, repr=False)
 
