@@ -126,6 +126,27 @@ def test_the_passes_below_a_frontier_are_counted_as_they_were() -> None:
     assert limits.passes_limit(counts, PEAKS, []) == 0, "features of an earlier run cost nothing"
 
 
+def test_rows_that_differ_in_length_are_counted_by_their_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths = np.random.default_rng(0).lognormal(4, 0.6, 2000).astype(int)
+    lengths[np.linspace(0, 1999, 8).astype(int)] = 1000  # wherever one looks without looking at the lengths
+
+    class Texts:
+        def __len__(self) -> int:
+            return len(lengths)
+
+        def by_length(self, order: np.ndarray) -> np.ndarray:
+            return order[np.argsort(-lengths[order], kind="stable")]
+
+        def batches(self, rows: np.ndarray, *, batch_size: int) -> Iterator[SimpleNamespace]:
+            assert batch_size == 1
+            yield from (SimpleNamespace(inputs=np.zeros((1, lengths[row]))) for row in rows)
+
+    backbone = SimpleNamespace(intake=SimpleNamespace(ragged=True), device=torch.device("cpu"))
+    monkeypatch.setattr(limits, "_counted", lambda model, inputs: ([0, inputs.shape[1]], [0, 0]))
+    counts = limits.count(SimpleNamespace(backbone=backbone), Texts())  # type: ignore[arg-type]
+    assert counts.flops[-1] == pytest.approx(lengths.mean(), rel=0.05)
+
+
 def test_the_head_costs_its_gram_matrix_and_its_iterations() -> None:
     rows, dims, classes = 1000, 50, 3
     frame = (2 * rows * dims**2 + 9 * dims**3 + 2 * rows * dims**2) / 1e9

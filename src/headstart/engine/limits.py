@@ -46,7 +46,7 @@ from headstart.stages.learner import POOLED
 SIDE = {"cpu": 1536, "cuda": 8192, "mps": 2048}  # of the matrices that are multiplied
 COPIED = {"cpu": 64 * 2**20, "cuda": 2**30, "mps": 256 * 2**20}  # bytes
 ROUNDS = 3
-SAMPLE = 4  # rows that are counted where rows differ in length
+SAMPLE = 8  # rows that are counted where rows differ in length: the middles of so many equal parts by length
 DECODED = 16  # rows that are decoded to know what a row costs
 BYTES = {"fp32": 4, "bf16": 2}  # of a number
 OPTIMIZER_BYTES = {"adamw": 28, "adam": 28, "sgd": 20}  # read and written a parameter: weight, gradient, moments
@@ -211,7 +211,10 @@ def head_limit(peaks: Peaks, rows: int, dims: int, classes: int, iterations: int
 
 def count(model: Model, examples: Examples) -> Counts:
     """FLOPs and numbers written by one row of ``examples``, in eval mode; the mean of a few where rows differ."""
-    rows = np.linspace(0, len(examples) - 1, SAMPLE if model.backbone.intake.ragged else 1).astype(np.int64)
+    rows = np.zeros(1, np.int64)
+    if model.backbone.intake.ragged:
+        middles = (np.arange(SAMPLE) + 0.5) / SAMPLE * len(examples)
+        rows = examples.by_length(np.arange(len(examples)))[middles.astype(np.int64)]
     found = []
     for batch in examples.batches(rows, batch_size=1):
         found.append(_counted(model, on_device(batch.inputs, model.backbone.device)))
