@@ -117,6 +117,8 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "gradual": ("gradual.json", speed.gradual_table),
     "probe-avx512": ("avx512/probe.json", speed.probe_table),
     "probe-accuracy-avx512": ("avx512/probe.json", speed.accuracy_table),
+    "gradual-avx512": ("avx512/gradual.json", speed.gradual_table),
+    "text-speed-avx512": ("avx512/text.json", encoded.text_speed_table),
     "sound-speed-avx512": ("avx512/sound.json", encoded.sound_speed_table),
     "probe-avx2": ("avx2/probe.json", speed.probe_table),
     "text-speed-avx2": ("avx2/text.json", encoded.text_speed_table),
