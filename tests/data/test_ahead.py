@@ -181,7 +181,7 @@ for most in (whole.nbytes // 3, 0):
     assert same(whole, store) == 38 and store.where == "disk"
     assert "headstart-values" not in Path("/proc/self/maps").read_text(), "it lies on disk, and in memory too"
     found = build(**options)
-    assert same(whole, found) == 38 and "found" in found.explain, found.explain
+    assert same(whole, found) == 38 and "earlier run" in found.explain, found.explain
 assert descriptors() - before <= 4, "two files for each of four stores"
 print("found")
 """
@@ -257,6 +257,12 @@ with early.begun(settings, SimpleNamespace(modality="text", rows=rows)) as worki
     assert working is None
 with early.begun(settings, collection) as working:
     assert working is not None
+from headstart.data import store
+store.KEPT_SECONDS = 0.0
+os.environ["HEADSTART_CACHE"] = str(folder / "kept")
+assert "once" in build(cache="kept").explain
+with early.begun(settings, collection) as working:
+    assert working is None, "an earlier run kept what it would decode"
 print(descriptors() - before, children())
 """
     assert script(pictures, code) == "0 None"

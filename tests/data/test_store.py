@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Callable
@@ -103,6 +104,79 @@ def test_in_memory_then_over_the_budget_then_found(tmp_path: Path, monkeypatch: 
         assert np.array_equal(store.sketches, plain.sketches)
         assert all(np.array_equal(store[row], plain[row]) for row in range(9))
     assert [folder.name.startswith("unfinished") for folder in (tmp_path / "canvases").iterdir()] == [False]
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[Any], Path], tuple[Store, int]]:
+    """Builds a store whose decoding takes long, and counts what was decoded."""
+    calls: list[int] = []
+    original = image.decode_with_facts
+
+    def counted(item: Any, spec: Any) -> Any:
+        calls.append(1)
+        return original(item, spec)
+
+    monkeypatch.setattr(image, "decode_with_facts", counted)
+    monkeypatch.setattr("headstart.data.store.KEPT_SECONDS", 0.0)
+
+    def build(items: list[Any], cache: Path) -> tuple[Store, int]:
+        calls.clear()
+        return Store.build(rows_of(items), SPEC, cache_dir=cache), len(calls)
+
+    return build
+
+
+def test_what_took_long_to_decode_is_found_by_a_later_run(tmp_path: Path, slow: Callable[..., Any]) -> None:
+    items: list[Any] = [corpus.encoded(corpus.picture(seed=n), "PNG") for n in range(9)] + [b"junk"]
+    first, decoded = slow(items, tmp_path)
+    assert (first.where, decoded) == ("memory", 10)
+    again, decoded = slow(items, tmp_path)
+    assert (again.where, decoded) == ("disk", 0)
+    assert "earlier run" in again.explain
+    assert again.errors == first.errors
+    assert list(again.facts) == list(first.facts)
+    assert np.array_equal(again.sketches, first.sketches)
+    assert all(np.array_equal(again[row], first[row]) for row in range(9))
+    items[3] = corpus.encoded(corpus.picture(seed=77), "PNG")  # under the same name
+    other, decoded = slow(items, tmp_path)
+    assert (other.where, decoded) == ("memory", 10)
+    assert np.array_equal(image.finish(other[3], SPEC), image.prepare(items[3], SPEC))
+    assert slow(items, tmp_path)[1] == 0
+    for folder in (tmp_path / "canvases").iterdir():
+        (folder / "values.bin").write_bytes(b"")
+    assert slow(items, tmp_path)[1] == 10, "a file that is not whole is none"
+
+
+def test_what_was_decoded_quickly_is_not_kept(tmp_path: Path) -> None:
+    items: list[Any] = [corpus.encoded(corpus.picture(seed=n), "PNG") for n in range(3)]
+    Store.build(rows_of(items), SPEC, cache_dir=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_cache_without_room_costs_no_run(
+    tmp_path: Path, slow: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full:
+        def write(self, data: Any) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        def close(self) -> None:
+            pass
+
+    items: list[Any] = [corpus.encoded(corpus.picture(seed=n), "PNG") for n in range(3)]
+    original = canvases.Writer._to_disk
+
+    def to_disk(self: canvases.Writer) -> None:
+        original(self)
+        assert self._file is not None
+        self._file.close()
+        self._file = Full()  # type: ignore[assignment]
+
+    monkeypatch.setattr(canvases.Writer, "_to_disk", to_disk)
+    store, _ = slow(items, tmp_path)
+    assert store.where == "memory"
+    assert slow(items, tmp_path)[1] == 3
+    assert not list((tmp_path / "canvases").iterdir())
 
 
 @pytest.mark.parametrize("change", ["content", "order", "spec"])

@@ -76,7 +76,7 @@ class Buffer:
     """Finished canvases, read by their place."""
 
     def __init__(self, segments: list[np.ndarray], nbytes: int, folder: Path | None = None) -> None:
-        self._segments = segments  # flat uint8, one behind the other; no canvas lies across two
+        self.segments = segments  # flat uint8, one behind the other; no canvas lies across two
         self._starts = [0, *np.cumsum([len(segment) for segment in segments])[:-1].tolist()]
         self.nbytes = nbytes
         self.folder = folder
@@ -105,7 +105,7 @@ class Buffer:
             return found
         segment = bisect_right(self._starts, place) - 1
         start = place - self._starts[segment]
-        return self._segments[segment][start : start + count]
+        return self.segments[segment][start : start + count]
 
 
 class Writer:
@@ -197,6 +197,21 @@ class Writer:
             raise _no_room(self._cache, error) from error
         make_room(final)
         return Buffer([], self.nbytes, final)
+
+
+def keep(buffer: Buffer, index: Index, cache: Path, key: str, dtype: str, kind: type[Facts]) -> bool:
+    """Leave canvases that lie in memory in a file of the cache too; False where there is no room for it."""
+    writer = Writer(0, cache, dtype, kind)
+    try:
+        for segment in buffer.segments:
+            writer.append(segment)
+        writer.finished(index, key)
+    except DataError:
+        return False
+    except BaseException:
+        writer.abandon()
+        raise
+    return True
 
 
 def find(cache: Path, key: str, dtype: str, kind: type[Facts]) -> tuple[Buffer, Index] | None:

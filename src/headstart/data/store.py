@@ -1,5 +1,8 @@
 """Every row decoded once, to its canvas: one buffer in memory or, above a budget, in a file of the cache folder.
 
+What took long to decode is left in such a file too, and a later run finds it there: by the contents of the rows, which
+are read for that, not by their names or times.
+
 Shapes: N rows; canvases differ in size from row to row, so each keeps its own shape.
 """
 
@@ -9,6 +12,7 @@ import hashlib
 import json
 import math
 import os
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -20,6 +24,7 @@ import numpy as np
 
 from headstart.core import registry, workers
 from headstart.core.errors import DataError
+from headstart.core.remembered import Remembered
 from headstart.data import canvases
 from headstart.data.modalities.base import DecodeError, Facts, Unreadable
 from headstart.data.splits import Rows
@@ -30,6 +35,7 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 LAYOUT_VERSION = 3  # of the files in the cache folder
 SAMPLE = 32  # rows that are decoded to estimate how much all of them will take
+KEPT_SECONDS = 2.0  # of decoding, from which on its outcome is worth a file: reading the rows again costs a part of it
 
 
 class Store:
@@ -130,7 +136,7 @@ class Store:
         Args:
             budget_bytes: what the canvases may take in memory; None is a quarter of what is free now, at most 1 GB.
                 Above it they go to a file in ``cache_dir``, which a later run finds by contents, decoder version and
-                what of the spec canvases depend on.
+                what of the spec canvases depend on. What was decoded for more than ``KEPT_SECONDS`` is copied there.
             cache_dir: None is $HEADSTART_CACHE, or ~/.cache/headstart. The least recently used files leave it when all
                 of them take more than 50 GB.
             progress: called with (rows done, N) from the calling thread.
@@ -140,18 +146,17 @@ class Store:
             DataError: no room for the file. Rows that cannot be decoded raise nothing: see ``errors``.
         """
         kind = registry.find("headstart.data.modalities", modality)
+        started = time.monotonic()
         begun = ahead.taken(spec) if ahead is not None else None
         held = 0 if begun is None else begun.values.nbytes
         budget = canvases.usual_budget(held) if budget_bytes is None else budget_bytes
         cache = Path(cache_dir) if cache_dir is not None else canvases.default_folder()
-        if _estimate(kind, rows, spec, budget) > budget:
+        if is_kept(rows, spec, modality, cache) or _estimate(kind, rows, spec, budget) > budget:
             found = canvases.find(cache, _key(kind, spec, _identities(kind, rows)), kind.DTYPE, kind.Facts)
             if found is not None:
                 if progress is not None:
                     progress(len(rows), len(rows))
-                return cls(
-                    modality, rows.names, *found, _explained(found[0], budget, "found decoded by an earlier run")
-                )
+                return cls(modality, rows.names, *found, f"decoded by an earlier run, in {found[0].folder}")
         writer = canvases.Writer(budget, cache, kind.DTYPE, kind.Facts)
         done: Sequence[Record | Unreadable] = ()
         if begun is not None:
@@ -164,7 +169,24 @@ class Store:
         except BaseException:
             writer.abandon()
             raise
+        if buffer.folder is None and time.monotonic() - started > KEPT_SECONDS:
+            key = _key(kind, spec, _identities(kind, rows, index))
+            if canvases.keep(buffer, index, cache, key, kind.DTYPE, kind.Facts):
+                _hints(cache).put(_hint(rows, spec, modality), key)
         return cls(modality, rows.names, buffer, index, _explained(buffer, budget, "decoded once"))
+
+
+def is_kept(rows: Rows, spec: Any, modality: str, cache: Path | None = None) -> bool:
+    """Whether an earlier run kept the canvases of rows with these names: their contents tell whether of these rows."""
+    return _hints(cache or canvases.default_folder()).get(_hint(rows, spec, modality)) is not None
+
+
+def _hints(cache: Path) -> Remembered:
+    return Remembered(cache / "canvases.json")
+
+
+def _hint(rows: Rows, spec: Any, modality: str) -> str:
+    return hashlib.sha256(json.dumps([modality, spec.kept_by, rows.names]).encode()).hexdigest()[:32]
 
 
 def decoded(kind: Any, item: Any, spec: Any) -> tuple[np.ndarray, np.ndarray, Facts] | Unreadable:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from headstart.core import keyed, registry
 from headstart.core.errors import ConfigError
 from headstart.core.remembered import Remembered
-from headstart.data import canvases
+from headstart.data import canvases, store
 from headstart.data.ahead import Ahead, is_possible
 
 if TYPE_CHECKING:
@@ -58,6 +58,8 @@ def _working(experiment: Experiment, collection: Collection) -> Ahead | None:
     limit = experiment.cache_budget
     most = canvases.usual_budget() if limit is None else int(limit * 1e9)
     spec = _remembered(experiment, collection.modality) or kind.plain(collection.rows, experiment.data.channels)
+    if store.is_kept(collection.rows, spec, collection.modality):
+        return None
     try:
         return Ahead(collection.rows, spec, collection.modality, most)
     except OSError:  # no more processes, or no memory that two of them see, for this user
