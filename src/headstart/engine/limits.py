@@ -155,7 +155,7 @@ class Gauge:
             start: the frontier that its updates began at.
             trained: numbers that the optimizer moved.
             again: whether the validation rows were asked once more after the epochs, in fp32.
-            solved: iterations of the solver, of every strength that it came to.
+            solved: iterations of the solver, of every strength.
         """
         assert self._before is not None
         peaks = self._before.best(measure(self.runtime.device, {"fp32", self.runtime.precision}))

@@ -17,9 +17,7 @@ class Settings(Stage):
 
     views: int = Field(default=1, ge=1, le=64)
     augment: Any = "light"  # of the views after the first
-    strengths: tuple[float, ...] | None = (
-        None  # L2 strengths of the path, all of them; None: 20, until weaker ones lose
-    )
+    strengths: tuple[float, ...] | None = None  # L2 strengths of the path; None: a documented log-spaced default
     class_weights: Literal["none", "balanced"] | dict[str, float] = "none"
     solves: bool = field(default=True, init=False, repr=False)
 
