@@ -231,6 +231,42 @@ def test_csv_of_predictions_is_safe_in_a_spreadsheet(tmp_path: Path) -> None:
     assert not [cell for line in rows for cell in line if cell.startswith(predictions.FORMULA)]
 
 
+def test_numbers_stand_as_they_are_and_what_is_quoted_is_told(tmp_path: Path) -> None:
+    numbers = [row("a", ("-1", 0.5)), row("b", ("+2.5e-3", 0.5)), row("c", ("-.5", 0.5))]
+    assert predictions.write(tmp_path / "out.csv", numbers, 1) == ""
+    with open(tmp_path / "out.csv", encoding="utf-8", newline="") as opened:
+        assert [line[1] for line in csv.reader(opened)] == ["label", "-1", "+2.5e-3", "-.5"]
+    told = predictions.write(tmp_path / "out.csv", [*numbers, row("@user", ("-1+1", 0.5))], 1)
+    assert told.startswith("2 cells begin with an apostrophe")
+    assert predictions.write(tmp_path / "out.csv", [row("-", ("1", 0.5))], 1).startswith("1 cell begins")
+    assert predictions.write(tmp_path / "out.jsonl", [row("@user", ("-1+1", 0.5))], 1) == ""
+
+
+def test_answers_are_written_before_anything_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Evaluation("val", np.arange(2), np.eye(2), np.array([0, 1]), ("a", "b"))
+    monkeypatch.setattr("headstart.workflows.evaluate.evaluate", lambda *_, **__: found)
+
+    def gone(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("headstart.results.evaluation", gone)
+    assert cli.run(["evaluate", "runs/none", "--output", str(tmp_path / "out.csv")]) == 1
+    assert (tmp_path / "out.csv").read_text().count("\n") == 3
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+def test_an_output_that_takes_nothing_is_no_bug(
+    number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(cli, "app", full)
+    assert cli.run(["audit", "photos"]) == 1
+    said = capsys.readouterr().err
+    assert said == f"error: what this command shows cannot be written: {os.strerror(number)}\n"
+
+
 def test_json_lines_of_predictions(tmp_path: Path) -> None:
     file = tmp_path / "out.jsonl"
     predictions.write(file, ROWS, 1)

@@ -11,6 +11,7 @@ import pytest
 
 from headstart.core import settings
 from headstart.core.errors import ConfigError
+from headstart.data.settings import SplitSettings
 from headstart.experiment import Experiment, load
 from headstart.stages import budget, plans
 
@@ -245,6 +246,10 @@ def test_a_setting_in_a_place_of_others_is_told_its_own(given: str, own: str) ->
     assert problem.what.startswith("unknown setting")
     assert problem.where == given.partition("=")[0]
     assert problem.remedy == (f"it is {own}" if own else "")
+
+
+def test_the_split_may_be_given_without_its_place() -> None:
+    assert load(None, ["split.val=0.3", "split.test=0"]).data.split == SplitSettings(val=0.3, test=0.0)
 
 
 def test_the_order_on_the_line_does_not_matter() -> None:

@@ -54,7 +54,7 @@ ALIASES = {
 
 # Settings of the data that may be given without their place: ``channels=4`` is ``data.channels=4``.
 SHORT = {
-    **dict.fromkeys(("channels", "limit", "modality", "task"), ("data",)),
+    **dict.fromkeys(("channels", "limit", "modality", "split", "task"), ("data",)),
     **dict.fromkeys(("input_column", "label_column", "label_separator", "split_column"), ("data",)),
     **dict.fromkeys(("on_unreadable", "max_unreadable", "max_length", "seconds", "sampling_rate"), ("data",)),
     "pooling": ("head",),
@@ -73,7 +73,9 @@ ELSEWHERE = {
 def home(path: Keys) -> Keys:
     """The whole path of a setting of the data that was given without its place; any other path as it is."""
     name = ALIASES.get(str(path[0]), str(path[0]))
-    return (*SHORT[name], name) if len(path) == 1 and name in SHORT else path
+    if name not in SHORT or (len(path) > 1 and name != "split"):
+        return path
+    return (*SHORT[name], name, *path[1:])
 
 
 def misplaced(path: Keys, top: Collection[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shlex
 import sys
@@ -22,6 +23,7 @@ EXAMPLES = """
 [bold]headstart fit photos/ --backbone timm/resnet18.a1_in1k --plan full lr=3e-4 mixup=0.2[/]\n
 [bold]headstart predict runs/photos new/ --output predictions.csv[/]
 """
+NOWHERE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EPIPE)  # of an output that takes no more
 INTERRUPTED = (129, 130, 143)  # by SIGHUP, by SIGINT (what typer makes of Ctrl-C), by SIGTERM
 EPILOG = (
     "Exit codes: 0 done, 1 error, 2 nothing acceptable came out. --traceback, with any verb, shows where an error rose."
@@ -106,8 +108,10 @@ def predict(
         top = predictions.labels_a_file(top_k, len(model.classes), whole=whole, several=model.several)
         found = model.predict(options.places(source), top_k=top, **columns, on_event=terminal)
     if output:
-        predictions.write(output, found, top)
+        quoted = predictions.write(output, found, top)
         terminal.console.print(predictions.summary(found, output), markup=False)
+        if quoted:
+            terminal.console.print(quoted, style="quiet", markup=False)
     else:
         terminal.console.print(tables.predictions(found, predictions.most_labels(found, top)))
     if all(row.problem and not row.scores for row in found):
@@ -132,12 +136,14 @@ def evaluate(
         from headstart.workflows.evaluate import evaluate as evaluate_run
 
         found = evaluate_run(run, data, **named, allow_module=allow_module, on_event=terminal)
+    quoted = predictions.write_answers(output, found) if output else ""  # first: a reader may go away
     terminal.console.print(results.evaluation(found.metrics(), data or "test rows of the run"))
     terminal.console.print()
     terminal.console.print(results.classes(found.per_class()))
     if output:
-        predictions.write_answers(output, found)
         terminal.console.print(f"\n{len(found)} answers in {output}", markup=False)
+        if quoted:
+            terminal.console.print(quoted, style="quiet", markup=False)
 
 
 @app.command()
@@ -291,8 +297,9 @@ def run(arguments: list[str], *, traceback: bool = False) -> int:
             return 1
         if traceback:
             raise
-        if isinstance(error, OSError) and error.filename:  # the machine's, not ours
-            typer.echo(f"error: {error.filename}: {error.strerror}", err=True)
+        if isinstance(error, OSError) and (error.filename or error.errno in NOWHERE):  # the machine's, not ours
+            place = error.filename or "what this command shows cannot be written"
+            typer.echo(f"error: {place}: {error.strerror}", err=True)
             return 1
         typer.echo(f"error: {type(error).__name__}: {error}", err=True)
         typer.echo("this should not happen; the same command with --traceback shows where", err=True)

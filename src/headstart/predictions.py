@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import operator
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -21,12 +23,16 @@ if TYPE_CHECKING:
 ALL_OF = 20  # classes: up to so many, a file holds the probability of each
 TEXTS, ARRAYS = (".csv", ".jsonl"), (".npz",)
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
-def write(path: Path, rows: Sequence[Prediction], top: int | None) -> None:
+def write(path: Path, rows: Sequence[Prediction], top: int | None) -> str:
     """Write ``rows`` with at most ``top`` labels each (None: all that are given), as the file's name ends.
 
     The file appears whole or not at all.
+
+    Returns:
+        What to say of cells that stand there otherwise; mostly nothing.
 
     Raises:
         ConfigError: the name ends in neither .csv nor .jsonl.
@@ -34,13 +40,16 @@ def write(path: Path, rows: Sequence[Prediction], top: int | None) -> None:
     """
     check(path, TEXTS)
     fill, most = _csv if path.suffix.lower() == ".csv" else _jsonl, most_labels(rows, top)
-    _save_text(path, lambda file: fill(file, rows, most))
+    return _save_text(path, lambda file: fill(file, rows, most))
 
 
-def write_answers(path: Path, answers: Evaluation) -> None:
+def write_answers(path: Path, answers: Evaluation) -> str:
     """Write one line for every labelled row: file (or its row), label, predicted, confidence, correct, loss.
 
     Where a row may have several labels, they are lists (in a .csv with a bar between them), and there is no confidence.
+
+    Returns:
+        As ``write`` does.
 
     Raises:
         ConfigError: the name ends in neither .csv nor .jsonl.
@@ -48,7 +57,7 @@ def write_answers(path: Path, answers: Evaluation) -> None:
     """
     check(path, TEXTS)
     fill = _answers_csv if path.suffix.lower() == ".csv" else _answers_jsonl
-    _save_text(path, lambda file: fill(file, _answers(answers)))
+    return _save_text(path, lambda file: fill(file, _answers(answers)))
 
 
 def labels_a_file(asked: int | None, classes: int, *, whole: bool, several: bool = False) -> int | None:
@@ -99,8 +108,8 @@ def check(path: Path, kinds: Sequence[str], given: Sequence[str] = ()) -> None:
 
 
 def safe_cell(text: str) -> str:
-    """Text that a spreadsheet takes for text: what would start a formula is quoted."""
-    return f"'{text}" if text.lstrip(" ").startswith(FORMULA) else text
+    """Text that a spreadsheet takes for text: what would start a formula is quoted; a number (-1) is none."""
+    return f"'{text}" if text.lstrip(" ").startswith(FORMULA) and not _NUMBER.fullmatch(text) else text
 
 
 def write_features(path: Path, features: np.ndarray, names: Sequence[str]) -> None:
@@ -121,13 +130,20 @@ def write_features(path: Path, features: np.ndarray, names: Sequence[str]) -> No
     _save(path, save)
 
 
-def _save_text(path: Path, fill: Callable[[TextIO], None]) -> None:
+def _save_text(path: Path, fill: Callable[[TextIO], int]) -> str:
+    """Write what ``fill`` writes; what to say of the cells that were quoted, of which it tells the number."""
+    count = 0
+
     def save(temporary: Path) -> None:
+        nonlocal count
         # A file name need not be Unicode: what cannot be written is written as its code.
         with open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-            fill(file)
+            count = fill(file)
 
     _save(path, save)
+    begin, it = ("1 cell begins", "it") if count == 1 else (f"{count} cells begin", "them")
+    why = f"so that no spreadsheet takes {it} for a formula (a .jsonl has none)"
+    return f"{begin} with an apostrophe, {why}" if count else ""
 
 
 def _save(path: Path, save: Callable[[Path], None]) -> None:
@@ -137,29 +153,44 @@ def _save(path: Path, save: Callable[[Path], None]) -> None:
         raise storage.unwritable(path, error, "--output") from error
 
 
-def _csv(file: TextIO, rows: Sequence[Prediction], top: int) -> None:
-    out = csv.writer(file, lineterminator="\n")
+def _csv(file: TextIO, rows: Sequence[Prediction], top: int) -> int:
+    out = _Table(file)
     pairs = [
         name
         for rank in range(1, top + 1)
         for name in (("label", "score") if rank == 1 else (f"label_{rank}", f"score_{rank}"))
     ]
     texts = list(dict.fromkeys(name for row in rows for name in row.said))
-    out.writerow(["file", *texts, *pairs, "problem"])
+    out.write(["file", *texts, *pairs, "problem"])
     for row in rows:
-        cells = [safe_cell(row.said.get(name, "")) for name in texts]
+        cells = [row.said.get(name, "") for name in texts]
         for rank in range(top):
             label, score = row.scores[rank] if rank < len(row.scores) else ("", None)
-            cells += [safe_cell(label), "" if score is None else f"{score:.6f}"]
-        out.writerow([safe_cell(row.name), *cells, safe_cell(row.problem)])
+            cells += [label, "" if score is None else f"{score:.6f}"]
+        out.write([row.name, *cells, row.problem])
+    return out.quoted
 
 
-def _jsonl(file: TextIO, rows: Sequence[Prediction], top: int) -> None:
+class _Table:
+    """Writes CSV, and counts the cells that had to be quoted."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._out = csv.writer(file, lineterminator="\n")
+        self.quoted = 0
+
+    def write(self, cells: Sequence[str]) -> None:
+        safe = [safe_cell(cell) for cell in cells]
+        self.quoted += sum(map(operator.ne, safe, cells))
+        self._out.writerow(safe)
+
+
+def _jsonl(file: TextIO, rows: Sequence[Prediction], top: int) -> int:
     for row in rows:
         value: dict[str, Any] = {"file": row.name, **row.said, "predictions": row.as_pipeline()[:top]}
         if row.problem:
             value["problem"] = row.problem
         file.write(json.dumps(value, ensure_ascii=False) + "\n")
+    return 0
 
 
 def _answers(answers: Evaluation) -> Iterator[dict[str, Any]]:
@@ -177,12 +208,13 @@ def _answers(answers: Evaluation) -> Iterator[dict[str, Any]]:
         }
 
 
-def _answers_csv(file: TextIO, rows: Iterable[dict[str, Any]]) -> None:
-    out = csv.writer(file, lineterminator="\n")
+def _answers_csv(file: TextIO, rows: Iterable[dict[str, Any]]) -> int:
+    out = _Table(file)
     for number, row in enumerate(rows):
         if not number:
-            out.writerow(row)
-        out.writerow([_cell(value) for value in row.values()])
+            out.write(list(row))
+        out.write([_cell(value) for value in row.values()])
+    return out.quoted
 
 
 def _cell(value: Any) -> str:
@@ -191,9 +223,10 @@ def _cell(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, float):
         return f"{value:.6f}"
-    return safe_cell("|".join(value) if isinstance(value, list) else value)
+    return "|".join(value) if isinstance(value, list) else str(value)
 
 
-def _answers_jsonl(file: TextIO, rows: Iterable[dict[str, Any]]) -> None:
+def _answers_jsonl(file: TextIO, rows: Iterable[dict[str, Any]]) -> int:
     for row in rows:
         file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    return 0

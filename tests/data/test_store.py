@@ -253,7 +253,10 @@ def test_default_cache_folder_is_the_users_not_the_datas(monkeypatch: pytest.Mon
     monkeypatch.setenv("HEADSTART_CACHE", "/somewhere/else")
     assert canvases.default_folder() == Path("/somewhere/else")
     monkeypatch.delenv("HEADSTART_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     assert canvases.default_folder() == Path.home() / ".cache" / "headstart"
+    monkeypatch.setenv("XDG_CACHE_HOME", "/elsewhere")
+    assert canvases.default_folder() == Path("/elsewhere/headstart")
     assert canvases.free_bytes() > 0
 
 

@@ -13,7 +13,7 @@ import pytest
 from headstart.core.errors import DataError
 from headstart.data import sources
 from headstart.data.reading import guess
-from headstart.data.settings import DataSettings
+from headstart.data.settings import DataSettings, SplitSettings
 
 TEXTS = ["the film was good", "the soup was bad", "it was good", "it was bad"]
 LABELS = ["good", "bad", "good", "bad"]
@@ -231,3 +231,37 @@ def test_the_first_column_of_a_pair_can_be_chosen_alone(tmp_path: Path) -> None:
         for named in (None, "premise", "hypothesis", "hypothesis,premise")
     ]
     assert items == [[("a b", "c d")], ["a b"], ["c d"], [("c d", "a b")]]
+
+
+def test_texts_have_no_names_for_a_regular_expression(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="texts have none") as caught:
+        collected(table(tmp_path), split=SplitSettings(group_by=r"^(\w+)"))
+    assert "files are missing" not in str(caught.value)
+
+
+def test_a_column_cannot_be_both(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="'label' is both what is learned from and what is learned"):
+        collected(table(tmp_path), input_column="label")
+
+
+@pytest.mark.parametrize(("values", "measured"), [
+    ([f"{number / 7:.3f}" for number in range(60)], True), ([str(number) for number in range(60)], False),
+    ([f"{number % 9 / 2}" for number in range(60)], False), ([f"kind {number}" for number in range(60)], False),
+])  # fmt: skip
+def test_a_quantity_is_told_from_classes(values: list[str], measured: bool, tmp_path: Path) -> None:
+    lines = [f"text number {row}\t{value}" for row, value in enumerate(values)]
+    (tmp_path / "rows.tsv").write_text("text\tlabel\n" + "\n".join(lines) + "\n")
+    assert any("decimal numbers" in note for note in collected(tmp_path / "rows.tsv").notes) == measured
+
+
+def test_shares_that_cannot_be_kept_are_told() -> None:
+    texts = [f"text number {row} of its own" for row in range(400)]
+    rows = {"text": texts, "label": [f"class {row // 2}" for row in range(400)]}
+    few = sources.divide(collected(rows), DataSettings(), seed=0)
+    assert set(few.index) == {"train", "val"}, "nobody asked for a test split that cannot be"
+    assert any(note.startswith("there is no test split (no row can be spared for test") for note in few.notes)
+    assert any(note.startswith("val has 50.0% of the rows instead of 15%") for note in few.notes)
+    plain = sources.divide(collected({**rows, "label": ["a", "b"] * 200}), DataSettings(), seed=0)
+    assert not any("instead of" in note for note in plain.notes)
+    with pytest.raises(DataError, match="no row can be spared for test"):
+        sources.divide(collected(rows), DataSettings(split=SplitSettings(test=0.15)), seed=0)

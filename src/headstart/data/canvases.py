@@ -258,8 +258,9 @@ def _no_room(cache: Path, error: OSError) -> DataError:
 
 
 def default_folder() -> Path:
-    """$HEADSTART_CACHE, or the user's cache folder."""
-    return Path(os.environ.get("HEADSTART_CACHE") or Path.home() / ".cache" / "headstart")
+    """$HEADSTART_CACHE, or else ``headstart`` in $XDG_CACHE_HOME or ~/.cache."""
+    usual = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headstart"
+    return Path(os.environ.get("HEADSTART_CACHE") or usual)
 
 
 def usual_budget(held: int = 0) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 
 from headstart.core.errors import DataError, Problem
 from headstart.core.events import Event, Notice, Progress
+from headstart.data.reading.collection import listing
 from headstart.data.splits import Rows
 from headstart.measure.evaluation import Evaluation
 from headstart.measure.metrics import softmax
@@ -86,8 +87,12 @@ class Classifier:
         """
         unknown = [name for name in classes if name not in self.classes]
         if unknown:
+            strange = [place for place, name in enumerate(classes) if name in unknown]
+            of = rows.labels[:, strange].any(axis=1) if rows.labels.ndim == 2 else np.isin(rows.labels, strange)
+            places = [rows.names[row] for row in np.flatnonzero(of)]
+            told = f"{len(places)} of {len(rows)} rows have them ({listing(places)})" if places else "no row has them"
             raise DataError(
-                f"the model does not know the classes {', '.join(unknown)}",
+                f"the model does not know the classes {', '.join(unknown)}: {told}",
                 where=where or split,
                 remedy=f"it knows: {', '.join(self.classes)}",
             )

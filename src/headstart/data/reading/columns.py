@@ -61,7 +61,10 @@ def from_columns(table: Table, modality: str, settings: DataSettings, *, labelle
     split_in = _choose(table, "split", settings.split_column, SPLIT_NAMES, problems, notes, needed=False)
     notes += _taken(inputs, labels_in, split_in, settings)
     group_by = settings.split.group_by if labelled else None
-    group_in = _group_column(table, group_by, problems)
+    group_in = _group_column(table, group_by, modality, problems)
+    if inputs is not None and inputs == labels_in:
+        what = f"column '{inputs}' is both what is learned from and what is learned"
+        problems.append(Problem(what, table.source, "input_column=… and label_column=… name two columns"))
     if inputs is None or (labelled and labels_in is None) or not {*marked} <= {*table.columns}:
         raise DataError(f"{len(problems)} problems in {table.source}", problems=problems)
     found = Found(
@@ -83,7 +86,7 @@ def from_columns(table: Table, modality: str, settings: DataSettings, *, labelle
     if group_in is not None:
         found.groups = _groups(table, group_in, notes)
     pattern = group_by if group_by is not None and "(" in group_by and group_in is None else None
-    if modality == "text" and pattern is None:
+    if modality == "text":
         found.items = found.items if isinstance(found.items, LazyItems) else as_list(found.items)
         return found
     return _with_paths(found, table, settings, pattern, labelled)
@@ -196,9 +199,12 @@ def _other_of_two(
     return (other, labels) if inputs is None else (inputs, other)
 
 
-def _group_column(table: Table, group_by: str | None, problems: list[Problem]) -> str | None:
+def _group_column(table: Table, group_by: str | None, modality: str, problems: list[Problem]) -> str | None:
     if group_by is None or group_by in table.columns:
         return group_by
+    if "(" in group_by and modality == "text":
+        what = f"group_by: a regular expression is searched in the names of files, and texts have none ('{group_by}')"
+        problems.append(Problem(what, table.source, "name a column of groups"))
     if "(" not in group_by:
         what = f"group_by: there is no column '{group_by}'{suggest(group_by, table.columns)}"
         problems.append(Problem(what, table.source, "name a column, or give a regular expression with one (group)"))

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 # Fewer rows than this tell little (±8 points at 90 % accuracy) and are of more use in training.
 MIN_TEST_ROWS = 50
+STRAYED, STRAYED_ROWS = 1.5, 3  # times the share asked for, and rows beside it, from which on it is said
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,17 @@ def divide(
         inside = Rows(items=range(len(pool)), labels=labels[pool], names=())
         ids = None if groups is None else groups[pool]
         keep = None if groups is None else np.isin(groups[pool], groups[given > 0])
-        parts = splitting.split(inside, shares, seed, duplicates=ids, keep=keep)
+        try:
+            parts = splitting.split(inside, shares, seed, duplicates=ids, keep=keep)
+        except DataError as error:
+            if "test" not in shares or settings.split.test is not None:
+                raise
+            del shares["test"]  # nobody asked for it
+            notes.append(_without_test(str(error.problems[0].what)))
+            parts = splitting.split(inside, shares, seed, duplicates=ids, keep=keep)
         drawn = {split: pool[rows] for split, rows in parts.items()}
         notes += _drawn_notes(drawn, collection, groups, seed)
+        notes += _strayed(drawn, shares)
     index = {**drawn, **fixed}
     return Division({split: index[split] for split in SPLITS if split in index}, tuple(notes))
 
@@ -124,11 +133,13 @@ def _shares(pool: int, fixed: Mapping[str, np.ndarray], settings: DataSettings) 
                 f"{share:.0%} would be {rows} rows, fewer than {MIN_TEST_ROWS}; data.split.test=… draws it all the same"
             )
             reason = "data.split.test is 0" if asked == 0 else small
-            notes.append(
-                f"there is no test split ({reason}): scores are those of the val rows that stages were chosen on, "
-                "which is optimistic"
-            )
+            notes.append(_without_test(reason))
     return shares, notes
+
+
+def _without_test(reason: str) -> str:
+    scores = "scores are those of the val rows that stages were chosen on, which is optimistic"
+    return f"there is no test split ({reason}): {scores}"
 
 
 def together(collection: Collection, duplicates: np.ndarray | None) -> np.ndarray | None:
@@ -152,8 +163,19 @@ def _straddling(collection: Collection) -> list[Problem]:
     if not torn:
         return []
     shown = listing(group.partition(":")[2] for group in dict.fromkeys(torn))
-    remedy = "rows of one group in train and val or test make the scores too good: move them, or drop split.group_by"
+    remedy = "rows of one group in train and val or test make the scores too good: move them, or leave out group_by"
     return [Problem(f"groups with rows in two of the given splits: {shown}", collection.source, remedy)]
+
+
+def _strayed(drawn: Mapping[str, np.ndarray], shares: Mapping[str, float]) -> list[str]:
+    """Which parts are far from the share that they should have."""
+    pool, notes = sum(len(rows) for rows in drawn.values()), []
+    for split, share in shares.items():
+        got = len(drawn[split])
+        if abs(got - share * pool) >= STRAYED_ROWS and not share / STRAYED < got / pool < share * STRAYED:
+            why = "no class is left out where it can be helped, and rows of one group stay together"
+            notes.append(f"{split} has {got / pool:.1%} of the rows instead of {share:.0%}: {why}")
+    return notes
 
 
 def _drawn_notes(

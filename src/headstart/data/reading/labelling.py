@@ -17,6 +17,8 @@ from headstart.data.reading.tables import Table, as_list
 if TYPE_CHECKING:
     from headstart.data.settings import DataSettings
 
+MANY = 20  # different numbers, from which on labels may be a quantity
+
 
 def label(found: Found, table: Table, columns: Sequence[str], settings: DataSettings) -> None:
     """Label the rows of ``found`` by one column, or by several of 0 and 1; mistakes go to its problems."""
@@ -43,7 +45,19 @@ def _several(table: Table, column: str, settings: DataSettings, notes: list[str]
     hint = _looks_parted(values)
     if hint:
         notes.append(f"labels such as '{hint}' are taken as they are; where they are several, say task=multilabel")
+    if _look_measured(values):
+        what = f"column '{column}' holds decimal numbers, nearly all of them different"
+        notes.append(f"{what}: each is a class of its own here, where a quantity should be put into a few bins first")
     return False
+
+
+def _look_measured(values: Sequence[Any]) -> bool:
+    """Whether labels seem to be a quantity: decimal numbers, more different ones than half of the rows."""
+    try:
+        numbers = {float(value) for value in values if value is not None and value == value}
+    except (TypeError, ValueError):
+        return False
+    return len(numbers) > max(MANY, len(values) / 2) and not all(number.is_integer() for number in numbers)
 
 
 def _looks_parted(values: Sequence[Any]) -> str:

@@ -59,7 +59,8 @@ def split(
             raise DataError(
                 f"no row can be spared for {name}: {len(labels)} rows in {len(np.unique(groups))} groups, "
                 f"{len(np.unique(labels))} classes",
-                remedy="add rows, give the split yourself, or loosen split.group_by",
+                remedy="add rows, or give the split yourself; rows of the same contents stay together, and those of a "
+                "group (data.split.group_by)",
             )
     return {name: np.flatnonzero(part == index) for index, name in enumerate(["train", *names])}
 

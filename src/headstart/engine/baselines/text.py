@@ -5,6 +5,7 @@ Shapes: N rows, K classes.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -53,10 +54,10 @@ def fitted(texts: Sequence[str], labels: np.ndarray, asked: Sequence[str], wante
     for strength in STRENGTHS:
         model = LogisticRegression(C=strength, max_iter=1000)
         if labels.ndim == 2:
-            model = _each(model).fit(seen, labels)
+            model = _fitted(_each(model), seen, labels)
             loss = float(multilabel.log_losses(wanted, model.predict_proba(given)).mean())
         else:
-            model.fit(seen, labels)
+            model = _fitted(model, seen, labels)
             told = np.full((len(asked), int(max(labels.max(), wanted.max())) + 1), FLOOR)
             told[:, model.classes_] = model.predict_log_proba(given)
             loss = -float(told[np.arange(len(asked)), wanted].mean())
@@ -64,6 +65,12 @@ def fitted(texts: Sequence[str], labels: np.ndarray, asked: Sequence[str], wante
             best = (loss, model)
     assert best is not None
     return make_pipeline(words, best[1])
+
+
+def _fitted(model: Any, seen: Any, labels: np.ndarray) -> Any:
+    with warnings.catch_warnings():  # of many classes; reading the labels has told what to say of them
+        warnings.filterwarnings("ignore", message="The number of unique classes", category=UserWarning)
+        return model.fit(seen, labels)
 
 
 def _each(model: Any) -> Any:
