@@ -264,7 +264,7 @@ def test_an_output_that_takes_nothing_is_no_bug(
     monkeypatch.setattr(cli, "app", full)
     assert cli.run(["audit", "photos"]) == 1
     said = capsys.readouterr().err
-    assert said == f"error: what this command shows cannot be written: {os.strerror(number)}\n"
+    assert said == f"error: the disk, or what this command shows: {os.strerror(number)}\n"
 
 
 def test_json_lines_of_predictions(tmp_path: Path) -> None:

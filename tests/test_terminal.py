@@ -292,22 +292,3 @@ def test_what_only_shows_something_fails_where_it_cannot(make: Any) -> None:
     with pytest.raises(OSError, match="No space left"):
         shown(STORY[0])
     assert not to.quiet
-
-
-def test_a_terminal_that_is_behind_misses_a_word(capsys: pytest.CaptureFixture[str]) -> None:
-    class Behind(io.StringIO):
-        late = True
-
-        def write(self, text: str) -> int:
-            if self.late:
-                self.late = False
-                raise BlockingIOError(errno.EAGAIN, "try again")
-            return super().write(text)
-
-    to = plain()
-    to.file = Behind()
-    shown = Terminal(to, endures=True)
-    shown(events.Notice("info", "first", "a first word"))
-    shown(events.Notice("info", "second", "a second word"))
-    assert "a second word" in text(to)
-    assert not capsys.readouterr().err

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -100,7 +99,7 @@ def predict(
     columns = options.columns(source, "input_column")
     if output:
         predictions.check(output, predictions.TEXTS, source)
-    with options.terminal() as terminal:
+    with options.terminal(endures=output is not None) as terminal:
         from headstart.workflows.predict import answerer
 
         model = answerer(run, variant=variant, device=device or "cpu", allow_module=allow_module, on_event=terminal)
@@ -109,9 +108,7 @@ def predict(
         found = model.predict(options.places(source), top_k=top, **columns, on_event=terminal)
     if output:
         quoted = predictions.write(output, found, top)
-        terminal.console.print(predictions.summary(found, output), markup=False)
-        if quoted:
-            terminal.console.print(quoted, style="quiet", markup=False)
+        terminal.console.print(f"{predictions.summary(found, output)}\n{quoted}".strip(), markup=False)
     else:
         terminal.console.print(tables.predictions(found, predictions.most_labels(found, top)))
     if all(row.problem and not row.scores for row in found):
@@ -132,7 +129,7 @@ def evaluate(
     named = options.columns(columns, "input_column", "label_column")
     if output:
         predictions.check(output, predictions.TEXTS, [data] if data else [])
-    with options.terminal() as terminal:
+    with options.terminal(endures=output is not None) as terminal:
         from headstart.workflows.evaluate import evaluate as evaluate_run
 
         found = evaluate_run(run, data, **named, allow_module=allow_module, on_event=terminal)
@@ -141,9 +138,7 @@ def evaluate(
     terminal.console.print()
     terminal.console.print(results.classes(found.per_class()))
     if output:
-        terminal.console.print(f"\n{len(found)} answers in {output}", markup=False)
-        if quoted:
-            terminal.console.print(quoted, style="quiet", markup=False)
+        terminal.console.print(f"\n{len(found)} answers in {output}\n{quoted}".rstrip(), markup=False)
 
 
 @app.command()
@@ -213,7 +208,7 @@ def embed(
     columns = options.columns(source, "input_column")
     output = output or storage.unused(Path("features"), ".npz")
     predictions.check(output, predictions.ARRAYS, source)
-    with options.terminal() as terminal:
+    with options.terminal(endures=True) as terminal:
         from headstart.workflows.predict import embed as embed_with
 
         given = options.places(source)
@@ -259,10 +254,10 @@ def demo(
     from headstart import results
     from headstart.workflows import demo as workflow
 
-    for kind in kinds or workflow.MODALITIES:
-        with options.terminal(endures=True) as terminal:
+    with options.terminal(endures=True) as terminal:
+        for kind in kinds or workflow.MODALITIES:
             found = workflow.demo(kind, Path(output_dir), on_event=terminal)
-        results.demonstration(found, terminal.console)
+            terminal.tell(partial(results.demonstration, found, terminal.console))
 
 
 for _verb in (shipping.export, shipping.bench, shipping.push, shipping.serve):
@@ -298,18 +293,16 @@ def run(arguments: list[str], *, traceback: bool = False) -> int:
         if traceback:
             raise
         if isinstance(error, OSError) and (error.filename or error.errno in NOWHERE):  # the machine's, not ours
-            place = error.filename or "what this command shows cannot be written"
+            place = error.filename or "the disk, or what this command shows"
             typer.echo(f"error: {place}: {error.strerror}", err=True)
             return 1
         typer.echo(f"error: {type(error).__name__}: {error}", err=True)
         typer.echo("this should not happen; the same command with --traceback shows where", err=True)
         return 1
     if code in INTERRUPTED:
-        with contextlib.suppress(OSError):  # of a terminal that was closed
-            typer.echo("\ninterrupted", err=True)
-            if arguments[:1] == ["fit"]:
-                again = [word for word in arguments if word != "--resume"]  # nothing may be there to resume yet
-                typer.echo(f"the same command goes on: {shlex.join(['headstart', *again])}", err=True)
+        from headstart import terminal
+
+        terminal.show_interrupted(arguments)
     return code
 
 

@@ -36,7 +36,7 @@ def export(
     """Write ONNX files that run without torch, each with its verdict. Exit code 2 where none is accepted."""
     from headstart.verdicts import told
 
-    with terminal() as shown:
+    with terminal(endures=True) as shown:
         from headstart.workflows import ship
 
         settings = ship.Settings(tolerance, precision, int8, threads, runtimes=tuple(runtime or ()))
@@ -70,7 +70,7 @@ def push(
     """Publish the model with its evidence on the Hugging Face Hub: weights, ONNX files, a model card."""
     from headstart.verdicts import published
 
-    with terminal() as shown:
+    with terminal(endures=True) as shown:
         from headstart.workflows.push import push as publish
 
         found = publish(

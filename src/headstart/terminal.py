@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -135,8 +136,7 @@ class Terminal:
         except (OSError, SystemExit) as error:  # rich ends a process whose reader has gone by a SystemExit
             if not self.endures:
                 raise
-            if not isinstance(error, BlockingIOError):  # a terminal that is behind may take the next word
-                self._fall_silent(error)
+            self._fall_silent(error)
 
     def _fall_silent(self, error: BaseException) -> None:
         self._gone = True
@@ -270,6 +270,15 @@ def interval_text(metric: str, measured: Mapping[str, Any]) -> str:
     """``accuracy 94.1 % [91.8, 96.0], n = 61``."""
     low, high = (number(metric, measured[side]).removesuffix(" %") for side in ("low", "high"))
     return f"{metric} {number(metric, measured['value'])} [{low}, {high}], n = {measured['n']}"
+
+
+def show_interrupted(arguments: list[str]) -> None:
+    """How a command that a signal has ended goes on, where the terminal is still there."""
+    with contextlib.suppress(OSError):
+        print("\ninterrupted", file=sys.stderr)
+        if arguments[:1] == ["fit"]:
+            again = [word for word in arguments if word != "--resume"]  # nothing may be there to resume yet
+            print(f"the same command goes on: {shlex.join(['headstart', *again])}", file=sys.stderr, flush=True)
 
 
 def show_error(error: HeadstartError, to: Console | None = None) -> None:

@@ -260,7 +260,7 @@ with early.begun(settings, collection) as working:
 from headstart.data import store
 store.KEPT_SECONDS = 0.0
 os.environ["HEADSTART_CACHE"] = str(folder / "kept")
-assert "once" in build(cache="kept").explain
+assert "kept for later runs" in build(cache="kept", keep=True).explain
 with early.begun(settings, collection) as working:
     assert working is None, "an earlier run kept what it would decode"
 print(descriptors() - before, children())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ from headstart.data.loaders import batches
 from headstart.data.modalities import image
 from headstart.data.modalities.image import ImageSpec
 from headstart.data.splits import LazyItems, Rows
-from headstart.data.store import Store
+from headstart.data.store import Store, is_kept
 
 from . import corpus
 
@@ -119,9 +120,9 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[Any], Path], tuple[S
     monkeypatch.setattr(image, "decode_with_facts", counted)
     monkeypatch.setattr("headstart.data.store.KEPT_SECONDS", 0.0)
 
-    def build(items: list[Any], cache: Path) -> tuple[Store, int]:
+    def build(items: list[Any], cache: Path, keep: bool = True) -> tuple[Store, int]:
         calls.clear()
-        return Store.build(rows_of(items), SPEC, cache_dir=cache), len(calls)
+        return Store.build(rows_of(items), SPEC, cache_dir=cache, keep=keep), len(calls)
 
     return build
 
@@ -130,6 +131,7 @@ def test_what_took_long_to_decode_is_found_by_a_later_run(tmp_path: Path, slow: 
     items: list[Any] = [corpus.encoded(corpus.picture(seed=n), "PNG") for n in range(9)] + [b"junk"]
     first, decoded = slow(items, tmp_path)
     assert (first.where, decoded) == ("memory", 10)
+    assert "kept for later runs" in first.explain
     again, decoded = slow(items, tmp_path)
     assert (again.where, decoded) == ("disk", 0)
     assert "earlier run" in again.explain
@@ -147,10 +149,55 @@ def test_what_took_long_to_decode_is_found_by_a_later_run(tmp_path: Path, slow: 
     assert slow(items, tmp_path)[1] == 10, "a file that is not whole is none"
 
 
-def test_what_was_decoded_quickly_is_not_kept(tmp_path: Path) -> None:
+def test_what_was_decoded_quickly_or_for_once_is_not_kept(tmp_path: Path, slow: Callable[..., Any]) -> None:
     items: list[Any] = [corpus.encoded(corpus.picture(seed=n), "PNG") for n in range(3)]
-    Store.build(rows_of(items), SPEC, cache_dir=tmp_path)
+    assert "kept" not in slow(items, tmp_path, keep=False)[0].explain
     assert not list(tmp_path.iterdir())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("headstart.data.store.KEPT_SECONDS", 60.0)
+        slow(items, tmp_path)
+    assert not list(tmp_path.iterdir())
+    slow([b"junk"] * 3, tmp_path)
+    assert not (tmp_path / "canvases").exists(), "there is nothing to keep"
+
+
+def test_a_hint_that_leads_nowhere_is_forgotten(
+    tmp_path: Path, slow: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items: list[Any] = [corpus.encoded(corpus.picture(seed=n), "PNG") for n in range(3)]
+    slow(items, tmp_path)
+    assert is_kept(rows_of(items), SPEC, "image", tmp_path)
+    monkeypatch.setattr("headstart.data.store.KEPT_SECONDS", 60.0)
+    slow(items[::-1], tmp_path)  # of the same names; decoded in no time
+    assert not is_kept(rows_of(items), SPEC, "image", tmp_path)
+    monkeypatch.setattr("headstart.data.store.KEPT_SECONDS", 0.0)
+    slow(items, tmp_path)
+    shutil.rmtree(tmp_path / "canvases")
+    assert not is_kept(rows_of(items), SPEC, "image", tmp_path)
+
+
+def test_a_nearly_full_disk_is_left_alone(
+    tmp_path: Path, slow: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items: list[Any] = [corpus.encoded(corpus.picture(seed=n), "PNG") for n in range(3)]
+    monkeypatch.setattr(canvases, "KEPT_ROOM", 10**12)
+    assert slow(items, tmp_path)[0].where == "memory"
+    assert not (tmp_path / "canvases").exists()
+
+
+def test_another_process_that_keeps_the_same_costs_no_run(
+    tmp_path: Path, slow: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items: list[Any] = [corpus.encoded(corpus.picture(seed=n), "PNG") for n in range(3)]
+    original = canvases.make_room
+
+    def taken_away(newest: Path) -> None:
+        shutil.rmtree(newest)
+        original(newest)
+
+    monkeypatch.setattr(canvases, "make_room", taken_away)
+    store, _ = slow(items, tmp_path)
+    assert np.array_equal(image.finish(store[0], SPEC), image.prepare(items[0], SPEC))
 
 
 def test_a_cache_without_room_costs_no_run(
@@ -161,7 +208,7 @@ def test_a_cache_without_room_costs_no_run(
             raise OSError(errno.ENOSPC, "No space left on device")
 
         def close(self) -> None:
-            pass
+            raise OSError(errno.ENOSPC, "No space left on device")
 
     items: list[Any] = [corpus.encoded(corpus.picture(seed=n), "PNG") for n in range(3)]
     original = canvases.Writer._to_disk
@@ -176,7 +223,7 @@ def test_a_cache_without_room_costs_no_run(
     store, _ = slow(items, tmp_path)
     assert store.where == "memory"
     assert slow(items, tmp_path)[1] == 3
-    assert not list((tmp_path / "canvases").iterdir())
+    assert not is_kept(rows_of(items), SPEC, "image", tmp_path)
 
 
 @pytest.mark.parametrize("change", ["content", "order", "spec"])

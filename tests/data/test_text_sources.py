@@ -246,7 +246,8 @@ def test_a_column_cannot_be_both(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("values", "measured"), [
     ([f"{number / 7:.3f}" for number in range(60)], True), ([str(number) for number in range(60)], False),
-    ([f"{number % 9 / 2}" for number in range(60)], False), ([f"kind {number}" for number in range(60)], False),
+    ([f"{number % 9 / 2}" for number in range(60)], False), (["nan"] * 40 + ["0", "0.5"] * 10, False),
+    ([f"kind {number}" for number in range(60)], False),
 ])  # fmt: skip
 def test_a_quantity_is_told_from_classes(values: list[str], measured: bool, tmp_path: Path) -> None:
     lines = [f"text number {row}\t{value}" for row, value in enumerate(values)]
@@ -259,7 +260,7 @@ def test_shares_that_cannot_be_kept_are_told() -> None:
     rows = {"text": texts, "label": [f"class {row // 2}" for row in range(400)]}
     few = sources.divide(collected(rows), DataSettings(), seed=0)
     assert set(few.index) == {"train", "val"}, "nobody asked for a test split that cannot be"
-    assert any(note.startswith("there is no test split (no row can be spared for test") for note in few.notes)
+    assert any(note.startswith("there is no test split (with one, no row can be spared") for note in few.notes)
     assert any(note.startswith("val has 50.0% of the rows instead of 15%") for note in few.notes)
     plain = sources.divide(collected({**rows, "label": ["a", "b"] * 200}), DataSettings(), seed=0)
     assert not any("instead of" in note for note in plain.notes)

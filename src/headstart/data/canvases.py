@@ -16,6 +16,7 @@ import weakref
 import zlib
 from bisect import bisect_right
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -29,6 +30,7 @@ from headstart.data.modalities.base import Facts, Unreadable
 SEGMENT_BYTES = 64 * 2**20
 MEMORY_BYTES = 2**30  # what canvases take in memory at most unless told: the system keeps files there anyway
 CACHE_BYTES = 50 * 2**30  # what all files of the cache may take together
+KEPT_ROOM = 10  # times as much room on the disk as canvases take that need not be there
 DAY_SECONDS = 86_400
 
 
@@ -183,6 +185,11 @@ class Writer:
         if self._file is None:
             self._close_segment()
             return Buffer(self._segments, self.nbytes)
+        return Buffer([], self.nbytes, self.placed(index, key))
+
+    def placed(self, index: Index, key: str) -> Path:
+        """The folder of what lies on disk, under its final name."""
+        assert self._file is not None
         try:
             self._file.close()
             index.save(self._folder)
@@ -196,17 +203,22 @@ class Writer:
             self.abandon()
             raise _no_room(self._cache, error) from error
         make_room(final)
-        return Buffer([], self.nbytes, final)
+        return final
 
 
 def keep(buffer: Buffer, index: Index, cache: Path, key: str, dtype: str, kind: type[Facts]) -> bool:
-    """Leave canvases that lie in memory in a file of the cache too; False where there is no room for it."""
+    """Leave canvases that lie in memory in a file of the cache too; False where there is little room for it."""
     writer = Writer(0, cache, dtype, kind)
     try:
+        cache.mkdir(parents=True, exist_ok=True)
+        if not buffer.segments or shutil.disk_usage(cache).free < KEPT_ROOM * buffer.nbytes:
+            return False
         for segment in buffer.segments:
             writer.append(segment)
-        writer.finished(index, key)
-    except DataError:
+        writer.placed(index, key)
+    except (DataError, OSError):  # nobody needs it now
+        with suppress(OSError):
+            writer.abandon()
         return False
     except BaseException:
         writer.abandon()
@@ -258,8 +270,9 @@ def _no_room(cache: Path, error: OSError) -> DataError:
 
 
 def default_folder() -> Path:
-    """$HEADSTART_CACHE, or else ``headstart`` in $XDG_CACHE_HOME or ~/.cache."""
-    usual = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headstart"
+    """$HEADSTART_CACHE, or else ``headstart`` in $XDG_CACHE_HOME (where it is absolute) or ~/.cache."""
+    usual = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    usual = (usual if usual.is_absolute() else Path.home() / ".cache") / "headstart"
     return Path(os.environ.get("HEADSTART_CACHE") or usual)
 
 

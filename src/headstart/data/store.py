@@ -130,17 +130,19 @@ class Store:
         cache_dir: str | os.PathLike[str] | None = None,
         progress: Progress | None = None,
         ahead: Ahead | None = None,
+        keep: bool = False,
     ) -> Store:
         """Decode every row of ``rows`` once, in order, with threads where that is quicker (see ``workers.in_turn``).
 
         Args:
             budget_bytes: what the canvases may take in memory; None is a quarter of what is free now, at most 1 GB.
                 Above it they go to a file in ``cache_dir``, which a later run finds by contents, decoder version and
-                what of the spec canvases depend on. What was decoded for more than ``KEPT_SECONDS`` is copied there.
-            cache_dir: None is $HEADSTART_CACHE, or ~/.cache/headstart. The least recently used files leave it when all
+                what of the spec canvases depend on.
+            cache_dir: None is ``canvases.default_folder()``. The least recently used files leave it when all
                 of them take more than 50 GB.
             progress: called with (rows done, N) from the calling thread.
             ahead: another process that has begun with these rows; what it has done is taken.
+            keep: leave what was decoded for more than ``KEPT_SECONDS`` in such a file too, where there is room.
 
         Raises:
             DataError: no room for the file. Rows that cannot be decoded raise nothing: see ``errors``.
@@ -151,7 +153,8 @@ class Store:
         held = 0 if begun is None else begun.values.nbytes
         budget = canvases.usual_budget(held) if budget_bytes is None else budget_bytes
         cache = Path(cache_dir) if cache_dir is not None else canvases.default_folder()
-        if is_kept(rows, spec, modality, cache) or _estimate(kind, rows, spec, budget) > budget:
+        hinted = is_kept(rows, spec, modality, cache)
+        if hinted or _estimate(kind, rows, spec, budget) > budget:
             found = canvases.find(cache, _key(kind, spec, _identities(kind, rows)), kind.DTYPE, kind.Facts)
             if found is not None:
                 if progress is not None:
@@ -169,16 +172,23 @@ class Store:
         except BaseException:
             writer.abandon()
             raise
-        if buffer.folder is None and time.monotonic() - started > KEPT_SECONDS:
-            key = _key(kind, spec, _identities(kind, rows, index))
-            if canvases.keep(buffer, index, cache, key, kind.DTYPE, kind.Facts):
-                _hints(cache).put(_hint(rows, spec, modality), key)
-        return cls(modality, rows.names, buffer, index, _explained(buffer, budget, "decoded once"))
+        how = "decoded once"
+        if keep and buffer.folder is None:
+            key = ""
+            if time.monotonic() - started > KEPT_SECONDS:
+                key = _key(kind, spec, _identities(kind, rows, index))
+                key = key if canvases.keep(buffer, index, cache, key, kind.DTYPE, kind.Facts) else ""
+            if key or hinted:  # of other contents under these names
+                _hints(cache).put(_hint(rows, spec, modality), key or None)
+            how = f"{how} and kept for later runs" if key else how
+        return cls(modality, rows.names, buffer, index, _explained(buffer, budget, how))
 
 
 def is_kept(rows: Rows, spec: Any, modality: str, cache: Path | None = None) -> bool:
     """Whether an earlier run kept the canvases of rows with these names: their contents tell whether of these rows."""
-    return _hints(cache or canvases.default_folder()).get(_hint(rows, spec, modality)) is not None
+    cache = cache or canvases.default_folder()
+    key = _hints(cache).get(_hint(rows, spec, modality))
+    return isinstance(key, str) and (cache / "canvases" / key).is_dir()
 
 
 def _hints(cache: Path) -> Remembered:

@@ -240,9 +240,9 @@ def _opened(
         except ArtefactError as error:
             refused = error
             continue
-        if on_event is not None:
-            other = f"'{order[0]}' was quickest where this was exported; '{name}' is what can run here"
-            on_event(Notice("info", "runtime", other if name != order[0] else f"answered by {name}"))
+        if name != order[0] and on_event is not None:
+            what = f"'{order[0]}' was quickest where this was exported; '{name}' is what can run here"
+            on_event(Notice("info", "runtime", what))
         return name, known[name], told, session
     raise refused
 

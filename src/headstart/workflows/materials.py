@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import time
 from collections.abc import Callable, Iterator
@@ -112,6 +113,7 @@ def decode_rows(
             budget_bytes=None if experiment.cache_budget is None else int(experiment.cache_budget * 1e9),
             progress=lambda done, total: emit(Progress("decode", done, total, unit)),
             ahead=ahead,
+            keep=os.environ.get("RANK", "0") == "0",
         )
     emit(Decision(store.kind.NOUN[1], store.where, store.explain))
     return store

@@ -65,11 +65,11 @@ def divide(
             if "test" not in shares or settings.split.test is not None:
                 raise
             del shares["test"]  # nobody asked for it
-            notes.append(_without_test(str(error.problems[0].what)))
+            notes.append(_without_test(f"with one, {error.problems[0].what}"))
             parts = splitting.split(inside, shares, seed, duplicates=ids, keep=keep)
         drawn = {split: pool[rows] for split, rows in parts.items()}
         notes += _drawn_notes(drawn, collection, groups, seed)
-        notes += _strayed(drawn, shares)
+        notes += _strayed(drawn, shares, groups)
     index = {**drawn, **fixed}
     return Division({split: index[split] for split in SPLITS if split in index}, tuple(notes))
 
@@ -167,13 +167,14 @@ def _straddling(collection: Collection) -> list[Problem]:
     return [Problem(f"groups with rows in two of the given splits: {shown}", collection.source, remedy)]
 
 
-def _strayed(drawn: Mapping[str, np.ndarray], shares: Mapping[str, float]) -> list[str]:
+def _strayed(drawn: Mapping[str, np.ndarray], shares: Mapping[str, float], groups: np.ndarray | None) -> list[str]:
     """Which parts are far from the share that they should have."""
     pool, notes = sum(len(rows) for rows in drawn.values()), []
     for split, share in shares.items():
         got = len(drawn[split])
         if abs(got - share * pool) >= STRAYED_ROWS and not share / STRAYED < got / pool < share * STRAYED:
-            why = "no class is left out where it can be helped, and rows of one group stay together"
+            why = "no class is left out where it can be helped"
+            why += "" if groups is None else ", and rows of a group and of the same contents stay together"
             notes.append(f"{split} has {got / pool:.1%} of the rows instead of {share:.0%}: {why}")
     return notes
 

@@ -5,6 +5,7 @@ Shapes: N rows.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from headstart.data.reading.tables import Table, as_list
 if TYPE_CHECKING:
     from headstart.data.settings import DataSettings
 
-MANY = 20  # different numbers, from which on labels may be a quantity
+MANY, DIFFERENT = 20, 0.8  # different numbers, and their share, from which on labels may be a quantity
 
 
 def label(found: Found, table: Table, columns: Sequence[str], settings: DataSettings) -> None:
@@ -52,12 +53,15 @@ def _several(table: Table, column: str, settings: DataSettings, notes: list[str]
 
 
 def _look_measured(values: Sequence[Any]) -> bool:
-    """Whether labels seem to be a quantity: decimal numbers, more different ones than half of the rows."""
+    """Whether labels seem to be a quantity: decimal numbers, nearly all of them different."""
     try:
-        numbers = {float(value) for value in values if value is not None and value == value}
-    except (TypeError, ValueError):
+        numbers = [float(value) for value in values if value is not None]
+    except (TypeError, ValueError, OverflowError):
         return False
-    return len(numbers) > max(MANY, len(values) / 2) and not all(number.is_integer() for number in numbers)
+    numbers = [number for number in numbers if math.isfinite(number)]
+    different = set(numbers)
+    decimal = any(not number.is_integer() for number in different)
+    return decimal and len(different) > max(MANY, DIFFERENT * len(numbers))
 
 
 def _looks_parted(values: Sequence[Any]) -> str:
