@@ -141,6 +141,10 @@ def test_data_of_one_label_a_row_are_no_test_of_several(run: Run) -> None:
     pictures, _ = marked(12)
     with pytest.raises(DataError, match=r"does not know"):
         headstart.evaluate(run, [(picture, "other") for picture in pictures])
+    mixed = [(picture, ["other"] if row % 4 == 0 else ["left"]) for row, picture in enumerate(pictures)]
+    with pytest.raises(DataError, match=r"does not know the classes .*other.*: 12 of 12 rows have them") as caught:
+        headstart.evaluate(run, mixed)
+    assert "row 0" in str(caught.value)
 
 
 def test_a_plan_and_an_audit_are_laid_out(tmp_path: Path) -> None:
