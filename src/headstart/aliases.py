@@ -73,9 +73,7 @@ ELSEWHERE = {
 def home(path: Keys) -> Keys:
     """The whole path of a setting of the data that was given without its place; any other path as it is."""
     name = ALIASES.get(str(path[0]), str(path[0]))
-    if name not in SHORT or (len(path) > 1 and name != "split"):
-        return path
-    return (*SHORT[name], name, *path[1:])
+    return (*SHORT[name], name, *path[1:]) if name in SHORT else path
 
 
 def misplaced(path: Keys, top: Collection[str]) -> str:

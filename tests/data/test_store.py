@@ -211,7 +211,7 @@ def test_a_cache_without_room_costs_no_run(
             raise OSError(errno.ENOSPC, "No space left on device")
 
     items: list[Any] = [corpus.encoded(corpus.picture(seed=n), "PNG") for n in range(3)]
-    original = canvases.Writer._to_disk
+    original = canvases.Writer.to_disk
 
     def to_disk(self: canvases.Writer) -> None:
         original(self)
@@ -219,11 +219,12 @@ def test_a_cache_without_room_costs_no_run(
         self._file.close()
         self._file = Full()  # type: ignore[assignment]
 
-    monkeypatch.setattr(canvases.Writer, "_to_disk", to_disk)
+    monkeypatch.setattr(canvases.Writer, "to_disk", to_disk)
     store, _ = slow(items, tmp_path)
     assert store.where == "memory"
     assert slow(items, tmp_path)[1] == 3
     assert not is_kept(rows_of(items), SPEC, "image", tmp_path)
+    assert not list((tmp_path / "canvases").iterdir())
 
 
 @pytest.mark.parametrize("change", ["content", "order", "spec"])

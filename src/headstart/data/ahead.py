@@ -78,9 +78,8 @@ class Ahead:
         self.spec, self._kind = spec, registry.find("headstart.data.modalities", modality)
         self._open: list[int] = []  # descriptors of memory
         self._child, self._line = 0, -1
-        before = signal.pthread_sigmask(
-            signal.SIG_BLOCK, interruption.SIGNALS
-        )  # for good in the child: its parent closes the line
+        # For good in the child: its parent closes the line.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, interruption.SIGNALS)
         try:
             for name in ("values", "records"):
                 self._open.append(os.memfd_create(f"headstart-{name}"))

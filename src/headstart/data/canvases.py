@@ -120,16 +120,16 @@ class Writer:
         self._file: BinaryIO | None = None
         self.nbytes = 0
 
-    def adopt(self, values: np.ndarray) -> None:
-        """Begin with these bytes (flat uint8), as they lie."""
-        self._segments, self._used, self.nbytes = [values], len(values), len(values)
+    def adopt(self, segments: Sequence[np.ndarray]) -> None:
+        """Begin with these bytes (flat uint8, one segment behind the other), as they lie."""
+        self._segments, self._used, self.nbytes = [*segments], len(segments[-1]), sum(map(len, segments))
 
     def append(self, canvas: np.ndarray) -> tuple[int, int]:
         """Keep ``canvas``; its place in the finished buffer, and its CRC-32."""
         flat = np.ascontiguousarray(canvas).reshape(-1).view(np.uint8)
         place = self.nbytes
         if self._file is None and place + len(flat) > self._budget:
-            self._to_disk()
+            self.to_disk()
         if self._file is not None:
             self._put(flat)
         else:
@@ -149,7 +149,8 @@ class Writer:
         if self._segments:
             self._segments[-1] = self._segments[-1][: self._used]
 
-    def _to_disk(self) -> None:
+    def to_disk(self) -> None:
+        """Move what is there to a file of the cache, and go on there."""
         folder = self._cache / "canvases"
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -173,7 +174,8 @@ class Writer:
     def abandon(self) -> None:
         """Leave nothing behind."""
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # of what it still had to write
+                self._file.close()
             shutil.rmtree(self._folder, ignore_errors=True)
 
     @property
@@ -213,12 +215,11 @@ def keep(buffer: Buffer, index: Index, cache: Path, key: str, dtype: str, kind: 
         cache.mkdir(parents=True, exist_ok=True)
         if not buffer.segments or shutil.disk_usage(cache).free < KEPT_ROOM * buffer.nbytes:
             return False
-        for segment in buffer.segments:
-            writer.append(segment)
+        writer.adopt(buffer.segments)
+        writer.to_disk()
         writer.placed(index, key)
     except (DataError, OSError):  # nobody needs it now
-        with suppress(OSError):
-            writer.abandon()
+        writer.abandon()
         return False
     except BaseException:
         writer.abandon()

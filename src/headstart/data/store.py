@@ -163,7 +163,7 @@ class Store:
         writer = canvases.Writer(budget, cache, kind.DTYPE, kind.Facts)
         done: Sequence[Record | Unreadable] = ()
         if begun is not None:
-            writer.adopt(begun.values)
+            writer.adopt([begun.values])
             done, begun = begun.records, None  # the writer alone holds the bytes: they may outgrow memory yet
         try:
             index = _decode_all(kind, rows, spec, writer, progress, done)

@@ -11,9 +11,9 @@ chosen for all of them by their losses together.
 
 How it is fast: rotated features with a fitting preconditioner (``descent.py``), and strengths solved from strong to
 weak, each started at the solution before it. Warm starts beat solving all strengths side by side, in one product, three
-to five times in measured work. The folds of a cross-validation are solved side by side. The path is
-solved to its weak end, although that takes the most iterations and the held-out loss has mostly turned before: where
-the largest directions hold nothing but noise it falls again behind a crest (pairs of texts: .69, .75, .28).
+to five times in measured work. The folds of a cross-validation are solved side by side. The path is solved to its weak
+end, although that takes the most iterations and the held-out loss has mostly turned before: where the largest
+directions hold nothing but noise it falls again behind a crest (pairs of texts: .69, .75, .28).
 
 Shapes: N rows, M validation rows, D features, r rotated features (at most min(N, D)), K classes, R strengths,
 P problems solved side by side (1, or one a fold and one on all rows).

@@ -18,7 +18,7 @@ LEVELS = 8  # bins of a channel's histogram
 VALUES = 256  # of a pixel
 SEEN = 64  # about so many pixels are looked at, each way
 
-_LEVELS = np.arange(VALUES, dtype=np.float64)
+_VALUES = np.arange(VALUES, dtype=np.float64)
 
 
 def answers(train: Examples, val: Examples, num_classes: int, rows: np.ndarray) -> np.ndarray:
@@ -43,8 +43,8 @@ def look(canvas: np.ndarray) -> np.ndarray:
     values = seen + np.arange(0, VALUES * channels, VALUES)  # another range of numbers for every channel
     counts = np.bincount(values.ravel(), minlength=VALUES * channels).reshape(channels, VALUES)
     shares = counts / (height * width)
-    mean = shares @ _LEVELS
-    spread = np.sqrt((shares @ _LEVELS**2 - mean**2).clip(0))
+    mean = shares @ _VALUES
+    spread = np.sqrt((shares @ _VALUES**2 - mean**2).clip(0))
     histogram = shares.reshape(channels, LEVELS, -1).sum(2)
     seen_as = (thumbnail.ravel() / 255, mean / 255, spread / 255, histogram.ravel())
     return np.concatenate(seen_as).astype(np.float32)
