@@ -11,7 +11,11 @@ from benchmarks.speed import equal_text, ratio_text, ratios, spread
 from benchmarks.texts import busy, chosen, gain_text, judged, machines, markdown, mean_text, seconds_text, share
 from headstart.measure.intervals import wilson
 
-TEXTS = {"smsa": "SmSA: Indonesian, 3 classes", "sst2": "SST-2: English, 2 classes"}
+TEXTS = {
+    "smsa": "SmSA: Indonesian, 3 classes",
+    "smsa-500": "SmSA, 500 labels and 250 to choose by",
+    "sst2": "SST-2: English, 2 classes",
+}
 SOUNDS = {
     "esc10": "ESC-10, trained on fold 1, judged on fold 2",
     "digits": "spoken digits, judged on takes 0 to 4",
