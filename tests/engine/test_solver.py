@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from headstart.core.errors import TrainingError
-from headstart.stages import descent, solver
+from headstart.stages import descent, logistic, solver
 from headstart.stages.solver import Path, solve_path
 
 STRENGTHS = (1.0, 1e-1, 1e-2, 1e-3, 1e-4)
@@ -103,7 +103,7 @@ def test_whole_weights_are_repeated_rows() -> None:
     index = torch.repeat_interleave(torch.arange(90), weights)
     # Standardisation differs (it does not weight rows), so the repeated rows are solved in the frame of the plain ones.
     frame = weighted.frame
-    problem = descent.Weighted(
+    problem = logistic.Weighted(
         frame.rotate(features[index]), frame.curvature, labels[index], torch.ones(1, len(index)), 3
     )
     solved = list(descent.follow(problem, (0.1, 0.01), 1e-6, 500))
@@ -113,8 +113,8 @@ def test_whole_weights_are_repeated_rows() -> None:
 
 def test_the_gradient_is_the_derivative_of_the_objective() -> None:
     features, labels = clusters(50, 12, 4)
-    frame = descent.frame_of(features)
-    problem = descent.Weighted(frame.rotate(features), frame.curvature, labels, torch.rand(1, 50) + 0.5, 4)
+    frame = logistic.frame_of(features)
+    problem = logistic.Weighted(frame.rotate(features), frame.curvature, labels, torch.rand(1, 50) + 0.5, 4)
     point = torch.randn(1, 4, problem.scores.shape[1], requires_grad=True)
     logits = problem.scores @ point[0].T
     each = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
@@ -125,7 +125,7 @@ def test_the_gradient_is_the_derivative_of_the_objective() -> None:
 
 
 def test_residuals_stay_exact_where_the_label_is_almost_certain() -> None:
-    problem = descent.Weighted(torch.zeros(2, 0), torch.zeros(0), torch.tensor([0, 1]), torch.ones(1, 2), 2)
+    problem = logistic.Weighted(torch.zeros(2, 0), torch.zeros(0), torch.tensor([0, 1]), torch.ones(1, 2), 2)
     margins = torch.tensor([[[0.0, -25.0], [-30.0, 0.0]]])
     residual, loss = problem.residuals(margins)
     certain = np.exp(np.array([-30.0, -25.0]))
@@ -136,7 +136,7 @@ def test_residuals_stay_exact_where_the_label_is_almost_certain() -> None:
 def test_the_rotation_is_orthonormal_and_spans_the_rows() -> None:
     for shape in ((30, 100), (100, 30), (80, 90)):
         features = torch.randn(*shape) @ torch.diag(torch.linspace(0.1, 9, shape[1])) + 5
-        frame = descent.frame_of(features)
+        frame = logistic.frame_of(features)
         assert frame.basis is not None
         rank = frame.basis.shape[1]
         assert 0 <= rank - min(shape[0] - 1, shape[1]) <= 1  # rounding may leave one direction of no variance
@@ -148,7 +148,7 @@ def test_the_rotation_is_orthonormal_and_spans_the_rows() -> None:
 def test_without_rotation_the_optimum_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     features, labels = clusters(120, 40, 4)
     rotated = solve_path(features, labels, features, labels, 4, strengths=(0.1, 0.01))
-    monkeypatch.setattr(descent, "LARGEST_ROTATION", 10)
+    monkeypatch.setattr(logistic, "LARGEST_ROTATION", 10)
     plain = solve_path(features, labels, features, labels, 4, strengths=(0.1, 0.01))
     assert plain.frame.basis is None
     assert plain.objectives == pytest.approx(rotated.objectives, rel=5e-4)
@@ -181,7 +181,7 @@ def test_cross_validation_is_the_separate_fits_of_its_folds() -> None:
     assert path.held_out == "4 folds"
     for number in range(4):
         seen, unseen = fold != number, fold == number
-        problem = descent.Weighted(
+        problem = logistic.Weighted(
             path.frame.rotate(features[seen]), path.frame.curvature, labels[seen], torch.ones(1, int(seen.sum())), 3
         )
         solutions = [solution[0] for solution, *_ in descent.follow(problem, (0.3, 0.03), 1e-6, 500)]
@@ -239,13 +239,63 @@ def test_a_loss_that_falls_again_behind_a_crest_is_found() -> None:
     assert losses[path.chosen] < 0.5 * losses[0]
 
 
+@pytest.mark.parametrize("way", ["on a copy in its own order", "as it lies", "without oneDNN"])
 @pytest.mark.parametrize("rows", [1, 7, 40])
-def test_narrow_products_are_products(rows: int) -> None:
+def test_narrow_products_are_products(rows: int, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if way == "as it lies":
+        monkeypatch.setattr(logistic, "LARGEST_COPY", 10)
+    elif way == "without oneDNN":
+        monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
     few, matrix = torch.randn(rows, 90), torch.randn(300, 90)
     exact = few.double() @ matrix.double().T
-    assert torch.allclose(descent._narrow(few, matrix.T).double(), exact, atol=1e-4)
+    assert torch.allclose(logistic.Narrow(matrix.T, 7)(few).double(), exact, atol=1e-4)
     few, exact = torch.randn(rows, 300), matrix.double()
-    assert torch.allclose(descent._narrow(few, matrix).double(), few.double() @ exact, atol=2e-4)
+    assert torch.allclose(logistic.Narrow(matrix, 7)(few).double(), few.double() @ exact, atol=2e-4)
+
+
+def by_two_loops(
+    steps: list[torch.Tensor], turns: list[torch.Tensor], gradient: torch.Tensor, diagonal: torch.Tensor
+) -> torch.Tensor:
+    """Algorithm 7.4 of Nocedal & Wright, for one problem."""
+    shares, rest = [], gradient.clone()
+    for step, turn in zip(reversed(steps), reversed(turns), strict=True):
+        shares.append(step @ rest / (step @ turn))
+        rest = rest - shares[-1] * turn
+    out = rest / diagonal
+    for step, turn, share in zip(steps, turns, reversed(shares), strict=True):
+        out = out + (share - turn @ out / (step @ turn)) * step
+    return out
+
+
+def test_what_steps_tell_of_the_hessian_is_that_of_two_loops() -> None:
+    generator = torch.Generator().manual_seed(0)
+    hessians = [each @ each.T + torch.eye(12) for each in torch.randn(2, 12, 12, generator=generator)]
+    gradient, bowl = torch.randn(2, 3, 4, generator=generator), torch.rand(2, 3, 4, generator=generator) + 0.5
+    memory = descent._Memory(gradient)
+    assert torch.equal(memory.newton(gradient, bowl), gradient / bowl)
+    steps: list[list[torch.Tensor]] = [[], []]
+    for count in range(descent.REMEMBERED + 3):
+        step = torch.randn(2, 12, generator=generator)
+        if count == 4:
+            step[1] = 0  # this problem is solved, the other is not
+        turn = torch.stack([hessian @ each for hessian, each in zip(hessians, step, strict=True)])
+        memory.add(step.view(2, 3, 4), turn.view(2, 3, 4))
+        found = memory.newton(gradient, bowl)
+        for which, hessian in enumerate(hessians):
+            steps[which] = [*steps[which], step[which]][-descent.REMEMBERED :]
+            real = [each for each in steps[which] if each.any()]
+            turns = [hessian @ each for each in real]
+            expected = by_two_loops(real, turns, gradient[which].flatten(), bowl[which].flatten())
+            assert torch.allclose(found[which].flatten(), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_path_takes_fewer_iterations_than_its_strengths_one_by_one() -> None:
+    features, labels = clusters(400, 60, 5, apart=0.3)
+    path = solve_path(features, labels, features, labels, 5)
+    alone = [solve_path(features, labels, features, labels, 5, strengths=(each,)) for each in path.strengths]
+    assert sum(path.iterations[10:]) < 0.5 * sum(one.iterations[0] for one in alone[10:])
+    for index, one in enumerate(alone):
+        assert path.objectives[index] == pytest.approx(one.objectives[0], rel=2e-3)
 
 
 def test_equal_inputs_give_equal_bits() -> None:
@@ -382,10 +432,10 @@ def test_a_solver_that_stops_early_is_caught_by_the_comparison() -> None:
 @pytest.mark.parametrize(("small", "threads"), [(10**6, 1), (100, 2)])
 def test_a_small_problem_takes_one_thread(small: int, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    margins = descent.Weighted.margins
+    margins = logistic.Weighted.margins
     monkeypatch.setattr(solver, "SMALL", small)
     monkeypatch.setattr(
-        descent.Weighted, "margins", lambda *given: seen.append(torch.get_num_threads()) or margins(*given)
+        logistic.Weighted, "margins", lambda *given: seen.append(torch.get_num_threads()) or margins(*given)
     )
     features, labels = clusters(60, 8, 3)
     before = torch.get_num_threads()

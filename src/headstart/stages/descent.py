@@ -1,14 +1,15 @@
-"""The descent under ``solver.py``: the frame in which logistic regression is solved, and conjugate gradients in it.
+"""The descent under ``solver.py``: logistic regression from strength to strength along its regularisation path.
 
-Features are standardised and rotated once into the eigenbasis of their Gram matrix (of rows or of columns, whichever is
-smaller), where a diagonal preconditioner fits the Hessian well. A strength is minimised by preconditioned nonlinear
-conjugate gradients (Polak-Ribière+, Nocedal & Wright §5.2) with Newton's step length along each direction: logits are
-linear in the step, so the line search needs no product with the features, and an iteration costs two of them. For a
-few classes such a product is narrow: on a CPU oneDNN computes it, two to three times as fast as MKL does on processors
-of AMD (10,000 rows of 1,281 features, 10 classes, two cores: 3 to 4 ms instead of 7 to 9).
+A strength is minimised by limited-memory BFGS (Nocedal & Wright §7.2) around a diagonal that fits the Hessian
+(``logistic.py``), with Newton's step length along each direction: logits are linear in the step, so the line search
+needs no product with the features, and an iteration costs two of them.
 
-Shapes: N rows, D features, r rotated features (at most min(N, D)), K classes,
-P problems on the same rows, solved side by side.
+Solutions change smoothly from strength to strength: each starts where the last step along the path leads on (a secant
+predictor, Allgower & Georg §2), and the curvature that shows on the way there is the first that BFGS knows. It takes
+two to four times fewer iterations than to start at the solution before and forget (20 strengths, 833 photographs as
+MobileNetV2 sees them: 86 instead of 213; 10,000 digits: 113 instead of 430).
+
+Shapes: N rows, r rotated features, K classes, P problems on the same rows, solved side by side.
 """
 
 from __future__ import annotations
@@ -19,217 +20,148 @@ from dataclasses import dataclass
 import torch
 
 from headstart.core.errors import TrainingError
-from headstart.models import kernels
+from headstart.stages.logistic import Weighted
 
-LARGEST_ROTATION = 4096  # an eigendecomposition of more than this costs more than it saves
+REMEMBERED = 5  # steps whose curvature is known to the next
 
 
 @dataclass(frozen=True, eq=False)
-class Frame:
-    """Where the problem is solved: ``((x - shift) / scale) @ basis``, a standardisation and an orthonormal rotation."""
+class _Point:
+    """Where a descent stands, with what its next step needs."""
 
-    shift: torch.Tensor  # (D,) float64
-    scale: torch.Tensor  # (D,) float64
-    basis: torch.Tensor | None  # (D, r); None where no rotation pays
-    curvature: torch.Tensor  # (r,) mean square of each rotated feature
+    solution: torch.Tensor  # (P, K, r+1)
+    margins: torch.Tensor  # (P, K, N)
+    residual: torch.Tensor  # (P, K, N)
+    loss: torch.Tensor  # (P,)
+    pull: torch.Tensor  # (P, K, r+1), the gradient of the loss
 
-    def rotate(self, features: torch.Tensor) -> torch.Tensor:
-        """(N, D) -> (N, r)."""
-        standard = (features - self.shift.to(features.dtype)).div_(self.scale.to(features.dtype))
-        return standard if self.basis is None else standard @ self.basis
+    @classmethod
+    def at(cls, problem: Weighted, solution: torch.Tensor) -> _Point:
+        margins = problem.margins(solution)
+        residual, loss = problem.residuals(margins)
+        return cls(solution, margins, residual, loss, problem.gradient(residual))
 
-    def fold(
-        self, coefs: torch.Tensor, intercepts: torch.Tensor, *, centred: bool = True
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(K, r), (K,) -> weight (K, D) and bias (K,) on the features as given; ``centred`` biases sum to zero."""
-        standard = coefs.double() if self.basis is None else coefs.double() @ self.basis.double().T
-        weight = standard / self.scale
-        bias = intercepts.double() - weight @ self.shift
-        return weight.float(), (bias - bias.mean() if centred else bias).float()
+    def gradient(self, penalty: torch.Tensor) -> torch.Tensor:
+        return self.pull + penalty * self.solution
 
 
-def frame_of(rows: torch.Tensor) -> Frame:
-    """Standardise (a feature that hardly varies is not blown up to more than twice the usual) and rotate.
+class _Memory:
+    """The last steps and the change of the gradient along each: what they tell of the Hessian (compact form of
+    limited-memory BFGS, Byrd, Nocedal and Schnabel 1994)."""
 
-    The span of the rows is found from the smaller Gram matrix. Rotations from (D, D) are orthonormal whatever the
-    rounding, so float32 is enough; those from (N, N) are not: float64 there, less directions below its precision.
-    """
-    count, dims = rows.shape
-    shift = rows.mean(0, dtype=torch.float64)
-    centred = rows - shift.float()
-    scale = centred.square().mean(0, dtype=torch.float64).sqrt()
-    varies = scale > 1e-7 * (shift.abs() + scale)
-    floor = 0.5 * scale[varies].median() if varies.any() else scale.new_ones(())
-    scale = torch.where(varies, scale.clamp_min(floor), 1e7 * (shift.abs() + scale + 1))
-    standard = centred.div_(scale.float())  # in place: features of many rows are the largest thing in memory
-    if min(count, dims) > LARGEST_ROTATION:
-        return Frame(shift, scale, None, standard.square().mean(0))
-    if count < 0.75 * dims:
-        wide = standard.double()
-        squares, left = torch.linalg.eigh(wide @ wide.T)
-        keep = squares > 1e-10 * squares[-1].clamp_min(1e-30)
-        basis = (wide.T @ (left[:, keep] / squares[keep].sqrt())).float()
-    else:
-        squares, right = torch.linalg.eigh(standard.T @ standard)
-        keep = squares > 1e-7 * squares[-1].clamp_min(1e-30)
-        basis = right[:, keep].contiguous()
-    return Frame(shift, scale, basis, squares[keep].float() / count)
+    def __init__(self, like: torch.Tensor) -> None:
+        self.steps = self.turns = like.flatten(1)[:, None][:, :0]  # (P, m, K (r+1)), the newest last
 
+    def add(self, step: torch.Tensor, turn: torch.Tensor) -> None:
+        """A step without curvature along it, as of a problem that is solved, is none."""
+        step, turn = step.flatten(1), turn.flatten(1)
+        known = (step * turn).sum(1) > 1e-7 * step.norm(dim=1) * turn.norm(dim=1)
+        step, turn = (torch.where(known[:, None], each, 0.0)[:, None] for each in (step, turn))
+        self.steps = torch.cat([self.steps[:, 1 - REMEMBERED :], step], 1)
+        self.turns = torch.cat([self.turns[:, 1 - REMEMBERED :], turn], 1)
 
-def _narrow(few: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
-    """The product of a few rows (R, M) and a large matrix (M, N)."""
-    if few.device.type != "cpu" or not kernels.fuses("_linear_pointwise"):
-        return few @ matrix
-    product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(few, matrix.T, None, "none", [], "")
-    return product
-
-
-class Weighted:
-    """P weighted problems on the same rotated features: objective, residuals, products with the features."""
-
-    def __init__(
-        self, scores: torch.Tensor, curvature: torch.Tensor, targets: torch.Tensor, mass: torch.Tensor, num_classes: int
-    ) -> None:
-        self.scores = torch.cat([scores, scores.new_ones(len(scores), 1)], 1)  # (N, r+1): the last weight is the bias
-        self.curvature = torch.cat([curvature, curvature.new_ones(1)])  # (r+1,)
-        self.penalised = torch.ones_like(self.curvature)
-        self.penalised[-1] = 0
-        self.targets = targets
-        self.mass = (mass / mass.sum(1, keepdim=True).clamp_min(1e-30))[:, None]  # (P, 1, N), each problem's sums to 1
-        self.index = targets.expand(len(mass), 1, -1)
-        self.problems, self.classes = len(mass), num_classes
-
-    def start(self) -> torch.Tensor:
-        """(P, K, r+1): no weights, the log of the class frequencies as bias (half a row for a class without rows)."""
-        shares = torch.zeros(self.problems, self.classes, device=self.mass.device)
-        shares.scatter_add_(1, self.index[:, 0], self.mass[:, 0])
-        solution = self.scores.new_zeros(self.problems, self.classes, self.scores.shape[1])
-        solution[:, :, -1] = shares.clamp_min(0.5 / len(self.targets)).log()
-        return solution
-
-    def margins(self, direction: torch.Tensor) -> torch.Tensor:
-        """(P, K, r+1) -> (P, K, N): every class's logit less that of the true class."""
-        logits = _narrow(direction.flatten(0, 1), self.scores.T).view(self.problems, self.classes, -1)
-        return logits - logits.gather(1, self.index)
-
-    def residuals(self, margins: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Probability less one-hot label (P, K, N), and the loss (P,), exact also where the label is almost certain."""
-        peak = margins.amax(1, keepdim=True)  # at least 0: the true class's own margin
-        others = (margins - peak).exp_().scatter_(1, self.index, 0)
-        sum_others = others.sum(1, keepdim=True)
-        total = sum_others + (-peak).exp()
-        losses = peak + torch.log1p(sum_others + torch.expm1(-peak))
-        residual = others.div_(total).scatter_(1, self.index, -sum_others / total)
-        return residual, (losses * self.mass).sum((1, 2), dtype=torch.float64)
-
-    def gradient(self, residual: torch.Tensor) -> torch.Tensor:
-        """(P, K, N) -> (P, K, r+1), of the loss without the penalty."""
-        return _narrow((residual * self.mass).flatten(0, 1), self.scores).view(self.problems, self.classes, -1)
-
-
-class Single(Weighted):
-    """P weighted problems of a yes or no each, on the same rotated features: (P, 1, r+1) is a problem's one logit.
-
-    A margin is the logit of the wrong answer, so that all that holds of the classes but the true one holds of it.
-    """
-
-    def __init__(
-        self, scores: torch.Tensor, curvature: torch.Tensor, targets: torch.Tensor, mass: torch.Tensor
-    ) -> None:
-        """``targets`` (P, N) are 0 or 1, ``mass`` is (P, N)."""
-        super().__init__(scores, curvature, targets[0].long(), mass, 1)
-        self.signs = (1 - 2 * targets.float())[:, None]  # (P, 1, N): -1 where the answer is yes
-
-    def start(self) -> torch.Tensor:
-        """(P, 1, r+1): no weights, the logit of the share of yes as bias (half a row where there is none)."""
-        shares = (self.mass * (self.signs < 0)).sum((1, 2))
-        least = 0.5 / self.signs.shape[2]
-        solution = self.scores.new_zeros(self.problems, 1, self.scores.shape[1])
-        solution[:, 0, -1] = torch.logit(shares.clamp(least, 1 - least))
-        return solution
-
-    def margins(self, direction: torch.Tensor) -> torch.Tensor:
-        """(P, 1, r+1) -> (P, 1, N)."""
-        return self.signs * _narrow(direction.flatten(0, 1), self.scores.T)[:, None]
-
-    def residuals(self, margins: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The probability of the wrong answer (P, 1, N), and the loss (P,)."""
-        losses = torch.nn.functional.softplus(margins)
-        return torch.sigmoid(margins), (losses * self.mass).sum((1, 2), dtype=torch.float64)
-
-    def gradient(self, residual: torch.Tensor) -> torch.Tensor:
-        """(P, 1, N) -> (P, 1, r+1), of the loss without the penalty."""
-        return super().gradient(residual * self.signs)
+    def newton(self, gradient: torch.Tensor, bowl: torch.Tensor) -> torch.Tensor:
+        """(P, K, r+1), the inverse of the Hessian times ``gradient``; ``bowl`` (P, K, r+1) is its diagonal."""
+        step = gradient / bowl
+        if not self.steps.shape[1]:
+            return step
+        turned = self.turns / bowl.flatten(1)[:, None]
+        of_steps, of_turns = ((each @ gradient.flatten(1)[:, :, None]).double() for each in (self.steps, turned))
+        crossed = (self.steps @ self.turns.mT).double()
+        curved = crossed.diagonal(dim1=1, dim2=2)[:, :, None]
+        upper = torch.where(torch.eye(crossed.shape[1], device=crossed.device).bool() & (curved == 0), 1.0, crossed)
+        back = torch.linalg.solve_triangular(upper, of_steps, upper=True)
+        forth = curved * back + (turned @ self.turns.mT).double() @ back - of_turns
+        forth = torch.linalg.solve_triangular(upper.mT, forth, upper=False)
+        return step + (self.steps.mT @ forth.float() - turned.mT @ back.float()).view_as(step)
 
 
 def follow(
     problem: Weighted, path: Sequence[float], tolerance: float, max_iterations: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]]:
-    """Yield (solution (P, K, r+1), objectives (P,), gaps (P,), iterations) a strength, each from the one before."""
-    solution = problem.start()
+    """Yield (solution (P, K, r+1), objectives (P,), gaps (P,), iterations) a strength, from strong to weak."""
+    here = _Point.at(problem, problem.start())
+    secant: tuple[torch.Tensor, torch.Tensor] | None = None  # the last step along the path, and its change of margins
     for strength in path:
         penalty = problem.penalised * (2 * strength if problem.classes == 2 else strength)
-        solution, objective, gap, count = _minimise(problem, penalty, solution, tolerance, max_iterations)
-        if not torch.isfinite(solution).all():
+        begun, memory = here, _Memory(here.solution)
+        if secant is not None:
+            everyone = torch.ones_like(here.loss, dtype=torch.bool)
+            length, _, _ = _search(problem, penalty, here, *secant, everyone)
+            here = _Point.at(problem, here.solution + length * secant[0])  # afresh: rounding does not add up
+            memory.add(here.solution - begun.solution, here.gradient(penalty) - begun.gradient(penalty))
+        here, objective, gap, count = _minimise(problem, penalty, here, memory, tolerance, max_iterations)
+        if not torch.isfinite(here.solution).all():
             raise TrainingError(
                 f"the head's solver left the finite numbers at strength {strength:g}",
                 remedy="look for extreme values among the features (a backbone in half precision may overflow)",
             )
-        yield solution, objective, gap, count
+        yield here.solution, objective, gap, count + (secant is not None)
+        secant = (here.solution - begun.solution, here.margins - begun.margins)
 
 
 def _dot(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     return (left * right).sum((1, 2), dtype=torch.float64)
 
 
+def _objective(loss: torch.Tensor, penalty: torch.Tensor, solution: torch.Tensor) -> torch.Tensor:
+    return loss + 0.5 * _dot(solution * penalty, solution)
+
+
 def _minimise(
-    problem: Weighted, penalty: torch.Tensor, solution: torch.Tensor, tolerance: float, max_iterations: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]:
-    """Preconditioned nonlinear conjugate gradients with Newton's step length, P problems at once."""
-
-    def ridge(point: torch.Tensor) -> torch.Tensor:
-        return 0.5 * _dot(point * penalty, point)
-
-    margins = problem.margins(solution)
-    residual, loss = problem.residuals(margins)
-    value = loss + ridge(solution)
-    previous: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None  # direction, gradient, gradient @ step
+    problem: Weighted, penalty: torch.Tensor, here: _Point, memory: _Memory, tolerance: float, max_iterations: int
+) -> tuple[_Point, torch.Tensor, torch.Tensor, int]:
+    """Limited-memory BFGS with Newton's step length, P problems at once."""
+    value = _objective(here.loss, penalty, here.solution)
     stalled = torch.zeros_like(value, dtype=torch.bool)
     for count in range(max_iterations + 1):
-        gradient = problem.gradient(residual) + penalty * solution
-        size = residual.abs()
+        gradient = here.gradient(penalty)
+        size = here.residual.abs()
         spread = (size * (1 - size) * problem.mass).sum(2, keepdim=True)  # (P, K, 1): mean of p (1 - p)
         bowl = (spread * problem.curvature + penalty).clamp_min(1e-12)  # the Hessian's diagonal, nearly
         step = gradient / bowl
         slope = _dot(gradient, step)
         gap = 0.5 * slope / value
-        bent = solution * problem.penalised
+        bent = here.solution * problem.penalised
         energy = 0.5 * _dot(bent * bowl, bent)  # what the weights are worth, where they are worth less than the loss
         active = (0.5 * slope > tolerance * torch.minimum(value, energy + 1e-3 * value)) & ~stalled
         if count == max_iterations or not active.any():
             break
-        direction = -step
-        if previous is not None:
-            beta = ((slope - _dot(previous[1], step)) / previous[2]).clamp_min(0)
-            direction = direction + beta.float().view(-1, 1, 1) * previous[0]
-            uphill = _dot(direction, gradient) >= 0
-            direction = torch.where(uphill.view(-1, 1, 1), -step, direction)
-        previous = (direction, gradient, slope.clamp_min(1e-300))
-
+        direction = -memory.newton(gradient, bowl)
+        downhill = _dot(direction, gradient) < 0
+        direction = torch.where(downhill.view(-1, 1, 1), direction, -step)
         change = problem.margins(direction)
-        descent = _dot(gradient, direction)
-        mean_change = (residual * change).sum(1, keepdim=True)
-        bend = ((residual * change * change).sum(1, keepdim=True) - mean_change**2) * problem.mass
-        bend = bend.sum((1, 2), dtype=torch.float64) + _dot(direction * penalty, direction)
-        length = torch.where(active, -descent / bend.clamp_min(1e-300), 0.0)
-        for shrink in (*[0.5] * 10, 0.0, 0.0):
-            stretch = length.float().view(-1, 1, 1)
-            residual, loss = problem.residuals(margins + stretch * change)
-            new_value = loss + ridge(solution + stretch * direction)
-            worse = active & ~(new_value <= value + 1e-4 * length * descent)
-            if not worse.any():
-                break
-            length = torch.where(worse, shrink * length, length)
-        stalled |= active & (value - new_value <= 1e-7 * value)  # float32 resolves no more
-        margins, solution, value = margins + stretch * change, solution + stretch * direction, new_value
-    return solution, value, gap, count
+        length, residual, loss = _search(problem, penalty, here, direction, change, active)
+        last, moved = here, length * direction
+        here = _Point(last.solution + moved, last.margins + length * change, residual, loss, problem.gradient(residual))
+        memory.add(moved, here.gradient(penalty) - gradient)
+        before, value = value, _objective(loss, penalty, here.solution)
+        stalled |= active & (before - value <= 1e-7 * before)  # float32 resolves no more
+    return here, value, gap, count
+
+
+def _search(
+    problem: Weighted,
+    penalty: torch.Tensor,
+    here: _Point,
+    direction: torch.Tensor,
+    change: torch.Tensor,
+    active: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Newton's step length (P, 1, 1) along ``direction``, which changes the margins by ``change``, halved until the
+    objective falls; 0 where it does not, and for what is not active. With residual (P, K, N) and loss (P,) there."""
+    value = _objective(here.loss, penalty, here.solution)
+    slope = _dot(here.gradient(penalty), direction)
+    mean_change = (here.residual * change).sum(1, keepdim=True)
+    bend = ((here.residual * change * change).sum(1, keepdim=True) - mean_change**2) * problem.mass
+    curved = bend.sum((1, 2), dtype=torch.float64) + _dot(direction * penalty, direction)
+    length = torch.where(active, -slope / curved.clamp_min(1e-300), 0.0)
+    for shrink in (*[0.5] * 10, 0.0, 0.0):
+        stretch = length.float().view(-1, 1, 1)
+        residual, loss = problem.residuals(here.margins + stretch * change)
+        reached = _objective(loss, penalty, here.solution + stretch * direction)
+        worse = active & ~(reached <= value + 1e-4 * length * slope)
+        if not worse.any():
+            break
+        length = torch.where(worse, shrink * length, length)
+    return stretch, residual, loss

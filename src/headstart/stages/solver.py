@@ -9,10 +9,10 @@ because scikit-learn fits one weight vector there and penalises that. Labels (N,
 several, are K regressions of a yes or no each, side by side, equal to scikit-learn's of every column; one strength is
 chosen for all of them by their losses together.
 
-How it is fast: rotated features with a fitting preconditioner (``descent.py``), and strengths solved from strong to
-weak, each started at the solution before it. Warm starts beat solving all strengths side by side, in one product, three
-to five times in measured work. The folds of a cross-validation are solved side by side. The path is solved to its weak
-end, although that takes the most iterations and the held-out loss has mostly turned before: where the largest
+How it is fast: rotated features with a fitting diagonal (``logistic.py``), and strengths solved from strong to weak,
+each from where the path leads on (``descent.py``). Starting at the solution before already beat solving all strengths
+side by side, in one product, three to five times in measured work. The folds of a cross-validation are solved side by
+side. The path is solved to its weak end, although the held-out loss has mostly turned before: where the largest
 directions hold nothing but noise it falls again behind a crest (pairs of texts: .69, .75, .28).
 
 Shapes: N rows, M validation rows, D features, r rotated features (at most min(N, D)), K classes, R strengths,
@@ -30,7 +30,8 @@ import numpy as np
 import torch
 
 from headstart.core.errors import Problem, TrainingError
-from headstart.stages.descent import Frame, Single, Weighted, follow, frame_of
+from headstart.stages.descent import follow
+from headstart.stages.logistic import Frame, Single, Weighted, frame_of
 
 STRENGTHS = tuple(float(10 ** (1 - step / 3)) for step in range(20))  # 10 … 4.6e-6, three a decade
 METRICS = ("log_loss", "accuracy")
