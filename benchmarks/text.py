@@ -50,7 +50,7 @@ def encoder() -> Path:
 
 def source(name: str) -> str:
     """The folder of a set's tables; anything else is a toy's path."""
-    return str(assets.folder() / "text" / FOLDERS[name]) if name in SETS else name
+    return str(assets.folder() / "text" / FOLDERS[name]) if name in FOLDERS else name
 
 
 def fit(name: str, seed: int, strategy: str, backbone: str, folder: Path) -> dict[str, Any]:

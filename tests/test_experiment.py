@@ -165,6 +165,22 @@ head: {dropout: 1.5}
     assert len(told) == 13
 
 
+@pytest.mark.parametrize("plan", ["gradul", "auto", [{"probe": {"vews": 4}}]])
+def test_settings_of_stages_are_checked_beside_a_plan_that_is_wrong_or_not_known_yet(plan: Any) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(plan=plan, lr="abc", epochs=-3, views=2)
+    told = mistakes(caught.value)
+    assert "lr: should be a valid number (got 'abc') (argument)" in told
+    assert "epochs: should be greater than or equal to 1 (got -3) (argument)" in told
+    assert len(told) == 2 + (plan != "auto"), "the plan's own mistake, and none of views, which some stage has"
+
+
+def test_a_setting_of_a_stage_that_is_misspelled_is_not_taken_for_another_mistake() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(plan=[{"mlm": {"epohs": 3}}], share=0.2)
+    assert mistakes(caught.value) == ["plan[0].mlm.epohs: unknown setting, did you mean 'epochs'? (argument)"]
+
+
 def test_a_union_fails_once() -> None:
     with pytest.raises(ConfigError) as caught:
         load(plan=[{"thaw": {"blocks": "four"}}])

@@ -217,7 +217,7 @@ def _checked(layers: Layers) -> Experiment:
             problems.append(Problem(f"unknown setting{nearest}", key, ELSEWHERE.get(key, "")))
     if values.get("metric", "auto") != "auto":
         problems += metrics.problems(values["metric"])
-    problems += _problems_of_plan(values.get("plan", plans.DEFAULT), training)
+    problems += plans.problems(values.get("plan", plans.DEFAULT), training)
     values |= {"training": training, "places": places, "notes": tuple(layers.notes.values())}
     try:
         experiment = TypeAdapter(Experiment).validate_python(values)
@@ -227,15 +227,6 @@ def _checked(layers: Layers) -> Experiment:
         told = dict.fromkeys([*layers.problems, *(_with_place(problem, places) for problem in problems)])
         raise ConfigError("the settings cannot be used", problems=told)
     return experiment
-
-
-def _problems_of_plan(plan: Any, training: Mapping[str, Any]) -> list[Problem]:
-    try:  # auto may choose any plan: a setting has to fit one of them
-        every = [stage for stages in plans.PLANS.values() for stage in stages]
-        plans.override(every if plan == "auto" else plans.parse(plan), training)
-    except ConfigError as error:
-        return list(error.problems)
-    return []
 
 
 def _with_place(problem: Problem, places: Mapping[str, str]) -> Problem:

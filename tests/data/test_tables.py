@@ -110,6 +110,7 @@ CASES = {
     # columns
     "columns in any case": Case("Image Path,LABEL\n0.jpg,cat\n1.jpg,dog\n", ["cat", "dog"]),
     "other familiar names": Case("file_name,x,Category\n0.jpg,7,cat\n1.jpg,8,dog\n", ["cat", "dog"]),
+    "what is told apart in a column": Case("file,price,species\n0.jpg,7,cat\n1.jpg,8,dog\n", ["cat", "dog"]),
     "two columns, one known": Case(
         "filename,animal\n0.jpg,cat\n1.jpg,dog\n", ["cat", "dog"], ("'animal', the only other",)
     ),

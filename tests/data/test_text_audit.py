@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from headstart.data.audit import Audit, audit
+from headstart.data.checks.findings import Finding
 from headstart.data.checks.near import text as near
 from headstart.data.modalities import text
 from headstart.data.modalities.text import TextSpec
@@ -107,6 +108,62 @@ PLANTED: dict[str, tuple[Callable[[], dict[int, Any]], str, set[int]]] = {
     "nothing": (lambda: {9: "  "}, "unreadable", {9}),
     "the same text with two labels": (lambda: {11: COPY[10]}, "conflicting-labels", {10, 11}),
 }
+
+
+def pieces(entries: int = 1200, *, divided: bool = True) -> TextSpec:
+    """A tokenizer that knows a few words whole, and of others their letters; undivided, a text is one word to it."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    letters = [*(chr(code) for code in range(ord("a"), ord("z") + 1)), *"ฟิล์มดาก"]
+    known = ["[UNK]", "[CLS]", "[SEP]", "the", "film", "was", "good", *letters, *(f"##{letter}" for letter in letters)]
+    known += [f"filler{number}" for number in range(entries - len(known))]
+    made = Tokenizer(models.WordPiece({word: number for number, word in enumerate(known)}, unk_token="[UNK]"))
+    made.normalizer = normalizers.Lowercase() if divided else normalizers.Replace(" ", "")
+    if divided:
+        made.pre_tokenizer = pre_tokenizers.Whitespace()
+    made.post_processor = processors.BertProcessing(("[SEP]", 2), ("[CLS]", 1))
+    return TextSpec(made.to_str(), max_length=64)
+
+
+FOREIGN = "filmnya bagus sekali"
+
+
+@pytest.mark.parametrize(
+    ("share", "sentence", "spec", "told"),
+    [
+        (0.5, FOREIGN, pieces(), False),
+        (0.8, FOREIGN, pieces(), True),
+        (0.8, "ฟิล์ม ดีมาก", pieces(), False),  # a script that does not divide words: nothing follows from what is broken
+        (0.8, FOREIGN, pieces(100), False),  # a vocabulary that spells
+        (1.0, FOREIGN, pieces(divided=False), False),  # one that knows no words
+    ],
+    ids=["half", "most", "Thai", "spelling", "undivided"],
+)
+def test_a_backbone_that_may_not_know_the_language_is_told(
+    share: float, sentence: str, spec: TextSpec, told: bool
+) -> None:
+    texts = [sentence if row < share * 100 else "the film was" for row in range(100)]
+    rows = Rows(texts, np.arange(100) % 2, tuple(f"row {row}" for row in range(100)))
+    assert [each.split for each in broken(rows, spec)] == ["train"] * told
+    assert not broken(rows.take(range(60)), spec), "180 words are too few"
+    if told:
+        assert f"breaks {share:.0%} of the words into pieces" in broken(rows, spec)[0].message
+
+
+def broken(rows: Rows, spec: TextSpec) -> list[Finding]:
+    found = Splits(rows, rows, ("a", "b"), "text")
+    stores = {name: Store.build(part, spec, modality="text") for name, part in found.present().items()}
+    return [each for each in audit(found, stores).findings if each.kind == "broken-words"]
+
+
+def test_words_and_those_of_several_tokens_are_counted_in_both_texts_of_a_pair() -> None:
+    _, facts = text.decode_with_facts(("The film was bad.", "bad film"), pieces())
+    assert (facts.words, facts.broken) == (7, 2)
+
+
+def test_words_of_what_is_cut_off_are_not_counted() -> None:
+    _, facts = text.decode_with_facts("the film was good " * 50, pieces())
+    assert (facts.words, facts.broken, facts.kept) == (62, 0, 64)
 
 
 def test_files_whose_encoding_was_guessed_are_named(tmp_path: Path) -> None:

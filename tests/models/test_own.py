@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import headstart
 from headstart.core.errors import BackboneError, ConfigError, HeadstartError
-from headstart.data.modalities import text
+from headstart.data.texts import vocabulary
 from headstart.models import backbone as backbones
 
 from .. import words as words_of_tests
@@ -141,7 +141,7 @@ class Reads(nn.Module):
 
 @pytest.mark.parametrize(("words", "places", "right"), [(60, 32, True), (59, 32, False), (60, 31, False)])
 def test_a_table_that_is_too_small_is_told_before_a_rare_word_tells(words: int, places: int, right: bool) -> None:
-    size = text.reader(words_of_tests.tokenizer()).get_vocab_size()
+    size = vocabulary.reader(words_of_tests.tokenizer()).get_vocab_size()
     module = Reads(size - 60 + words, places)
     if right:
         assert backbones.load(module).feature_dim == 4

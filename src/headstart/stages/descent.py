@@ -55,13 +55,13 @@ class _Memory:
     def add(self, step: torch.Tensor, turn: torch.Tensor) -> None:
         """A step without curvature along it, as of a problem that is solved, is none."""
         step, turn = step.flatten(1), turn.flatten(1)
-        known = (step * turn).sum(1) > 1e-7 * step.norm(dim=1) * turn.norm(dim=1)
+        known = (step * turn).sum(1) > 1e-5 * step.norm(dim=1) * turn.norm(dim=1)
         step, turn = (torch.where(known[:, None], each, 0.0)[:, None] for each in (step, turn))
         self.steps = torch.cat([self.steps[:, 1 - REMEMBERED :], step], 1)
         self.turns = torch.cat([self.turns[:, 1 - REMEMBERED :], turn], 1)
 
     def newton(self, gradient: torch.Tensor, bowl: torch.Tensor) -> torch.Tensor:
-        """(P, K, r+1), the inverse of the Hessian times ``gradient``; ``bowl`` (P, K, r+1) is its diagonal."""
+        """(P, K, r+1), the Hessian's estimated inverse times ``gradient``; ``bowl`` (P, K, r+1) is its diagonal."""
         step = gradient / bowl
         if not self.steps.shape[1]:
             return step
@@ -84,20 +84,21 @@ def follow(
     secant: tuple[torch.Tensor, torch.Tensor] | None = None  # the last step along the path, and its change of margins
     for strength in path:
         penalty = problem.penalised * (2 * strength if problem.classes == 2 else strength)
-        begun, memory = here, _Memory(here.solution)
+        solution, margins, memory, ahead = here.solution, here.margins, _Memory(here.solution), secant is not None
         if secant is not None:
-            everyone = torch.ones_like(here.loss, dtype=torch.bool)
-            length, _, _ = _search(problem, penalty, here, *secant, everyone)
-            here = _Point.at(problem, here.solution + length * secant[0])  # afresh: rounding does not add up
-            memory.add(here.solution - begun.solution, here.gradient(penalty) - begun.gradient(penalty))
+            length, _, _ = _search(problem, penalty, here, *secant, torch.ones_like(here.loss, dtype=torch.bool))
+            gradient = here.gradient(penalty)
+            here = _Point.at(problem, solution + length * secant[0])  # afresh: rounding does not add up
+            memory.add(here.solution - solution, here.gradient(penalty) - gradient)
+            secant = None  # its margins are as large as those of all rows
         here, objective, gap, count = _minimise(problem, penalty, here, memory, tolerance, max_iterations)
         if not torch.isfinite(here.solution).all():
             raise TrainingError(
                 f"the head's solver left the finite numbers at strength {strength:g}",
                 remedy="look for extreme values among the features (a backbone in half precision may overflow)",
             )
-        yield here.solution, objective, gap, count + (secant is not None)
-        secant = (here.solution - begun.solution, here.margins - begun.margins)
+        yield here.solution, objective, gap, count + ahead
+        secant = (here.solution - solution, here.margins - margins)
 
 
 def _dot(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
@@ -132,8 +133,9 @@ def _minimise(
         direction = torch.where(downhill.view(-1, 1, 1), direction, -step)
         change = problem.margins(direction)
         length, residual, loss = _search(problem, penalty, here, direction, change, active)
-        last, moved = here, length * direction
-        here = _Point(last.solution + moved, last.margins + length * change, residual, loss, problem.gradient(residual))
+        moved = length * direction
+        margins = here.margins + length * change
+        here = _Point(here.solution + moved, margins, residual, loss, problem.gradient(residual))
         memory.add(moved, here.gradient(penalty) - gradient)
         before, value = value, _objective(loss, penalty, here.solution)
         stalled |= active & (before - value <= 1e-7 * before)  # float32 resolves no more

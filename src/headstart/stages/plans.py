@@ -174,6 +174,22 @@ def override(stages: Sequence[Stage], settings: Mapping[str, Any], *, where: str
     return tuple(changed)
 
 
+def problems(plan: Any, settings: Mapping[str, Any]) -> list[Problem]:
+    """What is wrong with a plan, and with settings for its stages (of ``auto``: any plan's; of a wrong one: any)."""
+    found: list[Problem] = []
+    stages: Sequence[Stage] = [stage for stages in PLANS.values() for stage in stages]
+    try:
+        stages = stages if plan == "auto" else parse(plan)
+    except ConfigError as error:
+        found += error.problems
+        stages = [registry.find(METHODS, name).Settings() for name in registry.names(METHODS)]
+    try:
+        override(stages, settings)
+    except ConfigError as error:
+        found += error.problems
+    return found
+
+
 def settled(stages: Sequence[Stage], modality: str = "image") -> tuple[Stage, ...]:
     """The same stages with what depends on their place in the plan and on the rows filled in.
 

@@ -134,11 +134,11 @@ def solve_path(
     else:
         held_out, answers, _ = _checked(val_features, val_labels, num_classes, None, 1, kind="validation", like=rows)
         jury = _Jury(frame.rotate(held_out), answers)
-    if several:
-        problem: Weighted = _one_by_one(scores, frame, targets, masses, positive)
-    else:
-        problem = Weighted(scores, frame.curvature, targets, masses, num_classes)
     with _threads(scores.numel() * len(masses)):
+        if several:
+            problem: Weighted = _one_by_one(scores, frame, targets, masses, positive)
+        else:
+            problem = Weighted(scores, frame.curvature, targets, masses, num_classes)
         solved = [
             (solution.view(len(masses), num_classes, -1), objective.view(len(masses), -1)[-1], gap, count)
             for solution, objective, gap, count in follow(problem, path, tolerance, max_iterations)

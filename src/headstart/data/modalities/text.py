@@ -8,12 +8,11 @@ Face's `tokenizers`, which needs no torch: training, the command line, a server 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any, ClassVar
+from functools import cached_property
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -23,12 +22,10 @@ from headstart.data.modalities.base import DecodeError, insist_types
 from headstart.data.modalities.base import Facts as AnyFacts
 from headstart.data.splits import Rows
 from headstart.data.texts import reading, shingles
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+from headstart.data.texts.vocabulary import reader, unknown_id, words
 
 name = "text"
-version = "1"
+version = "2"
 NOUN = ("text", "texts")
 EXTENT = "characters"
 DTYPE, RANK = "int32", 2
@@ -46,6 +43,8 @@ class Facts(AnyFacts):
     tokens: int  # before anything was cut off
     kept: int
     unknown: int  # tokens that the vocabulary does not have
+    words: int  # of what is kept, punctuation included; 0 where the tokenizer knows no words
+    broken: int  # words that take several tokens
     script: str  # most of its letters: "LATIN", "CYRILLIC"…; "" without letters
     garbled: bool  # holds the traces of a wrong encoding
 
@@ -119,30 +118,6 @@ class TextSpec:
 Spec = TextSpec
 
 
-@lru_cache(maxsize=8)
-def reader(tokenizer: str, max_length: int | None = None) -> Tokenizer:
-    """The tokenizer of a spec, cutting at ``max_length`` tokens (the longer text of a pair first), without padding.
-
-    None cuts nothing.
-
-    Raises:
-        ConfigError: not a tokenizer.json.
-    """
-    from tokenizers import Tokenizer
-
-    try:
-        made = Tokenizer.from_str(tokenizer)
-    except Exception as error:  # the library raises bare Exception
-        what = f"the tokenizer cannot be read ({str(error)[:200]})"
-        remedy = "a TextSpec takes the content of the file: Path('tokenizer.json').read_text()"
-        raise ConfigError(what, where="tokenizer.json", remedy=remedy) from error
-    made.no_padding()
-    made.no_truncation()
-    if max_length is not None:
-        made.enable_truncation(max_length)
-    return made
-
-
 @dataclass(frozen=True, slots=True)
 class TextPolicy:
     """Augmentation of texts: each token is hidden with probability ``mask``."""
@@ -183,7 +158,8 @@ def decode_with_facts(item: Any, spec: TextSpec) -> tuple[np.ndarray, Facts]:
     texts, kind, content = reading.read(item)
     reading.insist_count(texts, spec.texts)
     second = texts[1] if len(texts) > 1 else None
-    found = reader(spec.tokenizer).encode(texts[0], second)
+    tokenizer = reader(spec.tokenizer)
+    found = tokenizer.encode(texts[0], second)
     tokens = len(found.ids)
     if tokens > spec.max_length:
         found = reader(spec.tokenizer, spec.max_length).encode(texts[0], second)
@@ -191,6 +167,7 @@ def decode_with_facts(item: Any, spec: TextSpec) -> tuple[np.ndarray, Facts]:
         raise DecodeError("empty-text", "has only characters that the tokenizer leaves out")
     value = np.array([found.ids, found.type_ids], dtype=np.int32)
     whole = " ".join(texts)
+    count, broken = words(found, tokenizer, spaced=len(whole.split()) * len(found.ids) / tokens)
     facts = Facts(
         format=kind,
         bytes=len(content),
@@ -198,7 +175,9 @@ def decode_with_facts(item: Any, spec: TextSpec) -> tuple[np.ndarray, Facts]:
         characters=len(whole),
         tokens=tokens,
         kept=len(found.ids),
-        unknown=found.ids.count(_unknown(spec.tokenizer)),
+        unknown=found.ids.count(unknown_id(spec.tokenizer)),
+        words=count,
+        broken=broken,
         script=reading.script_of(whole),
         garbled=reading.is_garbled(whole),
     )
@@ -302,19 +281,3 @@ def shown(seen: np.ndarray, spec: TextSpec) -> tuple[str, bytes]:
     tokenizer = reader(spec.tokenizer, spec.max_length)
     tokens = [tokenizer.id_to_token(int(number)) or "?" for number in seen[0] if number != PAD]
     return ".txt", "|".join(tokens).encode()[: 2 * PREVIEW]
-
-
-def mask_id(tokenizer: str) -> int | None:
-    """The id of the token that hides others, or of the unknown one; None where there is neither."""
-    added = {token["content"]: token["id"] for token in json.loads(tokenizer).get("added_tokens", [])}
-    return next((added[name] for name in ("[MASK]", "<mask>", "[UNK]", "<unk>") if name in added), None)
-
-
-@lru_cache(maxsize=8)
-def _unknown(tokenizer: str) -> int:
-    """The id of the token for what the vocabulary does not have; -1 where every text can be written."""
-    model = json.loads(tokenizer)["model"]
-    if isinstance(model.get("unk_id"), int):
-        return int(model["unk_id"])
-    number = reader(tokenizer).token_to_id(model["unk_token"]) if model.get("unk_token") else None
-    return -1 if number is None else number

@@ -27,7 +27,10 @@ from headstart.data.splits import LazyItems
 if TYPE_CHECKING:
     from headstart.data.settings import DataSettings
 
-LABEL_NAMES = ("label", "class", "target", "category", "y", "labels", "class_name", "label_name")
+LABEL_NAMES = (
+    *("label", "class", "target", "category", "y", "labels", "class_name", "label_name"),
+    *("sentiment", "intent", "emotion", "species", "breed"),
+)
 SPLIT_NAMES = ("split", "subset", "partition")
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+://")
 

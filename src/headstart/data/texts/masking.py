@@ -15,6 +15,7 @@ from functools import cached_property
 import numpy as np
 
 from headstart.core.errors import ConfigError
+from headstart.data.texts.vocabulary import reader
 
 HIDDEN, REPLACED = 0.8, 0.1
 IGNORED = -100  # a target where nothing is to be restored: what torch's cross-entropy leaves out
@@ -48,8 +49,6 @@ class Masking:
     @cached_property
     def words(self) -> np.ndarray:
         """Ids to draw a replacement from."""
-        from headstart.data.modalities.text import reader
-
         return np.setdiff1d(np.arange(reader(self.tokenizer).get_vocab_size(), dtype=np.int32), self.special)
 
     @cached_property

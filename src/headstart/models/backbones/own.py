@@ -20,10 +20,10 @@ from torch import nn
 
 from headstart.core.errors import ArtefactError, BackboneError, HeadstartError, Problem
 from headstart.core.registry import suggest
-from headstart.data.modalities import text
 from headstart.data.modalities.audio import AudioSpec
 from headstart.data.modalities.image import ImageSpec
 from headstart.data.modalities.text import TextSpec
+from headstart.data.texts import vocabulary
 from headstart.models import surgery, trial, weights
 from headstart.models.backbone import Backbone, Origin
 from headstart.models.wanted import Wanted, resized
@@ -51,7 +51,7 @@ def load(name: str | nn.Module, wanted: Wanted) -> Backbone:
 
 def _widest(spec: TextSpec) -> torch.Tensor:
     """One row of as many tokens as there may be, from the first to the last of the vocabulary, int32 (1, 2, T)."""
-    ids = torch.linspace(0, text.reader(spec.tokenizer).get_vocab_size() - 1, spec.max_length).int()
+    ids = torch.linspace(0, vocabulary.reader(spec.tokenizer).get_vocab_size() - 1, spec.max_length).int()
     return torch.stack([ids, torch.zeros_like(ids)])[None]
 
 
@@ -65,7 +65,7 @@ def _spec(module: nn.Module, uri: str) -> ImageSpec | TextSpec | AudioSpec:
     if spec is None:
         return ImageSpec()
     if isinstance(spec, TextSpec):
-        text.reader(spec.tokenizer, spec.max_length)
+        vocabulary.reader(spec.tokenizer, spec.max_length)
     if isinstance(spec, (ImageSpec, TextSpec, AudioSpec)):
         return spec
     what = f"its spec is {f'the class {spec.__name__}' if isinstance(spec, type) else f'a {type(spec).__name__}'}"

@@ -17,8 +17,8 @@ from torch import nn
 
 from headstart.core import manifest
 from headstart.core.errors import BackboneError
-from headstart.data.modalities import text
 from headstart.data.modalities.text import TextSpec
+from headstart.data.texts import vocabulary
 from headstart.models.intakes.text import Intake
 from headstart.models.wanted import Wanted
 
@@ -57,8 +57,8 @@ def spec(stored: dict[str, Any], folder: Path, config: Any, wanted: Wanted) -> T
     """
     try:
         content = _content(folder)
-        found = TextSpec(content, mask=text.mask_id(content))
-        known = text.reader(content).get_vocab_size()
+        found = TextSpec(content, mask=vocabulary.mask_id(content))
+        known = vocabulary.reader(content).get_vocab_size()
     except Exception as error:  # whatever a damaged or exotic tokenizer raises
         remedy = "the folder needs tokenizer.json, or what transformers' AutoTokenizer can turn into one"
         raise BackboneError(

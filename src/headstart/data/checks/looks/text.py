@@ -15,6 +15,13 @@ from headstart.data.texts import reading
 UNKNOWN_SHARE = 0.2  # of a text's tokens
 RARE_SCRIPT = 0.05  # of the rows
 FAR = 20.0  # times the median length
+# Share of broken words from which a backbone may hardly know the language (Rust et al. 2021 compare tokenizers by it).
+# English in the vocabulary of an English BERT: .08, Indonesian .7; German compounds .5, English of pathologists .3.
+# Languages that chain endings (Finnish, Turkish) come near it in vocabularies of many languages.
+BROKEN = 0.6
+FEWEST_WORDS = 200
+# Scripts whose words are divided by spaces, without Korean, whose own vocabularies break most of them.
+SPACED = {"LATIN", "CYRILLIC", "GREEK", "ARABIC", "HEBREW", "ARMENIAN", "DEVANAGARI", "BENGALI"}
 
 
 def looks(view: View) -> list[Finding]:
@@ -39,6 +46,15 @@ def looks(view: View) -> list[Finding]:
     if strange:
         text = f"{len(strange)} consist to more than {UNKNOWN_SHARE:.0%} of tokens the vocabulary lacks: {{names}}"
         findings.append(view.finding("unknown-tokens", "warning", strange, text, "a backbone of this language?"))
+    spaced = [facts for facts in seen.values() if facts.script in SPACED]
+    words, broken = sum(facts.words for facts in spaced), sum(facts.broken for facts in spaced)
+    if view.split == "train" and words >= FEWEST_WORDS and broken > BROKEN * words:
+        text = (
+            f"the vocabulary breaks {broken / words:.0%} of the words into pieces (8 % of English in an English one): "
+            "the backbone may hardly know their language"
+        )
+        remedy = "choose a backbone of their language, or of many; the baseline of words is the score to beat"
+        findings.append(view.finding("broken-words", "warning", [], text, remedy))
     garbled = [row for row, facts in seen.items() if facts.garbled]
     if garbled:
         text = f"{len(garbled)} hold the traces of a wrong encoding (such as Ã© for é): {{names}}"
