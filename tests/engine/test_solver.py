@@ -113,8 +113,8 @@ def test_whole_weights_are_repeated_rows() -> None:
 
 def test_the_gradient_is_the_derivative_of_the_objective() -> None:
     features, labels = clusters(50, 12, 4)
-    frame = logistic.frame_of(features)
-    problem = logistic.Weighted(frame.rotate(features), frame.curvature, labels, torch.rand(1, 50) + 0.5, 4)
+    frame, scores = logistic.frame_of(features)
+    problem = logistic.Weighted(scores, frame.curvature, labels, torch.rand(1, 50) + 0.5, 4)
     point = torch.randn(1, 4, problem.scores.shape[1], requires_grad=True)
     logits = problem.scores @ point[0].T
     each = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
@@ -136,13 +136,14 @@ def test_residuals_stay_exact_where_the_label_is_almost_certain() -> None:
 def test_the_rotation_is_orthonormal_and_spans_the_rows() -> None:
     for shape in ((30, 100), (100, 30), (80, 90)):
         features = torch.randn(*shape) @ torch.diag(torch.linspace(0.1, 9, shape[1])) + 5
-        frame = logistic.frame_of(features)
+        frame, scores = logistic.frame_of(features)
         assert frame.basis is not None
         rank = frame.basis.shape[1]
         assert 0 <= rank - min(shape[0] - 1, shape[1]) <= 1  # rounding may leave one direction of no variance
         assert torch.allclose(frame.basis.T @ frame.basis, torch.eye(rank), atol=1e-4)
         standard = (features.double() - frame.shift) / frame.scale
         assert torch.allclose(frame.rotate(features) @ frame.basis.T, standard.float(), atol=1e-3)
+        assert torch.allclose(frame.rotate(features), scores, atol=1e-3)
 
 
 def test_without_rotation_the_optimum_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -433,12 +434,14 @@ def test_a_solver_that_stops_early_is_caught_by_the_comparison() -> None:
 @pytest.mark.parametrize(("small", "threads"), [(10**6, 1), (100, 2)])
 def test_a_small_problem_takes_one_thread(small: int, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    margins = logistic.Weighted.margins
+    margins, eigh = logistic.Weighted.margins, torch.linalg.eigh
     monkeypatch.setattr(solver, "SMALL", small)
+    monkeypatch.setattr(logistic, "ALONE", small // 10)
+    monkeypatch.setattr(torch.linalg, "eigh", lambda *given: seen.append(torch.get_num_threads()) or eigh(*given))
     monkeypatch.setattr(
         logistic.Weighted, "margins", lambda *given: seen.append(torch.get_num_threads()) or margins(*given)
     )
-    features, labels = clusters(60, 8, 3)
+    features, labels = clusters(60, 12, 3)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:

@@ -11,6 +11,8 @@ P problems on the same rows, solved side by side.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +20,9 @@ import torch
 from headstart.models import kernels
 
 LARGEST_ROTATION = 4096  # an eigendecomposition of more than this costs more than it saves
+# Rows of a square matrix up to which one thread finds its eigenvectors: two gain a third at best, and wait for each
+# other at the end of every column, beside other work for 18 s instead of .6 (833 rows, two cores).
+ALONE = 2048
 LARGEST_COPY = 2**24  # numbers of a matrix that oneDNN gets in its own order
 REORDER = "_reorder_linear_weight"
 
@@ -46,8 +51,9 @@ class Frame:
         return weight.float(), (bias - bias.mean() if centred else bias).float()
 
 
-def frame_of(rows: torch.Tensor) -> Frame:
-    """Standardise (a feature that hardly varies is not blown up to more than twice the usual) and rotate.
+def frame_of(rows: torch.Tensor) -> tuple[Frame, torch.Tensor]:
+    """Standardise (a feature that hardly varies is not blown up to more than twice the usual) and rotate: the frame,
+    and these rows (N, r) in it.
 
     The span of the rows is found from the smaller Gram matrix. Rotations from (D, D) are orthonormal whatever the
     rounding, so float32 is enough; those from (N, N) are not: float64 there, less directions below its precision.
@@ -61,17 +67,37 @@ def frame_of(rows: torch.Tensor) -> Frame:
     scale = torch.where(varies, scale.clamp_min(floor), 1e7 * (shift.abs() + scale + 1))
     standard = centred.div_(scale.float())  # in place: features of many rows are the largest thing in memory
     if min(count, dims) > LARGEST_ROTATION:
-        return Frame(shift, scale, None, standard.square().mean(0))
+        return Frame(shift, scale, None, standard.square().mean(0)), standard
     if count < 0.75 * dims:
         wide = standard.double()
-        squares, left = torch.linalg.eigh(wide @ wide.T)
+        squares, left = _eigen(wide @ wide.T)
         keep = squares > 1e-10 * squares[-1].clamp_min(1e-30)
-        basis = (wide.T @ (left[:, keep] / squares[keep].sqrt())).float()
+        sizes = squares[keep].sqrt()
+        basis = (wide.T @ (left[:, keep] / sizes)).float()
+        scores = (left[:, keep] * sizes).float()
     else:
-        squares, right = torch.linalg.eigh(standard.T @ standard)
+        squares, right = _eigen(standard.T @ standard)
         keep = squares > 1e-7 * squares[-1].clamp_min(1e-30)
         basis = right[:, keep].contiguous()
-    return Frame(shift, scale, basis, squares[keep].float() / count)
+        scores = standard @ basis
+    return Frame(shift, scale, basis, squares[keep].float() / count), scores
+
+
+def _eigen(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    with one_thread(len(matrix) <= ALONE):
+        values, vectors = torch.linalg.eigh(matrix)
+    return values, vectors
+
+
+@contextmanager
+def one_thread(alone: bool = True) -> Iterator[None]:
+    """One thread inside where ``alone``, else the usual ones."""
+    usual = torch.get_num_threads()
+    torch.set_num_threads(1 if alone else usual)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(usual)
 
 
 class Narrow:
