@@ -35,6 +35,7 @@ __all__ = [
     "audit",
     "embed",
     "evaluate",
+    "export",
     "fit",
     "load",
     "plan",
@@ -146,6 +147,26 @@ def embed(
     from headstart.workflows.predict import embed as embed_with
 
     return embed_with(run, source, input_column=input_column, allow_module=allow_module)
+
+
+def export(
+    run: str | Path | Run,
+    *,
+    data: Any = None,
+    allow_module: Any = False,
+    on_event: Callable[[Event], None] | None = None,
+    **settings: Any,
+) -> Path:
+    """Write ``RUN/export``, ONNX files with a verdict on each way to run them; the folder's path.
+
+    Args:
+        data: the data of the run, where it was given in Python or has moved.
+        settings: ``tolerance``, ``precision``, ``int8``, ``threads``, ``seconds``, ``runtimes``.
+    """
+    from headstart.workflows import ship
+
+    chosen = ship.Settings(**settings)
+    return ship.export(run, data=data, settings=chosen, allow_module=allow_module, on_event=on_event)
 
 
 def audit(data: Any = None, *, config: str | Path | None = None, **settings: Any) -> tuple[Splits, Audit]:

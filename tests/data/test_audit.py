@@ -206,12 +206,20 @@ def test_real_photographs_have_no_leak(shared_data: Any) -> None:
     assert not [finding for finding in found.findings if finding.severity == "error" or "duplicates" in finding.kind]
 
 
+def test_a_pair_with_two_labels_is_told_once() -> None:
+    found = checked(with_items("train", {4: TRAIN[3]})).findings
+    (conflict,) = [each for each in found if each.kind == "conflicting-labels"]
+    assert set(conflict.rows) == {3, 4}
+    assert conflict.message.count(" = ") == 1
+
+
 def test_the_partner_of_a_conflict_and_the_split_without_a_class_are_named() -> None:
     train, val = CLEAN.train, CLEAN.val
     items = [*val.items[:4], train.items[0], *val.items[5:]]  # val row 4 is train row 0 under another label
     found = checked(replace(CLEAN, val=Rows(items, val.labels, val.names)))
     conflict = next(f for f in found.findings if f.kind == "conflicting-labels" and f.split == "val")
     assert "val val/4.png (bee) = train train/0.png (ant)" in conflict.message
+    assert conflict.message.count(" = ") == 1
     leak = next(f for f in found.findings if f.kind == "exact-duplicates-across")
     assert (leak.severity, leak.split, leak.names) == ("warning", "train+val", ("val/4.png",))
     gone = checked(with_labels("test", np.arange(12) % 2))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from headstart.core import keyed
-from headstart.core.errors import DataError
+from headstart.core.errors import ConfigError, DataError
 from headstart.data.augment import PRESETS, policy
 from headstart.data.loaders import Batch, batches, occurrences
 from headstart.data.modalities import image
@@ -95,6 +95,22 @@ def test_an_own_callable_gets_the_canvas_and_the_samples_generator(store: Store)
     assert {row: data[0] for row, data in first.items()} == drawn
 
 
+@pytest.mark.parametrize(
+    ("own", "told"),
+    [
+        (lambda canvas: canvas, "fails: TypeError"),
+        (lambda canvas, rng: None, "fails"),
+        (lambda canvas, rng: canvas[0, 0, 0], "fails"),
+    ],
+)
+def test_an_own_callable_that_fails_is_told_with_its_signature(store: Store, own: Any, told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        list(run(store, augment=own))
+    (problem,) = caught.value.problems
+    assert (problem.where, told in problem.what) == ("augment", True)
+    assert "a numpy Generator" in problem.remedy
+
+
 def test_an_unreadable_row_is_an_error_with_its_name() -> None:
     broken = Store.build(Rows([corpus.picture(), b""], np.zeros(2, np.int64), ("good", "bad")), SPEC)
     with pytest.raises(DataError, match="bad: is empty"):
@@ -110,6 +126,6 @@ def test_stopping_early_and_failing_leave_no_thread(store: Store, prefetch: int)
     def failing(_canvas: np.ndarray, _rng: np.random.Generator) -> np.ndarray:
         raise RuntimeError("own mistake")
 
-    with pytest.raises(RuntimeError, match="own mistake"):
+    with pytest.raises(ConfigError, match="RuntimeError: own mistake"):
         run(store, augment=failing, prefetch=prefetch)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("batch")]

@@ -65,6 +65,7 @@ def test_the_benchmark_names_what_it_leaves_out(toy_run: Run, exported: Path, mo
     monkeypatch.setattr(torch, "compile", broken)
     monkeypatch.setattr(precision, "hopeless", lambda device, names: {"int8": "a product is slow"})
     monkeypatch.setattr(bench, "PEAK_SIDE", 64)
+    monkeypatch.setattr(bench, "_slow", lambda measured, peaks: [])  # this machine may have no instructions for bf16
     said: list[Any] = []
     found = bench.bench(toy_run, threads=1, seconds=0.05, on_event=said.append)
     names = [line["name"] for line in found["lines"]]
@@ -83,6 +84,12 @@ def test_the_benchmark_names_what_it_leaves_out(toy_run: Run, exported: Path, mo
     left = [event.message for event in said if "as a peak" in event.message]
     assert left == [f"torch in {name} is left out, also as a peak: a product is slow" for name in ("bf16", "int8")]
     assert found["peaks"].keys() == {"peak fp32"}
+
+
+def test_a_product_that_is_slower_than_in_fp32_is_no_peak() -> None:
+    quick = {"peak fp32": timed(1.0, 4.0, 1.0), "peak int8": timed(0.5, 4.0, 0.5), "peak bf16": timed(1.0, 4.0, 1.0)}
+    assert bench._slow({1: quick, 16: quick}, [*quick]) == []
+    assert bench._slow({1: quick, 16: {**quick, "peak int8": timed(9.0, 9.0, 9.0)}}, [*quick]) == ["peak int8"]
 
 
 @pytest.mark.parametrize(("slowest", "told"), [(1.2, []), (2.0, ["busy"])])

@@ -197,6 +197,21 @@ def test_a_complete_run_is_left_alone(fit, pictures):
     assert after == before
 
 
+@pytest.mark.parametrize("gone", ["model/model.safetensors", "model"])
+def test_a_model_that_was_lost_is_written_again_from_its_stages(fit, pictures, gone):
+    rows = with_test_rows(pictures)
+    run = fit(rows, PLAN)
+    before = manifest.sha256(run.path / "model/model.safetensors")
+    manifest.remove(run.path / gone)
+    assert fit(rows, PLAN).path == run.path
+    assert "model-lost" in fit.kinds()
+    assert not fit.said(StageStarted), "nothing is trained again"
+    assert manifest.sha256(run.path / "model/model.safetensors") == before
+    manifest.check(run.path / "model")
+    assert fit(rows, PLAN).path == run.path
+    assert fit.kinds() == {"complete"}
+
+
 def test_only_the_same_experiment_on_the_same_contents_is_continued(fit, pictures):
     inputs, labels = pictures()
     names = [fit((inputs, labels)).path.name, fit((inputs, labels), lr=2e-3, plan=[LIVE]).path.name]

@@ -10,10 +10,11 @@ import pytest
 from rich.console import Console
 
 from headstart import results
-from headstart.core.errors import ConfigError, DataError
+from headstart.core.errors import ArtefactError, ConfigError, DataError
 from headstart.core.events import Notice, StageDone
 from headstart.core.run import Run
 from headstart.measure.evaluation import Evaluation
+from headstart.report import page
 from headstart.workflows import folds
 
 
@@ -30,6 +31,13 @@ def test_every_row_is_tested_once_by_a_model_that_never_saw_it(run):
         assert sum(len(names) for names in rows.values()) == 36
         tested += rows["test"]
     assert len(tested) == len(set(tested)) == 36
+
+
+def test_every_fold_has_its_report_and_the_run_none(run):
+    with pytest.raises(ArtefactError, match="every fold has its report"):
+        page.write(run)
+    assert not (run.path / "report.html").exists()
+    assert all((run.path / f"fold-{number}/report.html").is_file() for number in (1, 2, 3))
 
 
 def test_the_summary_is_what_the_folds_say(run):

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import headstart
 from headstart.core.errors import ConfigError
 from headstart.core.events import EpochDone
 
@@ -124,6 +125,28 @@ def test_an_own_metric_is_measured_judges_and_is_reported(fit, pictures):
     assert result["metrics"]["test"][name]["n"] == 12
     assert name in run.frame().columns
     assert name in run._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("metric", "told"),
+    [
+        (lambda labels, probabilities: float("nan"), "gives nan on"),
+        (lambda labels: 1.0, "fails: TypeError"),
+        (lambda labels, probabilities: "high", "fails: ValueError"),
+    ],
+)
+def test_an_own_metric_that_gives_no_number_is_told_with_its_signature(fit, pictures, metric, told):
+    with pytest.raises(ConfigError) as caught:
+        fit(pictures(30), ["probe"], metric=metric)
+    assert told in str(caught.value)
+    assert "it gets labels (N,)" in caught.value.problems[0].remedy
+
+
+def test_a_run_with_an_own_metric_judges_other_rows_and_is_exported(fit, pictures):
+    rows = pictures(30)
+    run = fit(rows, ["probe"], metric=errors_of_dark)
+    assert headstart.evaluate(run, pictures(12, 3)).metric("accuracy").n == 12
+    assert (headstart.export(run, data=rows, int8=False, seconds=0.05) / "verdict.json").is_file()
 
 
 def test_an_own_metric_decides_whether_a_stage_is_kept(fit, pictures):

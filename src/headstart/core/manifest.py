@@ -96,6 +96,15 @@ def is_sealed(folder: Path) -> bool:
     return (folder / MANIFEST).is_file()
 
 
+def is_whole(folder: Path) -> bool:
+    """Whether the folder has a manifest, and every file is as it says."""
+    try:
+        check(folder)
+    except ArtefactError:
+        return False
+    return True
+
+
 def check(folder: Path, *needed: str, remedy: str = "restore the folder, or run the stage again") -> None:
     """Compare every file with the manifest, which has to list those that are ``needed``.
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from headstart.core import keyed, registry
+from headstart.core.errors import ConfigError
 from headstart.data.store import Store
 
 
@@ -80,7 +81,7 @@ def batches(
         else:
             keys = [(*key, int(row), int(times)) for row, times in zip(rows, seen[begin:], strict=False)]
             values = [
-                modality.augment(store[row], spec, augment, keyed.generator(*own))
+                _augmented(modality, store[row], spec, augment, keyed.generator(*own))
                 for row, own in zip(rows, keys, strict=True)
             ]
         return Batch(rows, modality.collate(values), labels[rows])
@@ -90,6 +91,29 @@ def batches(
         yield from map(prepared, begins)
         return
     yield from _ahead(prepared, begins, prefetch)
+
+
+def _augmented(modality: Any, canvas: np.ndarray, spec: Any, augment: Any, rng: np.random.Generator) -> np.ndarray:
+    """One row, augmented.
+
+    Raises:
+        ConfigError: a function of the user's own fails, or gives something else than a row.
+    """
+    try:
+        value: np.ndarray = modality.augment(canvas, spec, augment, rng)
+    except Exception as error:  # whatever a function of the user's own raises
+        if not callable(augment):
+            raise
+        raise _fails(augment, canvas, f"{type(error).__name__}: {error}") from error
+    if value.ndim != canvas.ndim:
+        raise _fails(augment, canvas, f"it gave an array of shape {value.shape}")
+    return value
+
+
+def _fails(augment: Any, canvas: np.ndarray, what: str) -> ConfigError:
+    name = getattr(augment, "__name__", type(augment).__name__)
+    remedy = f"it gets an array ({canvas.dtype}, such as {canvas.shape}) and a numpy Generator, and gives such an array"
+    return ConfigError(f"'{name}' fails: {what}", where="augment", remedy=remedy)
 
 
 def _ahead(prepare: Any, begins: Sequence[int], prefetch: int) -> Iterator[Batch]:

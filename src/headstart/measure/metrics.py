@@ -15,7 +15,7 @@ import numpy as np
 
 from headstart.core.errors import ConfigError, Problem
 from headstart.core.registry import suggest
-from headstart.measure import calibration, intervals, multilabel, ranking
+from headstart.measure import calibration, intervals, multilabel, own, ranking
 from headstart.measure.intervals import Difference, Measured
 
 OwnMetric = Callable[[np.ndarray, np.ndarray], float]  # (labels, probabilities) -> a number
@@ -236,7 +236,7 @@ def measure(
     n = len(labels)
     metric = OF_ALL.get(metric, metric) if isinstance(metric, str) else metric
     if callable(metric):
-        value = float(metric(labels, probabilities))
+        value = own.value(name_of(metric), metric, labels, probabilities)
         low, high = intervals.bootstrap(
             lambda rows: float(metric(labels[rows], probabilities[rows])), n, seed=seed, strata=_strata(labels)
         )

@@ -16,7 +16,8 @@ def card(model: Model, opened_by: str, notes: str) -> str:
     lines = [
         f"# {what} classifier",
         "",
-        f"- **Classes** ({len(model.classes)}): {known}",
+        f"- **Classes** ({len(model.classes)}): {known}"
+        + (f"; a row may have several, given from a probability of {model.threshold:g}" if model.several else ""),
         f"- **Backbone**: `{origin.uri}` ({origin.library}), weights: {origin.weights}"
         + (f", licence: {origin.licence}" if origin.licence else ""),
         *([f"- **Trained on**: {origin.data}"] if origin.data else []),

@@ -113,7 +113,7 @@ def _finding(entry: dict[str, Any]) -> Finding:
         split=str(entry.get("split") or ""),
         message=str(entry.get("message", "")),
         remedy=str(entry.get("remedy") or ""),
-        rows=len(entry.get("rows") or []),
+        rows=len(names) if len(names) < len(entry.get("rows") or []) else int(entry.get("count") or 0),  # of classes
         names=tuple(names[:SHOWN_NAMES]),
     )
 

@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from headstart.core import manifest
+from headstart.core.errors import ArtefactError
 from headstart.core.run import Run
 from headstart.report import answers, contents, curves, evidence, exports, stages, story
 from headstart.report.contents import Contents
@@ -25,7 +26,13 @@ def write(run: Run) -> Path:
     """Write ``report.html`` into the run folder from what the folder holds, and say where it is.
 
     Parts that are missing (no test split, no baseline, an interrupted run, a damaged file) are named on the page.
+
+    Raises:
+        ArtefactError: of a cross-validated run, every fold of which has its own.
     """
+    if (run.path / "folds.json").is_file():
+        remedy = f"such as headstart report {run.path / 'fold-1'}; folds.json holds the scores of all"
+        raise ArtefactError("of a cross-validated run every fold has its report", where=str(run.path), remedy=remedy)
     path = run.path / "report.html"
     manifest.write_text(path, render(contents.read(run)))
     return path

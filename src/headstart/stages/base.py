@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
-Share = float | int | Literal["all"]
+Share = Annotated[float, Field(gt=0, le=1)] | Annotated[int, Field(ge=0)] | Literal["all"]
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -12,7 +12,7 @@ import functools
 import logging
 import time
 import warnings
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -102,6 +102,9 @@ def bench(
     if (slowed := max(_unrest(found["peak fp32"]) for found in measured.values())) > BUSY:
         what = f"this machine was busy with other work: the same matrix product took up to {slowed:.1f} times as long"
         emit(Notice("warning", "busy", what, "ratios are taken round by round; repeat it when times matter"))
+    for name in _slow(measured, peaks):
+        del peaks[name]
+        measured = {size: {key: each for key, each in found.items() if key != name} for size, found in measured.items()}
     lines = [asdict(_line(name, measured, flops)) for name in calls]
     cpu, features = processor()
     versions = {name: registry.find(RUNTIMES, name).version() for name in runtimes()}
@@ -125,6 +128,13 @@ def _line(name: str, measured: dict[int, dict[str, Timed]], flops: float) -> Lin
     share = {size: rate[size] / (1e9 * _giga(peak)) for size, peak in peaks.items()}
     gain = {size: found[EAGER].times_as_long(found[name]) for size, found in measured.items()}
     return Line(name, kind, times, gain, share)
+
+
+def _slow(measured: dict[int, dict[str, Timed]], peaks: Iterable[str]) -> list[str]:
+    """Peaks below that of fp32: torch has no instructions for such a product here, and a runtime may have others."""
+    return [
+        name for name in peaks if any(_giga(found[name]) < _giga(found["peak fp32"]) for found in measured.values())
+    ]
 
 
 def _giga(timed: Timed) -> float:

@@ -47,7 +47,7 @@ def evaluate(
         if not file.is_file():
             what = "this run has no test rows"
             if (run.path / "folds.json").is_file():
-                what = "every row was tested once, fold by fold: report.html and predictions-folds.npz hold the answers"
+                what = "every row was tested once, fold by fold: predictions-folds.npz holds the answers"
             raise ArtefactError(what, where=str(run.path), remedy="give labelled data with --data")
         run.count_test_read()
         names = (run.read("rows.json") or {}).get("test")
@@ -69,7 +69,7 @@ def _reading(run: Run, model: Classifier, data: Any, told: dict[str, Any]) -> Da
     from headstart.data.settings import DataSettings
     from headstart.experiment import load as read_experiment
 
-    known = read_experiment(run.path / "experiment.yaml").data
+    known = read_experiment(run.path / "experiment.yaml", metric="auto").data  # a file holds no function
     usual = {name: value for name in told if (value := getattr(known, name)) is not None}
     columns = sources.columns_of(data) if usual else ()
     usual = {name: value for name, value in usual.items() if holds(columns, value)}

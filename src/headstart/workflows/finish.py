@@ -167,12 +167,13 @@ def _save_model(run: Run, course: Course, decoded: Decoded, temperature: float) 
 
 
 def _beaten_by(run: Run, course: Course, val: Evaluation) -> str | None:
-    """The name of a baseline that the best stage does not beat on validation rows, or None."""
+    """The best of the baselines that the best stage does not beat on validation rows, or None; who makes no mistake
+    there is beaten by nobody.
+    """
+    gains: dict[str, float] = {}
     for row in run.read("baseline/result.json", default=[]):
         other = Evaluation.load(run.path / "baseline" / f"{row['name']}.npz")
         gain = val.compare(other, course.metric).value
-        gain = gain if metrics.higher_is_better(course.metric) else -gain
-        perfect = val.correct.all()
-        if gain <= 0 and not perfect:
-            return str(row["name"])
-    return None
+        gains[str(row["name"])] = gain if metrics.higher_is_better(course.metric) else -gain
+    least = min(gains, key=gains.__getitem__, default=None)
+    return None if least is None or gains[least] > 0 or val.correct.all() else least

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headstart.core import interruption, storage
+from headstart.core import interruption, manifest, storage
 from headstart.core.errors import ConfigError, HeadstartError
 from headstart.core.events import Decision, Event, Notice
 from headstart.core.run import Run
@@ -105,7 +105,15 @@ def _go(
     started: float,
 ) -> Run:
     """The recipe, in the order of its steps."""
-    if continued and run.read("result.json") is not None:
+    complete = continued and run.read("result.json") is not None
+    if complete and not manifest.is_whole(run.model_folder):
+        what = f"the model in {run.model_folder} is missing or damaged"
+        emit(
+            Notice(
+                "warning", "model-lost", what, "it is written again from what the stages left, and the test rows read"
+            )
+        )
+    elif complete:
         emit(Notice("info", "complete", f"this experiment is complete in {run.path}; nothing is left to do"))
         if runtime.is_main and not (run.path / "report.html").is_file():
             finish.report(run)

@@ -120,10 +120,10 @@ def rows_of(run: Run, model: Model, data: Any, emit: Emit) -> Decoded:
     """
     from headstart.experiment import load as read_experiment
 
-    experiment = read_experiment(run.path / "experiment.yaml")
+    experiment = read_experiment(run.path / "experiment.yaml", metric="auto")  # a file holds no function
     known = run.read("data.json", default={})
     if data is None and experiment.data.source is None:
-        remedy = "give it with --data FOLDER, or in Python: export(run, data=…)"
+        remedy = "give it with --data FOLDER, or in Python: headstart.export(run, data=…)"
         raise ArtefactError("the run was trained on data given in Python", where=str(run.path), remedy=remedy)
     if isinstance(data, (str, Path)):
         experiment = replace(experiment, data=replace(experiment.data, source=str(data)))

@@ -96,7 +96,7 @@ def _conflicting(
     place: list[Place],
     classes: tuple[str, ...],
 ) -> list[Finding]:
-    by_split: dict[str, dict[int, str]] = {}
+    by_split: dict[str, dict[int, tuple[str, ...]]] = {}  # a row, and the two sides of what is told of it
     for group in groups:
         labels = {row: _label(place[row]) for row in group}
         if len(set(labels.values()) - {UNLABELLED}) < 2:
@@ -104,14 +104,15 @@ def _conflicting(
         for row, label in labels.items():
             view, own = place[row]
             other = next(twin for twin, its in labels.items() if its not in (label, UNLABELLED))
-            both = f"{_named(place[row], classes)} = {_named(place[other], classes)}"
-            by_split.setdefault(view.split, {})[own] = both
+            sides = (_named(place[row], classes), _named(place[other], classes))
+            by_split.setdefault(view.split, {})[own] = sides
     views = {view.split: view for view, _ in place}
     noun = place[0][0].store.kind.NOUN[0]
     findings = []
     for split, told in by_split.items():
         rows = sorted(told)
-        text = f"{_WORDS[kind]} {noun} under two labels: {listed([told[row] for row in rows])}"
+        pairs = {frozenset(told[row]): " = ".join(told[row]) for row in reversed(rows)}  # once, by its first row
+        text = f"{_WORDS[kind]} {noun} under two labels: {listed([*reversed(pairs.values())])}"
         names = tuple(views[split].rows.names[row] for row in rows)
         findings.append(Finding(name, severity, split, tuple(rows), names, text, "correct or remove them"))
     return findings
