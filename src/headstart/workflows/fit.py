@@ -108,11 +108,7 @@ def _go(
     complete = continued and run.read("result.json") is not None
     if complete and not manifest.is_whole(run.model_folder):
         what = f"the model in {run.model_folder} is missing or damaged"
-        emit(
-            Notice(
-                "warning", "model-lost", what, "it is written again from what the stages left, and the test rows read"
-            )
-        )
+        emit(Notice("warning", "model-lost", what, "it is written again from its stages, and test rows are read again"))
     elif complete:
         emit(Notice("info", "complete", f"this experiment is complete in {run.path}; nothing is left to do"))
         if runtime.is_main and not (run.path / "report.html").is_file():
