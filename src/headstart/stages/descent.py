@@ -86,8 +86,9 @@ def follow(
         penalty = problem.penalised * (2 * strength if problem.classes == 2 else strength)
         solution, margins, memory, ahead = here.solution, here.margins, _Memory(here.solution), secant is not None
         if secant is not None:
-            length, _, _ = _search(problem, penalty, here, *secant, torch.ones_like(here.loss, dtype=torch.bool))
-            gradient = here.gradient(penalty)
+            gradient, everyone = here.gradient(penalty), torch.ones_like(here.loss, dtype=torch.bool)
+            value = _objective(here.loss, penalty, here.solution)
+            length, _, _ = _search(problem, penalty, here, gradient, value, *secant, everyone)
             here = _Point.at(problem, solution + length * secant[0])  # afresh: rounding does not add up
             memory.add(here.solution - solution, here.gradient(penalty) - gradient)
             secant = None  # its margins are as large as those of all rows
@@ -132,7 +133,7 @@ def _minimise(
         downhill = _dot(direction, gradient) < 0
         direction = torch.where(downhill.view(-1, 1, 1), direction, -step)
         change = problem.margins(direction)
-        length, residual, loss = _search(problem, penalty, here, direction, change, active)
+        length, residual, loss = _search(problem, penalty, here, gradient, value, direction, change, active)
         moved = length * direction
         margins = here.margins + length * change
         here = _Point(here.solution + moved, margins, residual, loss, problem.gradient(residual))
@@ -146,14 +147,15 @@ def _search(
     problem: Weighted,
     penalty: torch.Tensor,
     here: _Point,
+    gradient: torch.Tensor,
+    value: torch.Tensor,
     direction: torch.Tensor,
     change: torch.Tensor,
     active: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Newton's step length (P, 1, 1) along ``direction``, which changes the margins by ``change``, halved until the
     objective falls; 0 where it does not, and for what is not active. With residual (P, K, N) and loss (P,) there."""
-    value = _objective(here.loss, penalty, here.solution)
-    slope = _dot(here.gradient(penalty), direction)
+    slope = _dot(gradient, direction)
     mean_change = (here.residual * change).sum(1, keepdim=True)
     bend = ((here.residual * change * change).sum(1, keepdim=True) - mean_change**2) * problem.mass
     curved = bend.sum((1, 2), dtype=torch.float64) + _dot(direction * penalty, direction)

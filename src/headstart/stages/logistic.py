@@ -20,7 +20,7 @@ import torch
 from headstart.models import kernels
 
 LARGEST_ROTATION = 4096  # an eigendecomposition of more than this costs more than it saves
-# Rows of a square matrix up to which one thread finds its eigenvectors: two gain a third at best, and wait for each
+# Rows of a square matrix up to which one thread finds its eigenvectors: two gain two fifths at best, and wait for each
 # other at the end of every column, beside other work for 18 s instead of .6 (833 rows, two cores).
 ALONE = 2048
 LARGEST_COPY = 2**24  # numbers of a matrix that oneDNN gets in its own order
