@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from headstart.core.lengths import evened
 from headstart.data.modalities import text
 from headstart.data.modalities.text import TextSpec
 from headstart.data.splits import Rows
@@ -29,7 +30,17 @@ def order(count: int, batch_size: int, sizes: np.ndarray | None, **other: Any) -
 
 def efficiency(batches: list[np.ndarray], sizes: np.ndarray) -> float:
     """The share of tokens among all places of padded batches."""
-    return float(sizes.sum() / sum(len(batch) * sizes[batch].max() for batch in batches))
+    return float(sizes.sum() / sum(len(batch) * evened(int(sizes[batch].max()), 256) for batch in batches))
+
+
+@pytest.mark.parametrize("most", [50, 128, 500])
+def test_batches_have_one_of_few_lengths_and_hardly_more_than_they_need(most: int) -> None:
+    found = {longest: evened(longest, most) for longest in range(1, most + 1)}
+    assert all(longest <= places <= min(most, longest * 9 / 8) for longest, places in found.items())
+    assert all(evened(places, most) == places for places in found.values())  # a part of a batch may be as long
+    octaves = [{places for longest, places in found.items() if low <= longest < 2 * low} for low in (16, 32, 64, 128)]
+    assert max(map(len, octaves)) <= 9
+    assert evened(most + 3, most) == most + 3  # what an augmentation of the user's own has made longer stays whole
 
 
 @pytest.mark.parametrize("count", [1, 7, 64, 1003, 2000])
@@ -69,7 +80,7 @@ def test_drawn_rows_keep_their_shares() -> None:
     assert sorted(drawn.tolist()) == sorted(plain.tolist())
 
 
-def test_batches_of_examples_are_padded_to_their_own_longest() -> None:
+def test_batches_of_examples_are_padded_to_the_next_length_of_their_own_longest() -> None:
     texts, labels = words.reviews(40, longest=40)
     spec = TextSpec(words.tokenizer(), 64)
     rows = Rows(texts, np.array([words.CLASSES.index(each) for each in labels]), tuple(map(str, range(40))))
@@ -79,7 +90,8 @@ def test_batches_of_examples_are_padded_to_their_own_longest() -> None:
     sorted_rows = examples.by_length(np.arange(40))
     assert (np.diff(sizes[sorted_rows]) <= 0).all()
     for batch in examples.batches(sorted_rows, batch_size=8):
-        assert batch.inputs.shape == (8, 2, sizes[batch.rows].max())
+        assert batch.inputs.shape == (8, 2, evened(int(sizes[batch.rows].max()), 64))
+        assert ((batch.inputs[:, 0] != text.PAD).sum(1) == sizes[batch.rows]).all()
         for row, value in zip(batch.rows, batch.inputs, strict=True):
             assert value[:, : sizes[row]].tolist() == text.decode(texts[row], spec).tolist()
 

@@ -84,7 +84,7 @@ def batches(
                 _augmented(modality, store[row], spec, augment, keyed.generator(*own))
                 for row, own in zip(rows, keys, strict=True)
             ]
-        return Batch(rows, modality.collate(values), labels[rows])
+        return Batch(rows, modality.collate(values, spec), labels[rows])
 
     begins = list(ends)[start:]
     if prefetch < 1:

@@ -2,8 +2,8 @@
 
 While blocks 0..k-1 are frozen and their input is deterministic, their output is too. It is kept under a byte budget
 and training starts at block k; ``POOLED`` stands for everything below the head. Rows of texts differ in length: only
-their tokens are kept, and what is taken is as long as its longest row, with zeros where a network's mask lets nothing
-through. Shapes: B rows taken or put, N rows, V views, T tokens, S places of all rows.
+their tokens are kept, and what is taken is as long as a batch of them (``core.lengths``), with zeros where a network's
+mask lets nothing through. Shapes: B rows taken or put, N rows, V views, T tokens, S places of all rows.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_map, tree_unflatten
 
+from headstart.core.lengths import evened
 from headstart.engine.runtime import Runtime
 from headstart.stages.learner import POOLED
 
@@ -39,12 +40,16 @@ class FrontierCache:
     """Outputs of the frozen blocks; rows of one view are filled in any order.
 
     ``lengths`` (N,) are the tokens of every row where these differ: then tensors (B, T, …) of the tree are kept packed.
+    Batches of them have at most ``most`` places.
     """
 
-    def __init__(self, frontier: int, rows: int, views: int = 1, lengths: np.ndarray | None = None) -> None:
+    def __init__(
+        self, frontier: int, rows: int, views: int = 1, lengths: np.ndarray | None = None, most: int = 0
+    ) -> None:
         self.frontier = frontier
         self.rows = rows
         self.views = views
+        self.most = most
         self._lengths = None if lengths is None else torch.as_tensor(lengths, dtype=torch.int64)
         self._spec: TreeSpec | None = None
         self._leaves: list[Any] = []  # a ``_Kept``, or what is the same for all rows
@@ -85,7 +90,7 @@ class FrontierCache:
         if not self._filled[views, rows].all():
             raise AssertionError("the frontier cache was read before it was filled")
         view, row = torch.as_tensor(np.broadcast_to(views, rows.shape).copy()), torch.as_tensor(rows)
-        leaves = [leaf.take(view, row) if isinstance(leaf, _Kept) else leaf for leaf in self._leaves]
+        leaves = [leaf.take(view, row, self.most) if isinstance(leaf, _Kept) else leaf for leaf in self._leaves]
         leaves = [_as_images(leaf).to(device) if torch.is_tensor(leaf) else leaf for leaf in leaves]
         assert self._spec is not None
         return tree_unflatten(leaves, self._spec)
@@ -139,30 +144,35 @@ class _Kept:
             rows, leaf = places[real], leaf[:, : real.shape[1]][real]
         self.values[view].index_copy_(0, rows, leaf)
 
-    def take(self, views: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    def take(self, views: torch.Tensor, rows: torch.Tensor, most: int) -> torch.Tensor:
         """(B, …), or (B, T, …) with zeros where there is no token."""
         if self.lengths is None:
             return self.values[views, rows]
-        places, real = self._grid(rows)
+        places, real = self._grid(rows, most)
         taken = self.values.new_zeros((*real.shape, *self.values.shape[2:]))
         taken[real] = self.values[views[:, None].expand_as(places)[real], places[real]]
         return taken
 
-    def _grid(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The place of every token (B, T), and which of them there are."""
+    def _grid(self, rows: torch.Tensor, most: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """The place of every token (B, T), and which of them there are; T is the longest's, or that of a batch."""
         assert self.lengths is not None
         assert self.starts is not None
-        steps = torch.arange(int(self.lengths[rows].max()))
+        longest = int(self.lengths[rows].max())
+        steps = torch.arange(longest if most is None else evened(longest, most))
         return self.starts[rows, None] + steps, steps < self.lengths[rows, None]
 
 
 def shortened(tree: Tree) -> Tree:
-    """A record of rows that differ in length, cut from a larger one, as long as its longest; anything else as it is."""
+    """A record of rows that differ in length, cut from a larger one, as long as a batch of them; else as it is."""
     lengths = tree.get("lengths") if isinstance(tree, dict) else None
     if lengths is None or lengths.dim() != 1:
         return tree
     longest = int(lengths.max())
-    return tree_map(lambda leaf: leaf[:, :longest] if torch.is_tensor(leaf) and leaf.dim() > 2 else leaf, tree)
+
+    def cut(leaf: Any) -> Any:
+        return leaf[:, : evened(longest, leaf.shape[1])] if torch.is_tensor(leaf) and leaf.dim() > 2 else leaf
+
+    return tree_map(cut, tree)
 
 
 def decide(frontier: int, blocks: int, row_bytes: int, rows: int, budget: int, *, fresh: str = "") -> CacheDecision:

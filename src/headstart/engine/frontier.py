@@ -32,7 +32,7 @@ from headstart.models.backbone import Backbone
 from headstart.models.model import Model
 from headstart.stages.learner import POOLED
 
-PASS_VERSION = 3  # of how a pass computes features: kept ones of another are not served
+PASS_VERSION = 4  # of how a pass computes features: kept ones of another are not served
 SAMPLE = 8  # rows on which a faster copy of the backbone is checked
 
 
@@ -189,11 +189,12 @@ class Frontiers:
 
     def _record(self, wanted: Sequence[Wanted], train: Examples, val: Examples) -> list[Held]:
         """What the frozen blocks give, for all of these, which see the same views."""
+        most = train.spec.input_shape[-1]
         held = [
             Held(
                 each,
-                FrontierCache(each.frontier, len(train), each.views, self._lengths(train)),
-                FrontierCache(each.frontier, len(val), 1, self._lengths(val)),
+                FrontierCache(each.frontier, len(train), each.views, self._lengths(train), most),
+                FrontierCache(each.frontier, len(val), 1, self._lengths(val), most),
             )
             for each in wanted
         ]

@@ -146,15 +146,16 @@ class _Blanks:
 
 def _stand_ins(backbone: Backbone, like: Tensor, value: Any, lengths: Tensor | None) -> _Blanks:
     """What goes in, and what the blocks below the record answer."""
+    places = next((leaf.shape[1] for leaf in tree_leaves(value) if isinstance(leaf, Tensor) and leaf.dim() > 2), None)
     if backbone.uniform is not None and lengths is not None:  # then hardly anything needs to be computed first
         outputs = [value] * len(backbone.blocks)
         if backbone.uniform:  # what the front end answers to one window, for all rows
             window = _blanks(backbone, backbone.intake.stand_in(lengths[:1, :1])).outputs[: backbone.uniform]
             outputs[: backbone.uniform] = tree_map(lambda leaf: leaf.new_zeros(len(like), *leaf.shape[1:]), window)
-        return _Blanks(backbone.intake.stand_in(lengths), outputs)
+        return _Blanks(backbone.intake.stand_in(lengths, places), outputs)
     rows = like.shape[0] if backbone.stand_in_rows is None else backbone.stand_in_rows
     if lengths is not None and backbone.stand_in_rows is None:
-        return _blanks(backbone, backbone.intake.stand_in(lengths))
+        return _blanks(backbone, backbone.intake.stand_in(lengths, places))
     return _blanks(backbone, torch.from_numpy(backbone.spec.blank(rows)).to(like.device))
 
 

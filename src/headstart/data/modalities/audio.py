@@ -164,7 +164,7 @@ def augment(
     return augmented(canvas, spec.window, spec.rate, policy, rng)
 
 
-def collate(values: Sequence[np.ndarray]) -> np.ndarray:
+def collate(values: Sequence[np.ndarray], spec: AudioSpec | None = None) -> np.ndarray:
     """B rows as one batch (B, T), as long as the longest; PAD where there is no sample."""
     batch = np.full((len(values), max(map(len, values))), PAD, np.int16)
     for row, value in enumerate(values):

@@ -154,7 +154,7 @@ def augment(
     return augmentation.augmented(canvas, spec, policy, rng, finish)
 
 
-def collate(values: Sequence[np.ndarray]) -> np.ndarray:
+def collate(values: Sequence[np.ndarray], spec: ImageSpec | None = None) -> np.ndarray:
     """B pictures (H, W, C) as one contiguous batch (B, C, H, W)."""
     batch = np.empty((len(values), values[0].shape[2], *values[0].shape[:2]), np.uint8)
     for row, value in enumerate(values):

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from headstart.core.errors import ConfigError
+from headstart.core.lengths import evened
 from headstart.core.registry import suggest
 from headstart.data.modalities.base import DecodeError, insist_types
 from headstart.data.modalities.base import Facts as AnyFacts
@@ -101,7 +102,7 @@ class TextSpec:
         rng = np.random.Generator(np.random.Philox(0))
         lengths = np.linspace(min(12, self.max_length), min(7, self.max_length), rows).astype(int)
         made = [np.stack([rng.integers(0, size, n), np.zeros(n, np.int64)]).astype(np.int32) for n in lengths]
-        return collate(made)
+        return collate(made, self)
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers and strings."""
@@ -224,10 +225,10 @@ def augment(
     return changed
 
 
-def collate(values: Sequence[np.ndarray]) -> np.ndarray:
-    """B rows (2, T) as one batch (B, 2, T), as long as the longest; PAD where there is no token."""
+def collate(values: Sequence[np.ndarray], spec: TextSpec | None = None) -> np.ndarray:
+    """B rows (2, T) as one batch (B, 2, T), as long as the longest or a little longer; PAD where there is no token."""
     longest = max(value.shape[1] for value in values)
-    batch = np.zeros((len(values), 2, longest), np.int32)
+    batch = np.zeros((len(values), 2, longest if spec is None else evened(longest, spec.max_length)), np.int32)
     batch[:, 0] = PAD
     for row, value in enumerate(values):
         batch[row, :, : value.shape[1]] = value

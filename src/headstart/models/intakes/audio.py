@@ -37,7 +37,7 @@ class Intake(nn.Module):
         """Samples of every window of every row, (B, N)."""
         return (self._windows(inputs) != PAD).sum(dim=2)
 
-    def stand_in(self, lengths: Tensor) -> Tensor:
+    def stand_in(self, lengths: Tensor, places: int | None = None) -> Tensor:
         """Silence of these lengths, int16 (B, T)."""
         place = torch.arange(self.spec.window, device=lengths.device)
         made = torch.zeros(*lengths.shape, self.spec.window, dtype=torch.int16, device=lengths.device)

@@ -39,11 +39,11 @@ class Intake(nn.Module):
         """Tokens of every row, (B,)."""
         return (inputs[:, 0] != PAD).sum(dim=1)
 
-    def stand_in(self, lengths: Tensor) -> Tensor:
-        """Rows of the first token with these lengths, int32 (B, 2, T)."""
-        longest = int(lengths.max())
-        made = torch.zeros(len(lengths), 2, longest, dtype=torch.int32, device=lengths.device)
-        made[:, 0].masked_fill_(torch.arange(longest, device=lengths.device) >= lengths[:, None], PAD)
+    def stand_in(self, lengths: Tensor, places: int | None = None) -> Tensor:
+        """Rows of the first token with these lengths, int32 (B, 2, T), in so many places or as few as hold them."""
+        places = int(lengths.max()) if places is None else places
+        made = torch.zeros(len(lengths), 2, places, dtype=torch.int32, device=lengths.device)
+        made[:, 0].masked_fill_(torch.arange(places, device=lengths.device) >= lengths[:, None], PAD)
         return made
 
     def forward(
