@@ -9,7 +9,6 @@ mask lets nothing through. Shapes: B rows taken or put, N rows, V views, T token
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +43,7 @@ class FrontierCache:
     """
 
     def __init__(
-        self, frontier: int, rows: int, views: int = 1, lengths: np.ndarray | None = None, most: int = 0
+        self, frontier: int, rows: int, views: int = 1, lengths: np.ndarray | None = None, most: int | None = None
     ) -> None:
         self.frontier = frontier
         self.rows = rows
@@ -144,7 +143,7 @@ class _Kept:
             rows, leaf = places[real], leaf[:, : real.shape[1]][real]
         self.values[view].index_copy_(0, rows, leaf)
 
-    def take(self, views: torch.Tensor, rows: torch.Tensor, most: int) -> torch.Tensor:
+    def take(self, views: torch.Tensor, rows: torch.Tensor, most: int | None) -> torch.Tensor:
         """(B, …), or (B, T, …) with zeros where there is no token."""
         if self.lengths is None:
             return self.values[views, rows]
@@ -202,11 +201,6 @@ def tree_bytes(value: Tree, batch: int) -> int:
     return sum(
         leaf.nbytes // batch for leaf in leaves if torch.is_tensor(leaf) and leaf.dim() and leaf.shape[0] == batch
     )
-
-
-def chunks(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size]
 
 
 class FeatureStore:

@@ -189,12 +189,11 @@ class Frontiers:
 
     def _record(self, wanted: Sequence[Wanted], train: Examples, val: Examples) -> list[Held]:
         """What the frozen blocks give, for all of these, which see the same views."""
-        most = train.spec.input_shape[-1]
         held = [
             Held(
                 each,
-                FrontierCache(each.frontier, len(train), each.views, self._lengths(train), most),
-                FrontierCache(each.frontier, len(val), 1, self._lengths(val), most),
+                FrontierCache(each.frontier, len(train), each.views, self._lengths(train), train.most),
+                FrontierCache(each.frontier, len(val), 1, self._lengths(val), val.most),
             )
             for each in wanted
         ]

@@ -46,6 +46,11 @@ class Examples:
         """Hex digest of the contents, in order."""
         return f"{keyed.digest('contents', *self.store.digests):032x}"
 
+    @property
+    def most(self) -> int | None:
+        """Places that a batch has at most, where rows are padded to each other's length; None where they are not."""
+        return getattr(self.spec, "max_length", None)
+
     def by_length(self, order: np.ndarray) -> np.ndarray:
         """These rows with alike lengths beside each other, the longest first: hardly anything is padded then."""
         return order[np.argsort(-self.store.lengths[order], kind="stable")]
