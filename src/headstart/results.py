@@ -40,12 +40,12 @@ def show(run: Run, console: Console) -> None:
     console.print()
     console.print(table)
     console.print()
-    console.print(
-        Text(
-            f"every row was tested once, by a model that never saw it; a report for each fold: {clean(run.path)}",
-            style="quiet",
-        )
+    lines = (
+        f"every row was tested once, by a model that never saw it; a report for each fold: {clean(run.path)}",
+        "the interval of the mean is over the folds, that of all rows over the rows, taken together",
     )
+    for line in lines:
+        console.print(Text(line, style="quiet"))
 
 
 def demonstration(found: Demonstration, console: Console) -> None:

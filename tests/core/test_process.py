@@ -26,15 +26,18 @@ class Loud:
 kept = Loud()
 process.prepare()
 atexit.register(lambda: os.write(2, b"cleaned up "))
-print(*(os.environ[name] for name in ("THP_MEM_ALLOC_ENABLE", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")))
+print(*(os.environ[name] for name in {names}))
 {end}
 """
 
 
+NAMES = ("THP_MEM_ALLOC_ENABLE", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "ONEDNN_PRIMITIVE_CACHE_CAPACITY")
+
+
 def ended(end: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    own = ("THP_", "OMP_WAIT", "GOMP_", "MALLOC_", "GLIBC_TUNABLES")
+    own = (*NAMES, "MALLOC_", "GLIBC_TUNABLES")
     environment = {key: value for key, value in os.environ.items() if not key.startswith(own)}
-    code = CODE.replace("{end}", end)
+    code = CODE.replace("{end}", end).replace("{names}", str(NAMES))
     return subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment | variables, check=False
     )
@@ -43,11 +46,11 @@ def ended(end: str, **variables: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("code", [0, 1, 2, 130])
 def test_a_process_that_is_done_cleans_up_and_is_not_taken_apart(code: int) -> None:
     done = ended(f"process.leave({code})")
-    assert (done.returncode, done.stdout, done.stderr) == (code, "1 PASSIVE 30000\n", "cleaned up ")
+    assert (done.returncode, done.stdout, done.stderr) == (code, "1 PASSIVE 30000 4096\n", "cleaned up ")
 
 
 def test_closed_streams_are_no_reason_to_take_it_apart() -> None:
-    code = CODE.replace("{end}", "sys.stdout = None; process.leave(2)")
+    code = CODE.replace("{end}", "sys.stdout = None; process.leave(2)").replace("{names}", "()")
     done = subprocess.run([sys.executable, "-c", "import sys" + code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (2, "cleaned up ")
 
@@ -60,8 +63,8 @@ def test_an_exception_ends_a_process_as_ever() -> None:
 
 
 def test_what_the_user_has_set_stays() -> None:
-    own = {"THP_MEM_ALLOC_ENABLE": "0", "OMP_WAIT_POLICY": "ACTIVE", "GOMP_SPINCOUNT": "7"}
-    assert ended("process.leave(0)", **own).stdout == "0 ACTIVE 7\n"
+    own = dict(zip(NAMES, ("0", "ACTIVE", "7", "9"), strict=True))
+    assert ended("process.leave(0)", **own).stdout == "0 ACTIVE 7 9\n"
 
 
 LOADING = """

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from headstart.core.errors import ConfigError
 from headstart.data.modalities import text
 from headstart.data.modalities.text import TextSpec
 from headstart.data.splits import Rows
@@ -20,20 +22,19 @@ from headstart.engine.frontier import Frontiers
 from headstart.engine.recorded import Wanted
 from headstart.engine.runtime import Runtime
 from headstart.engine.streams import CachedStream, Examples, LiveStream, Order
-from headstart.models import backbone, heads
+from headstart.models import backbone, heads, resume
 from headstart.models.model import Model
 from headstart.stages.base import Training
-from headstart.stages.learner import Learner
+from headstart.stages.learner import POOLED, Learner
 from headstart.tasks.classify import Loss
 
 from .. import words
 
 SPEC = TextSpec(words.tokenizer(), 64)
-CLOSE = 2e-6  # of logits of about 1: sums over more places are rounded in another order
 
 
 def examples(count: int = 40, split: str = "train", seed: int = 0) -> Examples:
-    texts, labels = words.reviews(count, seed, longest=30)
+    texts, labels = words.reviews(count, seed, longest=60)
     rows = Rows(texts, np.array([words.CLASSES.index(each) for each in labels]), tuple(map(str, range(count))))
     return Examples(split, rows, Store.build(rows, SPEC, modality="text"), SPEC)
 
@@ -84,16 +85,77 @@ def test_tokens_come_back_row_by_row_and_nothing_else_is_kept() -> None:
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "deberta-v2", "modernbert", "mpnet"])
-def test_cached_logits_are_the_live_ones(family: str, model: Callable[..., Model]) -> None:
+def test_cached_logits_are_the_live_ones(
+    family: str, model: Callable[..., Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features, "SIDE_PLACES", 256)
     net = model(family, blocks=1)
     val = examples(24, "val", seed=1)
     found = frontiers(net).of_stage(Wanted.by(Training(augment="none"), net), examples(), val)
     assert found.decision.used, found.decision.reason
-    for size in (24, 7):
-        live = features.evaluate(net, val, Runtime("cpu"), batch_size=size)
-        cached = features.evaluate(net, val, Runtime("cpu"), batch_size=size, cache=found.val)
-        assert np.abs(live.logits - cached.logits).max() < CLOSE
+    live = features.evaluate(net, val, Runtime("cpu"), batch_size=8)
+    cached = features.evaluate(net, val, Runtime("cpu"), batch_size=8, cache=found.val)
+    assert np.array_equal(live.logits, cached.logits)
     assert live.logits.std() > 0.1
+
+
+@pytest.mark.parametrize("done", [0, 9, 16, 40])
+def test_passes_take_batches_of_as_many_tokens_wherever_they_begin(done: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "SIDE_PLACES", 256)
+    rows, shapes = examples(), []
+    in_order = features.order(rows, Runtime("cpu"))
+    into = FrontierCache(POOLED, len(rows))
+
+    def compute(inputs: torch.Tensor) -> list[torch.Tensor]:
+        shapes.append((len(inputs), inputs.shape[2]))
+        return [(inputs[:, :1] != text.PAD).sum(2).float()]
+
+    parts: Any = SimpleNamespace(done=done, note=lambda count: None, keep=lambda: None)
+    if done:
+        into.put(0, in_order[:done], torch.as_tensor(rows.store.lengths[in_order[:done], None]).float())
+    features.fill([into], 0, rows, compute, Runtime("cpu"), emit=lambda event: None, parts=parts)
+    assert into.complete
+    assert np.array_equal(into.features(0)[:, 0].numpy(), rows.store.lengths)
+    assert all(192 <= count * places <= 256 for count, places in shapes), shapes
+    assert len({count for count, _ in shapes}) > 1 or done == 40
+    assert sum(count for count, _ in shapes) < 40 - done + 64  # at most a batch too many at both ends
+
+
+def test_stand_ins_hide_what_these_rows_lack(model: Callable[..., Model]) -> None:
+    """Batches of the same shape, one after the other, of which the second has other lengths."""
+    net = model(blocks=2).backbone
+    uniform, rows = net.uniform, net.stand_in_rows
+    tokens = np.random.default_rng(0).integers(5, 20, (2, 2, 38)).astype(np.int32)
+    tokens[:, 1] = 0
+    net.uniform = net.stand_in_rows = None
+    try:
+        for lengths in ((38, 33), (37, 37)):
+            batch = text.collate([row[:, :length] for row, length in zip(tokens, lengths, strict=True)], SPEC)
+            assert batch.shape[2] == 38
+            inputs = torch.from_numpy(batch)
+            with torch.no_grad():
+                resumed = resume.features_from(net, 1, resume.record(net, 1, inputs), 2)
+                assert torch.equal(resumed, net.features(inputs))
+    finally:
+        net.uniform, net.stand_in_rows = uniform, rows
+
+
+@pytest.mark.parametrize("shape", [(3, 36, 8), (36, 3, 8), (3, 8, 36)])
+def test_the_places_of_a_record_are_told_wherever_they_stand(shape: tuple[int, ...]) -> None:
+    net: Any = SimpleNamespace(spec=SPEC)
+    assert resume._places((torch.zeros(3, 8), torch.zeros(shape)), 35, net) == 36
+    assert resume._places(torch.zeros(3, 18, 8), 35, net) == 36  # half as many: what a batch of them has
+    assert resume._places(torch.zeros(3, 35, 8), 35, net) == 35
+
+
+def test_texts_that_grow_are_no_views_to_keep(model: Callable[..., Model]) -> None:
+    def doubled(row: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return np.repeat(row, 2, axis=1)[:, :64]
+
+    net = model()
+    stage = Training(augment=doubled, views=2)
+    with pytest.raises(ConfigError, match="how many tokens"):
+        frontiers(net).of_stage(Wanted.by(stage, net), examples(), examples(12, "val"))
 
 
 @pytest.mark.parametrize("micro", [8, 3])
@@ -128,8 +190,6 @@ def test_the_budget_counts_tokens(model: Callable[..., Model]) -> None:
 def test_what_is_not_one_value_a_token_is_not_kept(
     model: Callable[..., Model], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from headstart.models import resume
-
     net, plain = model(), resume.record
 
     def odd(*args: Any) -> Any:

@@ -98,7 +98,10 @@ def test_a_cross_validated_run_shows_itself(run):
     from headstart.terminal import THEME
 
     results.show(run, Console(file=out, theme=THEME, width=100))
-    assert all(word in out.getvalue() for word in ("fold-3", "mean of the folds", "all rows", "probe", "36"))
+    assert all(
+        word in out.getvalue()
+        for word in ("fold-3", "mean of the folds", "all rows", "probe", "36", "is over the folds")
+    )
 
 
 def test_an_interrupted_cross_validation_goes_on(fit, pictures, run):
@@ -114,6 +117,8 @@ def test_an_interrupted_cross_validation_goes_on(fit, pictures, run):
         fit(rows, folds=3, listen=stop)
     resumed = fit(rows, folds=3, resume=True)
     assert len(fit.said(StageDone)) <= 2, "the first fold was fitted again"
+    told = [notice.message for notice in fit.said(Notice) if notice.kind == "fold"]
+    assert told == [f"fold {number} of 3: 12 rows are held out" for number in (1, 2, 3)]
     a, b = (Evaluation.load(each.path / "predictions-folds.npz") for each in (run, resumed))
     assert np.array_equal(a.logits, b.logits)
     fit(rows, folds=3)

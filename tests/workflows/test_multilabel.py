@@ -176,6 +176,7 @@ def test_an_export_gives_the_same_labels(run: Run) -> None:
     from headstart.workflows import ship
 
     place = ship.export(run, data=marked(), settings=ship.Settings(seconds=0.2, int8=False))
+    assert "several of them, or none: those with a probability of 0.4 or more" in (place / "README.md").read_text()
     assert contract.read(place / "model.onnx").given_from == 0.4
     pictures = list(marked(20, seed=3)[0])
     ours, theirs = (headstart.load(each).predict(pictures) for each in (run, place))

@@ -10,14 +10,24 @@ from headstart.deploy.verdict import BATCHES, Judged
 SHOWN = 20  # classes that are named
 
 
-def readme(judged: Sequence[Judged], order: Sequence[str], classes: Sequence[str], metric: str) -> str:
-    """Markdown. Names of classes are the user's: what could be markup in them is left out."""
+def readme(
+    judged: Sequence[Judged], order: Sequence[str], classes: Sequence[str], metric: str, given_from: float | None
+) -> str:
+    """Markdown. Names of classes are the user's: what could be markup in them is left out.
+
+    Args:
+        given_from: the probability from which on a label is given, where a row may have several.
+    """
     known = ", ".join(plain(name) for name in classes[:SHOWN]) + (" …" if len(classes) > SHOWN else "")
+    several = []
+    if given_from is not None:
+        several = [f"A row may have several of them, or none: those with a probability of {given_from:g} or more.", ""]
     lines = [
         "# Exported classifier",
         "",
         f"Classes ({len(classes)}): {known}",
         "",
+        *several,
         "```",
         "headstart predict path/to/this/folder new/     # the base install is enough: no torch",
         "```",

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_map, tree_unflatten
 
+from headstart.core.errors import ConfigError
 from headstart.core.lengths import evened
 from headstart.engine.runtime import Runtime
 from headstart.stages.learner import POOLED
@@ -72,7 +73,14 @@ class FrontierCache:
         return bool(self._filled.all())
 
     def put(self, view: int, rows: np.ndarray, value: Tree) -> None:
-        """Keep what the frozen blocks gave for these rows of one view; of a row that comes again the first."""
+        """Keep what the frozen blocks gave for these rows of one view; of a row that comes again the first.
+
+        Raises:
+            ConfigError: a row has another length than its place.
+        """
+        if self._lengths is not None and not torch.equal(value["lengths"].cpu(), self._lengths[torch.as_tensor(rows)]):
+            what = "the augmentation changes how many tokens a text has, so its views cannot be kept"
+            raise ConfigError(what, where="augment", remedy="views=live, which computes them anew in every epoch")
         leaves, spec = tree_flatten(value)
         if self._spec is None:
             self._spec, self._leaves = spec, [self._place_for(leaf, len(rows)) for leaf in leaves]

@@ -99,14 +99,15 @@ def _whole(examples: Examples, order: np.ndarray, size: int) -> tuple[np.ndarray
     Kernels are made for each size: it is ``size``, or of texts as many as take the places of so many of the longest.
     """
     if examples.most is None:
-        sizes = [size] * -(-len(order) // size) if len(order) > size else [len(order)]
+        sizes = [size] * -(-len(order) // size)
     else:
+        places = size * evened(int(examples.store.lengths.max()), examples.most)
         lengths = [evened(int(length), examples.most) for length in examples.store.lengths[order]]
         sizes, at = [], 0
         while at < len(order):
-            sizes.append(size * lengths[0] // lengths[at])
+            sizes.append(places // lengths[at])
             at += sizes[-1]
-        sizes = sizes if len(sizes) > 1 else [len(order)]
+    sizes = sizes if len(sizes) > 1 else [len(order)] * len(sizes)
     return np.concatenate([order, order[-1:].repeat(sum(sizes) - len(order))]), sizes
 
 
@@ -149,7 +150,7 @@ def evaluate(
     On a CPU inputs pass side by side, in batches of the size that ``fill`` takes: cached answers stay bit-equal.
 
     Args:
-        batch_size: on another device.
+        batch_size: on another device; of texts rows as long as the longest.
     """
     share = order(examples, runtime)
     local = torch.empty(len(share), len(model.classes))
@@ -166,7 +167,7 @@ def evaluate(
             batches = examples.batches(whole, batch_size=sizes)
             yield from ((batch.rows, logits) for batch, logits in _computed(batches, model, runtime))
             return
-        for rows in np.split(whole, np.cumsum(sizes)[:-1]):
+        for rows in np.split(whole, np.cumsum(sizes))[:-1]:
             with torch.no_grad(), runtime.autocast():
                 yield rows, logits_from(model, cache.take(0, rows, runtime.device), len(rows), frontier)
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
+from headstart.core.lengths import evened
 from headstart.models import hooks
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ class _Blanks:
 
 def _stand_ins(backbone: Backbone, like: Tensor, value: Any, lengths: Tensor | None) -> _Blanks:
     """What goes in, and what the blocks below the record answer."""
-    places = next((leaf.shape[1] for leaf in tree_leaves(value) if isinstance(leaf, Tensor) and leaf.dim() > 2), None)
+    places = None if lengths is None or lengths.dim() > 1 else _places(value, int(lengths.max()), backbone)
     if backbone.uniform is not None and lengths is not None:  # then hardly anything needs to be computed first
         outputs = [value] * len(backbone.blocks)
         if backbone.uniform:  # what the front end answers to one window, for all rows
@@ -159,15 +160,23 @@ def _stand_ins(backbone: Backbone, like: Tensor, value: Any, lengths: Tensor | N
     return _blanks(backbone, torch.from_numpy(backbone.spec.blank(rows)).to(like.device))
 
 
+def _places(value: Any, longest: int, backbone: Backbone) -> int:
+    """Places of the batch that was recorded: an axis of the record tells, where blocks answer to every one of them."""
+    most = evened(longest, backbone.spec.max_length)
+    leaves = [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor) and leaf.dim() > 2]
+    sizes = (leaf.shape[axis] for axis in (1, 0, 2) for leaf in leaves)
+    return next((size for size in sizes if longest <= size <= most), most)
+
+
 def _blanks(backbone: Backbone, inputs: Tensor) -> _Blanks:
-    """What every block answers to blank ``inputs``, computed by one forward and kept on the backbone."""
+    """``inputs`` and what every block answers in their shape, computed by one forward and kept on the backbone."""
     key = (tuple(inputs.shape), inputs.device, backbone.blocks)
     if key in backbone.blanks:
-        return backbone.blanks[key]
+        return _Blanks(inputs, backbone.blanks[key])  # of the same shape: the rows may have other lengths
     outputs = zero_outputs(backbone, inputs)
     backbone.blanks.clear()  # one set is enough: the last block of one training batch after the other
-    backbone.blanks[key] = _Blanks(inputs, outputs)
-    return backbone.blanks[key]
+    backbone.blanks[key] = outputs
+    return _Blanks(inputs, outputs)
 
 
 def zero_outputs(backbone: Backbone, inputs: Tensor) -> list[Any]:
