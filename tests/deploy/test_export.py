@@ -126,6 +126,7 @@ def test_the_export_is_whole_and_says_what_it_is(toy_run: Run, exported: Path) -
     plain = next(each for each in verdict["variants"] if each["name"] == "onnxruntime fp32")
     assert plain["accepted"]
     assert plain["agreement"]["value"] == 1
+    assert "several of them" not in (exported / folder.README).read_text()
 
 
 def test_nothing_of_this_machine_is_in_the_files(toy_run: Run, exported: Path) -> None:

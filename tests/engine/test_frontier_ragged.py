@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from headstart.core.errors import ConfigError
+from headstart.core.lengths import evened
 from headstart.data.modalities import text
 from headstart.data.modalities.text import TextSpec
 from headstart.data.splits import Rows
@@ -124,38 +125,56 @@ def test_passes_take_batches_of_as_many_tokens_wherever_they_begin(done: int, mo
 def test_stand_ins_hide_what_these_rows_lack(model: Callable[..., Model]) -> None:
     """Batches of the same shape, one after the other, of which the second has other lengths."""
     net = model(blocks=2).backbone
-    uniform, rows = net.uniform, net.stand_in_rows
     tokens = np.random.default_rng(0).integers(5, 20, (2, 2, 38)).astype(np.int32)
     tokens[:, 1] = 0
     net.uniform = net.stand_in_rows = None
-    try:
-        for lengths in ((38, 33), (37, 37)):
-            batch = text.collate([row[:, :length] for row, length in zip(tokens, lengths, strict=True)], SPEC)
-            assert batch.shape[2] == 38
-            inputs = torch.from_numpy(batch)
-            with torch.no_grad():
-                resumed = resume.features_from(net, 1, resume.record(net, 1, inputs), 2)
-                assert torch.equal(resumed, net.features(inputs))
-    finally:
-        net.uniform, net.stand_in_rows = uniform, rows
+    for lengths in ((38, 33), (37, 37)):
+        batch = text.collate([row[:, :length] for row, length in zip(tokens, lengths, strict=True)], SPEC)
+        assert batch.shape[2] == 38
+        inputs = torch.from_numpy(batch)
+        with torch.no_grad():
+            resumed = resume.features_from(net, 1, resume.record(net, 1, inputs), 2)
+            assert torch.equal(resumed, net.features(inputs))
 
 
-@pytest.mark.parametrize("shape", [(3, 36, 8), (36, 3, 8), (3, 8, 36)])
-def test_the_places_of_a_record_are_told_wherever_they_stand(shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(
+    ("shape", "places"),
+    [((3, 35, 8), 35), ((3, 40, 8), 40), ((35, 36, 8), 36), ((36, 35, 8), 36), ((35, 18, 8), 36), ((3, 8, 36), 36)],
+)
+def test_the_places_of_a_record_are_told(shape: tuple[int, ...], places: int) -> None:
+    """Of at most 35 tokens, which the loader gives 36 places: batch first, time first, halved, padded further."""
     net: Any = SimpleNamespace(spec=SPEC)
-    assert resume._places((torch.zeros(3, 8), torch.zeros(shape)), 35, net) == 36
-    assert resume._places(torch.zeros(3, 18, 8), 35, net) == 36  # half as many: what a batch of them has
-    assert resume._places(torch.zeros(3, 35, 8), 35, net) == 35
+    assert resume._places((torch.zeros(3, 8), torch.zeros(shape)), 35, net) == places
 
 
-def test_texts_that_grow_are_no_views_to_keep(model: Callable[..., Model]) -> None:
-    def doubled(row: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        return np.repeat(row, 2, axis=1)[:, :64]
+def test_texts_that_change_length_are_no_views_to_keep(model: Callable[..., Model]) -> None:
+    net, val = model(), examples(12, "val")
 
-    net = model()
-    stage = Training(augment=doubled, views=2)
+    def often(row: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return np.delete(row, 1, axis=1)
+
+    def later(row: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        late = row.shape[1] == train.store.lengths[-1] and np.array_equal(row, train.store[len(train) - 1])
+        return np.repeat(row, 2, axis=1)[:, :64] if late else row
+
+    train = examples()
+    told = frontiers(net).of_stage(Wanted.by(Training(augment=often, views=2), net), train, val).decision
+    assert not told.used
+    assert "how many tokens" in told.reason
     with pytest.raises(ConfigError, match="how many tokens"):
-        frontiers(net).of_stage(Wanted.by(stage, net), examples(), examples(12, "val"))
+        frontiers(net).of_stage(Wanted.by(Training(augment=later, views=2), net), train, val)
+
+
+def test_a_rank_takes_batches_of_the_places_that_all_take() -> None:
+    rows = examples()
+    in_order = features.order(rows, Runtime("cpu"))
+    longest = evened(int(rows.store.lengths.max()), 64)
+    short = in_order[rows.store.lengths[in_order] < 20]
+    found, sizes = features._whole(rows, short, 1)
+    assert sizes[0] == longest // evened(int(rows.store.lengths[short[0]]), 64)
+    assert sum(sizes) == len(found) >= len(short) > sizes[0]
+    empty, none = features._whole(rows, in_order[:0], 4)
+    assert (len(empty), none) == (0, [])
 
 
 @pytest.mark.parametrize("micro", [8, 3])

@@ -118,7 +118,7 @@ def test_an_interrupted_cross_validation_goes_on(fit, pictures, run):
     resumed = fit(rows, folds=3, resume=True)
     assert len(fit.said(StageDone)) <= 2, "the first fold was fitted again"
     told = [notice.message for notice in fit.said(Notice) if notice.kind == "fold"]
-    assert told == [f"fold {number} of 3: 12 rows are held out" for number in (1, 2, 3)]
+    assert told == [f"fold {number} of 3, rows held out: 12" for number in (1, 2, 3)]
     a, b = (Evaluation.load(each.path / "predictions-folds.npz") for each in (run, resumed))
     assert np.array_equal(a.logits, b.logits)
     fit(rows, folds=3)

@@ -76,10 +76,12 @@ class FrontierCache:
         """Keep what the frozen blocks gave for these rows of one view; of a row that comes again the first.
 
         Raises:
-            ConfigError: a row has another length than its place.
+            ConfigError: augmentation has changed the length of a row.
         """
         if self._lengths is not None and not torch.equal(value["lengths"].cpu(), self._lengths[torch.as_tensor(rows)]):
-            what = "the augmentation changes how many tokens a text has, so its views cannot be kept"
+            if view == 0:
+                raise AssertionError("these rows have other lengths than the cache was made for")
+            what = "the augmentation changes how many tokens some texts have, so their views cannot be kept"
             raise ConfigError(what, where="augment", remedy="views=live, which computes them anew in every epoch")
         leaves, spec = tree_flatten(value)
         if self._spec is None:
@@ -113,6 +115,8 @@ class FrontierCache:
         """Give every rank what the others computed for this view."""
         if runtime.world == 1:
             return
+        if not self._leaves:
+            raise AssertionError("this rank had no rows, so it does not know what the others kept")
         for kept in self._kept:
             places = kept.places(torch.as_tensor(rows, dtype=torch.int64))
             kept.values[view] = runtime.gather(places.numpy(), kept.values[view][places], kept.values.shape[1])

@@ -150,7 +150,7 @@ def evaluate(
     On a CPU inputs pass side by side, in batches of the size that ``fill`` takes: cached answers stay bit-equal.
 
     Args:
-        batch_size: on another device; of texts rows as long as the longest.
+        batch_size: rows of a batch elsewhere than on a CPU; of short texts more, as many as take the same places.
     """
     share = order(examples, runtime)
     local = torch.empty(len(share), len(model.classes))

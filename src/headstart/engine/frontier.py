@@ -169,7 +169,7 @@ class Frontiers:
             round(nbytes / rows),
             rows,
             budget,
-            fresh=why_fresh(wanted.stage, train.store.modality) or self._why_odd(frontier, train, val),
+            fresh=why_fresh(wanted.stage, train.store.modality) or self._why_odd(wanted, train, val),
         )
 
     def _together(
@@ -231,21 +231,32 @@ class Frontiers:
         window = getattr(examples.spec, "window", 0)  # of sounds: each row fills one, unless it is longer
         return examples.store.lengths if self.model.backbone.intake.ragged and not window else None
 
-    def _why_odd(self, frontier: int, *examples: Examples) -> str:
+    def _why_odd(self, wanted: Wanted, *examples: Examples) -> str:
         """Why what lies between the blocks has no shape to be kept in; empty where it has."""
-        window = getattr(examples[0].spec, "window", 0)
+        frontier, window = wanted.frontier, getattr(examples[0].spec, "window", 0)
         if window and any(each.store.lengths.max() > window for each in examples):
             return "some sounds are longer than a window, so what lies between the blocks has no fixed size"
         if min(self.model.backbone.places.get(frontier, ()), default=0) < 0:
             return "what lies between the blocks does not grow with the rows, so every epoch computes it"
         if self._lengths(examples[0]) is None or not frontier:
             return ""
+        if wanted.views > 1 and self._changes_lengths(wanted.stage.augment, examples[0]):
+            return "the augmentation changes how many tokens a text has, so every epoch computes it"
         noise = examples[0].spec.noise(2)
         value = self._recorded(noise, frontier)["value"]
         found = [leaf for leaf in tree_leaves(value) if torch.is_tensor(leaf) and leaf.dim()]
         if all(leaf.dim() > 2 and leaf.shape[:2] == (2, noise.shape[-1]) for leaf in found):
             return ""
         return "what lies between the blocks is not one value a token, so every epoch computes it"
+
+    def _changes_lengths(self, augment: Any, examples: Examples) -> bool:
+        """Whether a function of the user's own does, on the first rows."""
+        if not callable(augment):
+            return False
+        few = np.arange(min(SAMPLE, len(examples)))
+        batch = next(iter(examples.batches(few, batch_size=len(few), augment=augment, key=(self.seed, 1))))
+        found = self.model.backbone.intake.lengths(torch.from_numpy(batch.inputs))
+        return not np.array_equal(found.numpy(), examples.store.lengths[few])
 
     def _row_bytes(self, examples: Examples, frontier: int) -> int:
         blank = examples.spec.blank(1)

@@ -161,11 +161,12 @@ def _stand_ins(backbone: Backbone, like: Tensor, value: Any, lengths: Tensor | N
 
 
 def _places(value: Any, longest: int, backbone: Backbone) -> int:
-    """Places of the batch that was recorded: an axis of the record tells, where blocks answer to every one of them."""
-    most = evened(longest, backbone.spec.max_length)
-    leaves = [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor) and leaf.dim() > 2]
-    sizes = (leaf.shape[axis] for axis in (1, 0, 2) for leaf in leaves)
-    return next((size for size in sizes if longest <= size <= most), most)
+    """Places of the batch that was recorded: as many as the loader gives it, or what a record (B, T, …) says."""
+    usual = evened(longest, backbone.spec.max_length)
+    shapes = [leaf.shape for leaf in tree_leaves(value) if isinstance(leaf, Tensor) and leaf.dim() > 2]
+    if any(usual in shape for shape in shapes):
+        return usual
+    return next((shape[1] for shape in shapes if shape[1] >= longest), usual)
 
 
 def _blanks(backbone: Backbone, inputs: Tensor) -> _Blanks:

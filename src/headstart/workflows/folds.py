@@ -77,7 +77,7 @@ def cross_validate(
         parts = splitting.folds(collection.rows, count, experiment.seed, duplicates=together)
         runs = []
         for number, (_, held) in enumerate(parts, start=1):
-            emit(Notice("info", "fold", f"fold {number} of {count}: {len(held):,} rows are held out"))
+            emit(Notice("info", "fold", f"fold {number} of {count}, rows held out: {len(held):,}"))
             one = _alone(experiment, run, number, count)
             runs.append(fit_rows(one, holding_out(collection, held), runtime, on_event, False, store))
         if runtime.is_main:

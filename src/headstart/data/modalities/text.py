@@ -1,4 +1,4 @@
-"""Texts: tokens (cacheable), what the network sees, augmentation, batches padded by their longest, previews.
+"""Texts: tokens (cacheable), what the network sees, augmentation, batches padded to about their longest, previews.
 
 Shapes: B rows, T tokens, V size of the vocabulary. A row is int32 (2, T): token ids, and which of a pair's texts each
 token belongs to; in a batch (B, 2, T) the id ``PAD`` marks places that hold no token. Tokenizers are those of Hugging
@@ -252,7 +252,7 @@ def suited(spec: TextSpec, rows: Rows) -> TextSpec:
 
 
 def fitted(spec: TextSpec, lengths: np.ndarray) -> tuple[TextSpec, str]:
-    """The spec for rows of these lengths: a batch is padded by its own longest, so nothing needs to change."""
+    """The spec for rows of these lengths: a batch is padded to about its own longest, so nothing needs to change."""
     return spec, ""
 
 

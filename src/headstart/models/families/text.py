@@ -33,7 +33,7 @@ VOCABULARIES = (
 )
 FILES = (*VOCABULARIES, "tokenizer_config.json", "special_tokens_map.json")
 AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "mpnet", "longformer")
-USUAL_LENGTH = 256  # tokens; longer texts are rare, and batches are padded by their own longest only
+USUAL_LENGTH = 256  # tokens; longer texts are rare, and batches are padded to about their own longest only
 
 
 def networks(config: Any, pooling: str) -> list[Any]:
