@@ -6,22 +6,23 @@ from collections.abc import Sequence
 
 from headstart.core.markdown import plain
 from headstart.deploy.verdict import BATCHES, Judged
+from headstart.measure.evaluation import Evaluation
 
 SHOWN = 20  # classes that are named
 
 
-def readme(
-    judged: Sequence[Judged], order: Sequence[str], classes: Sequence[str], metric: str, given_from: float | None
-) -> str:
+def readme(judged: Sequence[Judged], order: Sequence[str], reference: Evaluation, metric: str) -> str:
     """Markdown. Names of classes are the user's: what could be markup in them is left out.
 
     Args:
-        given_from: the probability from which on a label is given, where a row may have several.
+        reference: what torch answered on the rows that judged.
     """
+    classes = reference.classes
     known = ", ".join(plain(name) for name in classes[:SHOWN]) + (" …" if len(classes) > SHOWN else "")
     several = []
-    if given_from is not None:
-        several = [f"A row may have several of them, or none: those with a probability of {given_from:g} or more.", ""]
+    if reference.several:
+        least = f"{reference.threshold:g}"
+        several = [f"A row may have several of them, or none: those with a probability of {least} or more.", ""]
     lines = [
         "# Exported classifier",
         "",

@@ -249,8 +249,7 @@ def _write(
         "accepted": order,
     }
     manifest.write_json(judge.place / folder.VERDICT, told)
-    given_from = float(judge.reference.threshold) if judge.reference.several else None
-    readme = card.readme(kept, order, judge.reference.classes, judge.metric, given_from)
+    readme = card.readme(kept, order, judge.reference, judge.metric)
     manifest.write_text(judge.place / folder.README, readme)
     manifest.seal(judge.place)
 

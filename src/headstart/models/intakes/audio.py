@@ -38,7 +38,7 @@ class Intake(nn.Module):
         return (self._windows(inputs) != PAD).sum(dim=2)
 
     def stand_in(self, lengths: Tensor, places: int | None = None) -> Tensor:
-        """Silence of these lengths, int16 (B, T)."""
+        """Silence of these lengths, int16 (B, T), in as many whole windows: ``places`` are those of texts."""
         place = torch.arange(self.spec.window, device=lengths.device)
         made = torch.zeros(*lengths.shape, self.spec.window, dtype=torch.int16, device=lengths.device)
         return made.masked_fill(place >= lengths[..., None], PAD).flatten(1)
