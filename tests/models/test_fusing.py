@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from headstart.data.modalities.audio import AudioSpec
 from headstart.data.modalities.image import ImageSpec
 from headstart.models import backbone as backbones
-from headstart.models import fusing, inference, kernels, merging, resume
+from headstart.models import convolutions, fusing, inference, kernels, merging, resume
 from headstart.models.backbone import Backbone
 
 from .networks_zoo import QUICK, batch, make, statistics
 
-pytestmark = pytest.mark.skipif(not kernels.fuses(fusing.OPERATION), reason="this torch was built without oneDNN")
+pytestmark = pytest.mark.skipif(not kernels.fuses(convolutions.OPERATION), reason="this torch was built without oneDNN")
 
 FUSED = {  # activations that one convolution, or its BatchNorm, hands its maps to
     "torchvision/resnet18": 9,  # the stem's, and the first of every block: the second reads a sum

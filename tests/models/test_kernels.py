@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import pytest
 import torch
@@ -15,69 +14,6 @@ from headstart.models import kernels
 
 def apart(a: Tensor, b: Tensor) -> float:
     return ((a.double() - b.double()).norm() / b.double().norm()).item()
-
-
-STRIDED: list[dict[str, Any]] = [
-    {"kernel_size": 3, "stride": 2, "padding": 1},
-    {"kernel_size": 5, "stride": 2, "padding": 2},
-    {"kernel_size": 3, "stride": (2, 1), "padding": 1},
-    {"kernel_size": 3, "stride": 3, "padding": 0},  # columns that nothing reads
-    {"kernel_size": (4, 2), "stride": (1, 2), "padding": (1, 0)},
-    {"kernel_size": 3, "stride": 2, "padding": (1, 2), "dilation": (1, 3)},
-    {"kernel_size": 1, "stride": 2, "padding": 0},
-]
-
-
-@pytest.mark.parametrize("settings", STRIDED, ids=str)
-@pytest.mark.parametrize("bias", [True, False])
-def test_a_strided_depthwise_gradient_is_nearer_to_the_exact_one(settings: dict[str, Any], bias: bool) -> None:
-    torch.manual_seed(0)
-    conv = nn.Conv2d(6, 6, groups=6, bias=bias, **settings)
-    maps = torch.randn(3, 6, 11, 12, requires_grad=True)
-
-    def found(*, low: bool, quick: bool) -> list[Tensor]:
-        with torch.autocast("cpu", torch.bfloat16, enabled=low):
-            if quick:
-                with kernels.Quick():
-                    out = conv(maps)
-            else:
-                out = conv(maps)
-        assert out.dtype == (torch.bfloat16 if low else torch.float32)
-        assert (type(out.grad_fn).__name__ == "_StridedBackward") == (low and quick)
-        weights = torch.linspace(-1, 1, out.numel()).view_as(out)
-        return [out.float(), *torch.autograd.grad((out.float() * weights).sum(), [maps, *conv.parameters()])]
-
-    exact, usual, ours = found(low=False, quick=False), found(low=True, quick=False), found(low=True, quick=True)
-    assert torch.equal(ours[0], usual[0]), "forward is that of torch"
-    assert apart(ours[1], exact[1]) <= apart(usual[1], exact[1]) * 1.1
-    assert max(apart(a, b) for a, b in zip(ours, exact, strict=True)) < 0.01
-    assert all(torch.equal(a, b) for a, b in zip(found(low=False, quick=True), exact, strict=True))
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [{"groups": 3}, {"groups": 1}, {"padding": 3}, {"stride": 1}, {"out_channels": 12}],
-    ids=str,
-)
-def test_other_convolutions_stay_with_torch(settings: dict[str, Any]) -> None:
-    usual: dict[str, Any] = {"in_channels": 6, "out_channels": 6, "kernel_size": 3, "stride": 2, "groups": 6}
-    conv = nn.Conv2d(**(usual | settings))
-    maps = torch.randn(2, 6, 9, 9, requires_grad=True)
-    with torch.autocast("cpu", torch.bfloat16):
-        with kernels.Quick():
-            ours = conv(maps)
-        usual_way = conv(maps)
-    assert type(ours.grad_fn) is type(usual_way.grad_fn)
-    assert torch.equal(ours, usual_way)
-
-
-def test_frozen_depthwise_weights_get_no_gradient() -> None:
-    conv = nn.Conv2d(4, 4, 3, 2, 1, groups=4).requires_grad_(False)
-    maps = torch.randn(2, 4, 8, 8, requires_grad=True)
-    with torch.autocast("cpu", torch.bfloat16), kernels.Quick():
-        conv(maps).sum().backward()
-    assert maps.grad is not None
-    assert conv.weight.grad is None
 
 
 def heads(rows: int = 3, tokens: int = 7, width: int = 8) -> list[Tensor]:

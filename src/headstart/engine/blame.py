@@ -33,10 +33,17 @@ def _cause(learner: Learner, update: Update, names: Sequence[str]) -> str:
         return told
     learner.eval()  # row by row: batch statistics of a single row do not exist
     rows: list[int] = []
-    for part in update.parts(1):  # with gradients, as it was computed: without them a network may hide a NaN (fusing)
-        if not torch.isfinite(learner(part.inputs, part.targets, 1.0, part.frontier).detach()):
+    for part in update.parts(1):
+        loss = learner(part.inputs, part.targets, 1.0, part.frontier)
+        if not loss.isfinite() or not _has_finite_gradients(learner, loss):  # a loss may hide a NaN (``models.fusing``)
             rows.extend(int(row) for row in part.rows)
     if not rows:
         return "no single row explains it"
     named = [names[row] if names else f"row {row}" for row in rows[:5]]
-    return f"rows with a loss that is not finite: {', '.join(named)}"
+    return f"rows whose loss or gradient is not finite: {', '.join(named)}"
+
+
+def _has_finite_gradients(learner: Learner, loss: torch.Tensor) -> bool:
+    trained = [parameter for parameter in learner.parameters() if parameter.requires_grad]
+    found = torch.autograd.grad(loss, trained, allow_unused=True)
+    return all(value is None or bool(value.isfinite().all()) for value in found)

@@ -1,8 +1,9 @@
-"""An activation computed inside the convolution before it, on a CPU, where no gradient is asked for.
+"""An activation computed inside the convolution before it, on a CPU: any where no gradient is asked for, else clamps.
 
 A ReLU by itself reads and writes whole maps once more; oneDNN applies it while a convolution writes them, with the
 operation that torch's own compiler uses for it. Measured on one core of a server CPU with AMX (MobileNetV2 with
-BatchNorm folded, 16 rows at 224): 231 pictures a second in bf16 instead of 115, 94 in fp32 instead of 83.
+BatchNorm folded, 16 rows at 224): 231 pictures a second in bf16 instead of 115, 94 in fp32 instead of 83. What it gains
+in training is told in ``convolutions``.
 
 Convolutions without an activation take the same way: in fp32, with one thread and fewer than 16 rows, torch computes
 those of 1 x 1 by another that is much slower. ReLU and clamps give the same values bit for bit, but for NaN, of which
@@ -13,29 +14,18 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from headstart.models import kernels, resume, sole
+from headstart.models import convolutions, hooks, kernels, resume, sole
 from headstart.models.backbone import Backbone
+from headstart.models.convolutions import Activation
 
 Weights = tuple[Tensor, Tensor | None]
-
-OPERATION = "_convolution_pointwise"
-
-
-@dataclass(frozen=True)
-class Activation:
-    """An activation as oneDNN knows it."""
-
-    name: str
-    scalars: tuple[float, ...] = ()
-    algorithm: str = ""
 
 
 def activation(layer: nn.Module) -> Activation | None:
@@ -49,7 +39,7 @@ def fuse(backbone: Backbone, inputs: Tensor) -> int:
 
     For a copy in eval mode that nobody trains. ``inputs`` (B, …) are real ones, by which pairs are told and proven.
     """
-    replaced = _replaced(backbone, inputs)
+    replaced = _replaced(backbone, inputs, trains=False)
     for layer, forward in replaced.items():
         layer.forward = forward
     return sum(isinstance(forward, _Fused) and forward.layer is not None for forward in replaced.values())
@@ -57,25 +47,45 @@ def fuse(backbone: Backbone, inputs: Tensor) -> int:
 
 @contextmanager
 def fused(backbone: Backbone) -> Iterator[None]:
-    """Inside, the same for a network in training, wherever no gradient is asked for."""
+    """Inside, the same for a network in training, wherever no gradient is asked for; clamps where one is, too."""
     noise = torch.from_numpy(backbone.spec.noise(2)).to(backbone.device)
     with resume.evaluating(backbone):
-        replaced = _replaced(backbone, noise)
+        replaced = _replaced(backbone, noise, trains=True)
     with sole.forwards(replaced):
         yield
 
 
-def _replaced(backbone: Backbone, inputs: Tensor) -> dict[nn.Module, Any]:
+def _replaced(backbone: Backbone, inputs: Tensor, *, trains: bool) -> dict[nn.Module, Any]:
     """The forwards of the convolutions that compute an activation, and of these activations."""
     convs = [part for part in backbone.modules() if isinstance(part, nn.Conv2d) and _is_plain(part)]
-    if not convs or backbone.modality != "image" or backbone.device.type != "cpu" or not kernels.fuses(OPERATION):
+    if (
+        not convs
+        or backbone.modality != "image"
+        or backbone.device.type != "cpu"
+        or not kernels.fuses(convolutions.OPERATION)
+    ):
         return {}
     if not all(bool(value.isfinite().all()) for value in backbone.module.state_dict().values()):
         return {}
     found = sole.readers(backbone, inputs, lambda layer: activation(layer) is not None, shared=_is_clamp)
     found = {conv: layer for conv, layer in sole.inside_blocks(backbone, found).items() if conv in convs}
-    replaced: dict[nn.Module, Any] = {conv: _Fused(conv, found.get(conv)) for conv in convs}
+    steady = _steady(backbone, inputs, filter(_is_clamp, found.values())) if trains else set()
+    replaced: dict[nn.Module, Any] = {
+        conv: _Fused(conv, layer := found.get(conv), trains=layer in steady) for conv in convs
+    }
     return replaced | {layer: _Passing(layer) for layer in found.values()}
+
+
+def _steady(backbone: Backbone, inputs: Tensor, layers: Iterable[nn.Module]) -> set[nn.Module]:
+    """Those whose answers nobody changes in place afterwards: the gradient of a clamp is told from them."""
+    clamps, given = set(layers), list[tuple[nn.Module, Tensor, int]]()
+
+    def gave(layer: nn.Module, _args: tuple[Any, ...], output: Tensor) -> None:
+        given.append((layer, output, output._version))
+
+    with hooks.attached([layer.register_forward_hook(gave) for layer in clamps]), torch.no_grad():
+        backbone.features(inputs)
+    return clamps - {layer for layer, output, version in given if output._version != version}
 
 
 def _computes(dtype: torch.dtype) -> bool:
@@ -86,7 +96,7 @@ def _computes(dtype: torch.dtype) -> bool:
 
 
 def _is_clamp(layer: nn.Module) -> bool:
-    """Whether applying it twice is applying it once."""
+    """Whether applying it twice is applying it once, and its gradient can be told from its answer."""
     return type(layer) in (nn.ReLU, nn.ReLU6, nn.Hardtanh)
 
 
@@ -97,26 +107,28 @@ def _is_plain(conv: nn.Conv2d) -> bool:
 
 
 class _Fused:
-    """The forward of a convolution that computes the activation of ``layer`` too, and tells ``_Passing``."""
+    """The forward of a convolution that computes the activation of ``layer`` too, and tells ``_Passing``.
 
-    def __init__(self, conv: nn.Conv2d, layer: nn.Module | None) -> None:
-        self.conv, self.layer = conv, layer
-        self.activation = None if layer is None else activation(layer)
+    ``trains`` says that it does so where a gradient is asked for, too.
+    """
+
+    def __init__(self, conv: nn.Conv2d, layer: nn.Module | None, *, trains: bool) -> None:
+        self.conv, self.layer, self.trains = conv, layer, trains
+        self.activation = Activation() if layer is None else activation(layer) or Activation()
+        padding = (0, 0) if conv.padding == "valid" else conv.padding
+        self.settings = convolutions.Settings.of(conv.stride, padding, conv.dilation, conv.groups)
         self.plain: Callable[[Tensor], Tensor] | None = vars(conv).get("forward")
 
     def __call__(self, input: Tensor) -> Tensor:
-        conv = self.conv
-        weights = self._weights()
-        if weights is None or torch.is_grad_enabled() or not _computes(dtype := _dtype(input)):
+        conv, weights, dtype = self.conv, self._weights(), _dtype(input)
+        learns = torch.is_grad_enabled() and weights is not None and _ask(input, *weights)
+        if weights is None or (learns and not self.trains) or not _computes(dtype):
             self._tell(None)
-            return type(conv).forward(conv, input) if self.plain is None else self.plain(input)
-        padding = (0, 0) if conv.padding == "valid" else conv.padding
-        after = self.activation or Activation("none")
-        maps: Tensor = torch.ops.mkldnn._convolution_pointwise(
-            *(input.to(dtype), weights[0].to(dtype), None if weights[1] is None else weights[1].to(dtype)),
-            *(padding, conv.stride, conv.dilation, conv.groups),
-            *(after.name, after.scalars, after.algorithm),
-        )
+            return type(conv).forward(conv, input) if weights is None else conv._conv_forward(input, *weights)
+        way = convolutions.trained if learns else convolutions.activated
+        weight, bias = (None if each is None else each.to(dtype) for each in weights)
+        assert weight is not None
+        maps = way(input.to(dtype), weight, bias, self.settings, self.activation)
         self._tell(maps)
         return maps
 
@@ -155,6 +167,11 @@ class _Passing:
             return input
         answer: Tensor = type(self.layer).forward(self.layer, input)
         return answer
+
+
+def _ask(*values: Tensor | None) -> bool:
+    """Whether a gradient is asked for, for one of them."""
+    return any(value is not None and value.requires_grad for value in values)
 
 
 def _dtype(input: Tensor) -> torch.dtype:

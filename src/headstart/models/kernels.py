@@ -5,14 +5,12 @@ Measured on two cores of a server CPU with AMX, forward and backward:
 - **Attention** (16 rows of 66 tokens, 12 heads, bf16): 24 ms by torch's fused kernel, whose backward is slow, 10 ms
   with dropout, where it draws value by value; 3 and 5 ms written out as matrix products.
 - **Dropout** (400,000 values): 2.2 ms, nearly all of it for drawing; .4 ms with sixteen bits a value.
-- **Strided depthwise convolutions** in bf16 (16 maps of 96 x 112 x 112, kernel 3 x 3): their gradient for the inputs
-  has no bf16 kernel in oneDNN: 64 ms, in fp32 24 ms with the conversions, 4 ms as a convolution of stride 1.
-  MobileNetV2 has four of them, a third of its training step.
+- **Convolutions**: see ``convolutions``.
 
 What is computed is the same but for rounding (attention's scores are rounded to bf16 once more than in torch's
 kernel); of dropout the same distribution, its probability to 2^-16. All draws follow from torch's own generator.
 
-Shapes: B rows, H heads, T tokens, D features of a head, C channels.
+Shapes: B rows, H heads, T tokens, D features of a head.
 """
 
 from __future__ import annotations
@@ -25,14 +23,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
+from headstart.models import convolutions
+
 LONGEST = 256  # tokens up to which attention in bf16 is written out where the fused kernel needs less memory
-
-Pair = tuple[int, int]
-
-_backward = torch.ops.aten.convolution_backward
 
 
 class Quick(TorchFunctionMode):
@@ -112,17 +107,17 @@ def convolution(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Tensor | None:
-    """``conv2d`` where it is depthwise (a channel each), strided, in bf16 and padded within its kernel, else None."""
-    depthwise = input.dim() == 4 and groups == weight.shape[0] > 1 and weight.shape[1] == 1
-    if not depthwise or isinstance(padding, str) or not _trains(input) or _dtype(input) != torch.bfloat16:
+    """``conv2d`` where it trains in bf16 and has quicker gradients, else None."""
+    if input.dim() != 4 or isinstance(padding, str) or not (_trains(input) or _trains(weight)):
         return None
-    pairs = [(each, each) if isinstance(each, int) else (*each, *each)[:2] for each in (stride, padding, dilation)]
-    reach = [step * (size - 1) for step, size in zip(pairs[2], weight.shape[2:], strict=True)]
-    if max(pairs[0]) == 1 or any(pad > far for pad, far in zip(pairs[1], reach, strict=True)):
+    if _dtype(input) != torch.bfloat16:
+        return None
+    settings = convolutions.Settings.of(stride, padding, dilation, groups)
+    if not convolutions.has_quicker_gradients(input, weight, settings):
         return None
     with torch.autocast("cpu", enabled=False):
-        low = [None if each is None else each.to(torch.bfloat16) for each in (input, weight, bias)]
-        return _Strided.apply(*low, (*pairs, groups))
+        low = None if bias is None else bias.to(torch.bfloat16)
+        return convolutions.trained(input.to(torch.bfloat16), weight.to(torch.bfloat16), low, settings)
 
 
 _QUICK: dict[Any, Callable[..., Tensor | None]] = {
@@ -166,41 +161,3 @@ def _kept(like: Tensor, p: float) -> Tensor:
         bits = np.multiply(kept, scale.bfloat16().view(torch.int16).numpy())
         return torch.from_numpy(bits).view(torch.bfloat16).view(like.shape)
     return torch.from_numpy(kept).view(like.shape).to(like.dtype).mul_(scale)
-
-
-class _Strided(torch.autograd.Function):
-    """A depthwise convolution whose gradient for its inputs is itself a convolution, of stride 1, in bf16."""
-
-    @staticmethod
-    def forward(ctx: Any, maps: Tensor, weight: Tensor, bias: Tensor | None, settings: tuple[Any, ...]) -> Tensor:
-        ctx.save_for_backward(maps, weight)
-        ctx.settings, ctx.bias = settings, bias is not None
-        return F.conv2d(maps, weight, bias, *settings)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        maps, weight = ctx.saved_tensors
-        stride, padding, dilation, groups = ctx.settings
-        inputs = None
-        if ctx.needs_input_grad[0]:
-            inputs = _spread(gradient, maps.shape, weight, stride, padding, dilation)
-        common = (stride, padding, dilation, False, (0, 0), groups)
-        wanted = (False, ctx.needs_input_grad[1], ctx.bias and ctx.needs_input_grad[2])
-        sizes = [weight.shape[0]] if ctx.bias else None
-        own = _backward(gradient, maps, weight, sizes, *common, wanted) if any(wanted) else (None, None, None)
-        return inputs, own[1], own[2], None
-
-
-def _spread(gradient: Tensor, shape: torch.Size, weight: Tensor, stride: Pair, padding: Pair, dilation: Pair) -> Tensor:
-    """The gradient for the inputs (B, C, H, W): zeros between the values of ``gradient``, and the kernel mirrored.
-
-    Dumoulin and Visin, "A guide to convolution arithmetic for deep learning", 2016, chapter 4.
-    """
-    reach = [step * (size - 1) for step, size in zip(dilation, weight.shape[2:], strict=True)]
-    height, width = (size + 2 * pad - far for size, pad, far in zip(shape[2:], padding, reach, strict=True))
-    spread = gradient.new_zeros(shape[0], height, width, weight.shape[0]).permute(0, 3, 1, 2)  # channels last
-    filled = spread[:, :, :: stride[0], :: stride[1]]
-    filled[:, :, : gradient.shape[2], : gradient.shape[3]] = gradient
-    margins = tuple(far - pad for far, pad in zip(reach, padding, strict=True))
-    return F.conv2d(spread, weight.flip(2, 3), None, 1, margins, dilation, weight.shape[0])

@@ -1,0 +1,231 @@
+"""Convolutions that train: the gradients are those of torch, or nearer to the exact ones; clamps inside them too."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from headstart.data.modalities.image import ImageSpec
+from headstart.models import backbone as backbones
+from headstart.models import convolutions, fusing, kernels, merging
+from headstart.models.backbone import Backbone
+from headstart.models.convolutions import Activation, Settings
+
+from .networks_zoo import batch, statistics
+from .test_kernels import apart
+
+STRIDED: list[dict[str, Any]] = [
+    {"kernel_size": 3, "stride": 2, "padding": 1},
+    {"kernel_size": 5, "stride": 2, "padding": 2},
+    {"kernel_size": 3, "stride": (2, 1), "padding": 1},
+    {"kernel_size": 3, "stride": 3, "padding": 0},  # columns that nothing reads
+    {"kernel_size": (4, 2), "stride": (1, 2), "padding": (1, 0)},
+    {"kernel_size": 3, "stride": 2, "padding": (1, 2), "dilation": (1, 3)},
+    {"kernel_size": 1, "stride": 2, "padding": 0},
+]
+
+
+@pytest.mark.parametrize("settings", STRIDED, ids=str)
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_strided_depthwise_gradient_is_nearer_to_the_exact_one(settings: dict[str, Any], bias: bool) -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(6, 6, groups=6, bias=bias, **settings)
+    maps = torch.randn(3, 6, 11, 12, requires_grad=True)
+
+    def found(*, low: bool, quick: bool) -> list[Tensor]:
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            if quick:
+                with kernels.Quick():
+                    out = conv(maps)
+            else:
+                out = conv(maps)
+        assert out.dtype == (torch.bfloat16 if low else torch.float32)
+        assert (type(out.grad_fn).__name__ == "_ConvolutionBackward") == (low and quick)
+        weights = torch.linspace(-1, 1, out.numel()).view_as(out)
+        return [out.float(), *torch.autograd.grad((out.float() * weights).sum(), [maps, *conv.parameters()])]
+
+    exact, usual, ours = found(low=False, quick=False), found(low=True, quick=False), found(low=True, quick=True)
+    assert torch.equal(ours[0], usual[0]), "forward is that of torch"
+    assert apart(ours[1], exact[1]) <= apart(usual[1], exact[1]) * 1.1
+    assert max(apart(a, b) for a, b in zip(ours, exact, strict=True)) < 0.01
+    assert all(torch.equal(a, b) for a, b in zip(found(low=False, quick=True), exact, strict=True))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"groups": 3}, {"groups": 1}, {"padding": 3}, {"stride": 1}, {"out_channels": 12}],
+    ids=str,
+)
+def test_other_convolutions_stay_with_torch(settings: dict[str, Any]) -> None:
+    usual: dict[str, Any] = {"in_channels": 6, "out_channels": 6, "kernel_size": 3, "stride": 2, "groups": 6}
+    conv = nn.Conv2d(**(usual | settings))
+    maps = torch.randn(2, 6, 9, 9, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        with kernels.Quick():
+            ours = conv(maps)
+        usual_way = conv(maps)
+    assert type(ours.grad_fn) is type(usual_way.grad_fn)
+    assert torch.equal(ours, usual_way)
+
+
+def test_frozen_depthwise_weights_get_no_gradient() -> None:
+    conv = nn.Conv2d(4, 4, 3, 2, 1, groups=4).requires_grad_(False)
+    maps = torch.randn(2, 4, 8, 8, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16), kernels.Quick():
+        conv(maps).sum().backward()
+    assert maps.grad is not None
+    assert conv.weight.grad is None
+
+
+SEEN: list[dict[str, Any]] = [
+    {"kernel_size": 3, "padding": 1},
+    {"kernel_size": 1},
+    {"kernel_size": 1, "stride": 2},
+    {"kernel_size": 3, "stride": 2, "padding": 1},
+    {"kernel_size": (3, 2), "stride": (1, 3), "padding": (2, 0)},
+    {"kernel_size": 3, "padding": (2, 3), "dilation": (2, 3)},
+    {"kernel_size": (5, 11)},  # one place down, two across
+]
+
+
+@pytest.mark.parametrize("settings", SEEN, ids=str)
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_gradient_of_large_weights_is_one_product(
+    settings: dict[str, Any], bias: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    taken = []
+    product = convolutions._product
+    monkeypatch.setattr(convolutions, "multiplies_tiles", lambda: True)
+    monkeypatch.setattr(convolutions, "LARGE", 1)
+    monkeypatch.setattr(convolutions, "_product", lambda *args: taken.append(True) or product(*args))
+    conv = nn.Conv2d(20, 50, bias=bias, **settings)
+    maps = torch.randn(1, 20, 5, 12).requires_grad_(settings["kernel_size"] != 1)
+    wanted = [maps, *conv.parameters()] if maps.requires_grad else list(conv.parameters())
+    if conv.weight.numel() < maps.numel():
+        maps = maps[:, :, :4, :10]
+
+    def found(*, low: bool, quick: bool) -> list[Tensor]:
+        with torch.autocast("cpu", torch.bfloat16, enabled=low), kernels.Quick() if quick else torch.enable_grad():
+            out = conv(maps)
+        weights = torch.linspace(-1, 1, out.numel()).view_as(out)
+        return [out.float(), *torch.autograd.grad((out.float() * weights).sum(), wanted)]
+
+    exact, usual = found(low=False, quick=False), found(low=True, quick=False)
+    assert not taken
+    ours = found(low=True, quick=True)
+    assert taken == [True]
+    assert torch.equal(ours[0], usual[0]), "forward is that of torch"
+    for mine, theirs, true in zip(ours, usual, exact, strict=True):
+        assert apart(mine, true) <= 1.2 * apart(theirs, true) + 1e-4
+    assert len(found(low=False, quick=True)) == len(exact)
+    assert taken == [True], "in fp32 torch is quick enough"
+
+
+def test_few_weights_grouped_ones_and_processors_without_tiles_stay_with_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    small, large = torch.zeros(1, 512, 4, 4), torch.zeros(99, 512, 8, 8)
+    weight = torch.zeros(512, 512, 3, 3, requires_grad=True)
+    plain, grouped = Settings.of(1, 1, 1, 1), Settings.of(1, 1, 1, 2)
+    for tiles in (True, False):
+        monkeypatch.setattr(convolutions, "multiplies_tiles", lambda tiles=tiles: tiles)
+        assert convolutions.has_quicker_gradients(small, weight, plain) == tiles
+        assert not convolutions.has_quicker_gradients(large, weight, plain), "the maps have more values"
+        assert not convolutions.has_quicker_gradients(small, weight[:200], plain)
+        assert not convolutions.has_quicker_gradients(small, weight[:, :256], grouped)
+        assert not convolutions.has_quicker_gradients(small, weight.detach(), plain), "frozen"
+
+
+CLAMPS = {
+    "relu": (Activation("relu"), F.relu),
+    "relu6": (Activation("hardtanh", (0.0, 6.0)), F.relu6),
+    "hardtanh": (Activation("hardtanh", (-0.3, 0.7)), lambda maps: F.hardtanh(maps, -0.3, 0.7)),
+}
+
+
+@pytest.mark.skipif(not kernels.fuses(convolutions.OPERATION), reason="this torch was built without oneDNN")
+@pytest.mark.parametrize("kind", list(CLAMPS))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("groups", [1, 8])
+def test_a_clamp_inside_has_the_gradients_of_one_outside(kind: str, dtype: torch.dtype, groups: int) -> None:
+    torch.manual_seed(0)
+    after, outside = CLAMPS[kind]
+    maps = (4 * torch.randn(2, 8, 9, 9)).to(dtype).requires_grad_()
+    weight = torch.randn(8, 8 // groups, 3, 3).to(dtype).requires_grad_()
+    bias = torch.randn(8).to(dtype).requires_grad_()
+    settings = Settings.of(2, 1, 1, groups)
+    inside = convolutions.trained(maps, weight, bias, settings, after)
+    plain = outside(F.conv2d(maps, weight, bias, *settings))
+    assert ((plain == plain.min()) | (plain == plain.max())).double().mean() > 0.2, "values on the edges count too"
+    weights = torch.linspace(-1, 1, plain.numel()).view_as(plain).to(dtype)
+    exact = outside(F.conv2d(maps.double(), weight.double(), bias.double(), *settings))
+    gap = 1e-5 if dtype == torch.float32 else 2e-2
+    assert apart(inside, plain) < gap
+    found, wanted, true = (
+        torch.autograd.grad((given * weights).sum(), [maps, weight, bias]) for given in (inside, plain, exact)
+    )
+    for a, b, c in zip(found, wanted, true, strict=True):
+        assert apart(a, b) < gap
+        assert apart(a, c) < gap
+
+
+class Block(nn.Module):
+    """A convolution, BatchNorm and a clamp; ``adds`` changes in place what the clamp gives."""
+
+    def __init__(self, clamp: nn.Module, *, adds: bool) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3)
+        self.clamp, self.adds = clamp, adds
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.clamp(self.norm(self.conv(images)))
+        if self.adds:
+            maps += images
+        return maps
+
+
+def network(clamp: nn.Module, *, adds: bool = False) -> Backbone:
+    net = nn.Sequential(*(Block(copy.deepcopy(clamp), adds=adds) for _ in range(3)))
+    net.spec = ImageSpec(size=(8, 8), resize=8)  # type: ignore[assignment]
+    backbone = backbones.load(net)
+    statistics(backbone, 3 * torch.randn(16, 3, 8, 8))
+    return backbone.eval()
+
+
+@pytest.mark.skipif(not kernels.fuses(convolutions.OPERATION), reason="this torch was built without oneDNN")
+@pytest.mark.parametrize("adds", [False, True])
+@pytest.mark.parametrize("clamp", [nn.ReLU6(), nn.ReLU6(inplace=True), nn.Hardtanh(-0.3, 0.7)], ids=str)
+def test_a_network_trains_with_its_clamps_inside_where_nothing_changes_what_they_give(
+    clamp: nn.Module, adds: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Planted: what is changed in place afterwards could not tell the gradient any more."""
+    backbone = network(clamp, adds=adds)
+    inputs = batch(backbone, rows=4)
+    parameters = list(backbone.parameters())
+    wanted = torch.autograd.grad(backbone.features(inputs).square().sum(), parameters)
+    taken, trained = [], convolutions.trained
+    monkeypatch.setattr(convolutions, "trained", lambda *args: taken.append(True) or trained(*args))
+    with merging.merged(backbone) as count:
+        assert count == 3
+        found = torch.autograd.grad(backbone.features(inputs).square().sum(), parameters)
+        assert len(taken) == (0 if adds else 3)
+        for part in backbone.modules():
+            part.requires_grad_(False)
+        assert not backbone.features(inputs).requires_grad
+        assert len(taken) == (0 if adds else 3), "where nothing trains, none is kept for a gradient"
+    assert max(apart(a, b) for a, b in zip(found, wanted, strict=True) if b.norm() > 0) < 1e-4
+
+
+@pytest.mark.skipif(not kernels.fuses(convolutions.OPERATION), reason="this torch was built without oneDNN")
+def test_an_activation_that_is_no_clamp_is_left_outside_while_it_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convolutions, "trained", lambda *args: pytest.fail("its gradient needs what it was given"))
+    backbone = network(nn.SiLU())
+    inputs = batch(backbone, rows=4)
+    wanted = torch.autograd.grad(backbone.features(inputs).sum(), list(backbone.parameters()))
+    with fusing.fused(backbone):
+        found = torch.autograd.grad(backbone.features(inputs).sum(), list(backbone.parameters()))
+    assert all(torch.allclose(a, b) for a, b in zip(found, wanted, strict=True))
