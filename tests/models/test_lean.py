@@ -1,9 +1,10 @@
-"""torchvision is imported without torch's compiler, and works with it when it is asked for."""
+"""Networks are imported without torch's compiler, train without it, and work with it when it is asked for."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -37,15 +38,53 @@ OTHERS = """
 import sys
 import torch
 from headstart.models import lean
-sys.modules[lean.ASKED] = lean._Later(lean.ASKED)
+sys.modules[lean.ASKED] = lean._Later(lean.ASKED, {})
 from torch._dynamo.utils import counters  # what is not the question is there at once
 import torch._dynamo
 assert counters is torch._dynamo.utils.counters
 assert not isinstance(sys.modules[lean.ASKED], lean._Later)
 """
+TEXTS = """
+import sys
+import torch
+from headstart.engine import optimisers
+from headstart.models import backbone, lean
+net = backbone.load(sys.argv[1])
+for name in optimisers.NAMES:
+    named = [(name, parameter) for name, parameter in net.named_parameters() if "encoder" in name]
+    groups = [{"params": [parameter for _, parameter in named], "names": [name for name, _ in named], "lr": 0.1}]
+    optimizer = optimisers.build(name, groups)
+    optimizer.zero_grad()
+    sum(parameter.sum() for _, parameter in named).backward()
+    optimisers.clip(net.parameters(), 1.0)
+    optimizer.step()
+assert lean.COMPILER not in sys.modules
+"""
+INSIDE = """
+import sys
+import torch
+from headstart.models import lean
+with lean.without_compiler():
+    assert torch.compiler.disable(len)("abc") == 3
+    assert torch.compiler.disable(reason="why")(len)("abc") == 3
+    assert isinstance(sys.modules[lean.COMPILER], lean._Later)
+    from torch._dynamo.utils import counters  # a module inside it: the real one comes
+    assert counters is not None
+    assert torch._dynamo.is_compiling() is False
+assert not isinstance(sys.modules[lean.COMPILER], lean._Later)
+"""
 
 
-@pytest.mark.parametrize("program", [BEGIN, BEGIN + DETECTION, BEGIN + COMPILER, OTHERS])
-def test_the_compiler_comes_when_it_is_needed(program: str) -> None:
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize(
+    "program", [BEGIN, BEGIN + DETECTION, BEGIN + COMPILER, OTHERS, TEXTS, TEXTS + COMPILER, INSIDE]
+)
+def test_the_compiler_comes_when_it_is_needed(program: str, tmp_path: Path) -> None:
+    from transformers import BertConfig, BertModel
+
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "c", "d"]
+    BertModel(BertConfig(vocab_size=len(words), **sizes)).save_pretrained(tmp_path)
+    (tmp_path / "vocab.txt").write_text("\n".join(words))
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

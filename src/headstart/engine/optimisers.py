@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -36,14 +38,22 @@ def build(
     parameters = [parameter for group in groups for parameter in group["params"]]
     fused = all(p.device.type in _FUSED_DEVICES and p.is_floating_point() for p in parameters)
     if name == "sgd":
-        nesterov = nesterov and momentum > 0
-        return torch.optim.SGD(groups, lr=groups[0]["lr"], momentum=momentum, nesterov=nesterov, fused=fused)
+        nesterov, sgd = nesterov and momentum > 0, _uncompiled(torch.optim.SGD)
+        return sgd(groups, lr=groups[0]["lr"], momentum=momentum, nesterov=nesterov, fused=fused)
     if name in ("adamw", "adam"):
-        kind = torch.optim.AdamW if name == "adamw" else torch.optim.Adam
+        kind = _uncompiled(torch.optim.AdamW if name == "adamw" else torch.optim.Adam)
         return kind(groups, lr=groups[0]["lr"], betas=betas, eps=eps, fused=fused)
     raise ConfigError(
         f"unknown optimizer '{name}'{suggest(name, NAMES)}", where="optimizer", remedy=f"known: {', '.join(NAMES)}"
     )
+
+
+@functools.cache
+def _uncompiled(kind: Any) -> Any:
+    """The same optimizer without wrappers that load torch's compiler, for a second, to tell it to leave them alone."""
+    own = {name: inspect.unwrap(each) for name, each in inspect.getmembers(kind, inspect.isfunction)}
+    changed = {name: each for name, each in own.items() if each is not getattr(kind, name) and name != "step"}
+    return type(kind.__name__, (kind,), {**changed, "step": torch.no_grad()(own["step"])})
 
 
 def clip(parameters: Iterable[nn.Parameter], max_norm: float | None) -> torch.Tensor:

@@ -20,7 +20,7 @@ from torch import nn
 
 from headstart.core import manifest, registry
 from headstart.core.errors import BackboneError
-from headstart.models import download, surgery, weights
+from headstart.models import download, lean, surgery, weights
 from headstart.models.backbone import Backbone, Origin
 from headstart.models.families import text
 from headstart.models.wanted import Wanted
@@ -66,7 +66,7 @@ def load_folder(folder: Path, wanted: Wanted, *, uri: str, revision: str = "") -
     family = registry.find(FAMILIES, modality)
     pooling = wanted.pooling or _usual_pooling(modality, stored)
     family.prepare(config, pooling)
-    with _quiet():
+    with _quiet(), lean.without_compiler():
         module, kind, missing = _filled(config, family, pooling, folder, file, wanted, uri)
     new = kind == "random" or any(name.rpartition(".")[0] == _classifier(module, family) for name in missing)
     classifier, linear = _bare(module, family)
@@ -101,7 +101,7 @@ def rebuild(architecture: Mapping[str, Any], spec: Any, origin: Origin) -> Backb
     """The same network with random weights, from what ``load`` recorded."""
     config = _config(architecture["config"], origin.uri)
     family, pooling = registry.find(FAMILIES, spec.modality), str(architecture.get("pooling", ""))
-    with _quiet():
+    with _quiet(), lean.without_compiler():
         module = _class(config, family, pooling)(config).float()
     family.adapt(module, config, [], pooling, architecture["channels"])
     classifier, _ = _bare(module, family)
