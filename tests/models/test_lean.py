@@ -12,7 +12,7 @@ BEGIN = """
 import sys, types
 import torch
 from headstart.models import backbone, lean
-net = backbone.load("torchvision/resnet18", pretrained=False)
+net = backbone.load(f"{sys.argv[2]}/resnet18", pretrained=False)
 loaded = {name for name in ("torch._dynamo", "sympy", "triton") if name in sys.modules}
 assert not loaded, loaded
 assert "torchvision" in sys.modules
@@ -76,15 +76,23 @@ assert not isinstance(sys.modules[lean.COMPILER], lean._Later)
 
 
 @pytest.mark.parametrize(
-    "program", [BEGIN, BEGIN + DETECTION, BEGIN + COMPILER, OTHERS, TEXTS, TEXTS + COMPILER, INSIDE]
+    ("program", "library"),
+    [
+        *((BEGIN + more, library) for more in ("", DETECTION, COMPILER) for library in ("torchvision", "timm")),
+        (OTHERS, ""),
+        (INSIDE, ""),
+        (TEXTS, "transformers"),
+        (TEXTS + COMPILER, "transformers"),
+    ],
 )
-def test_the_compiler_comes_when_it_is_needed(program: str, tmp_path: Path) -> None:
-    from transformers import BertConfig, BertModel
+def test_the_compiler_comes_when_it_is_needed(program: str, library: str, tmp_path: Path) -> None:
+    if library == "transformers":
+        from transformers import BertConfig, BertModel
 
-    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "c", "d"]
-    BertModel(BertConfig(vocab_size=len(words), **sizes)).save_pretrained(tmp_path)
-    (tmp_path / "vocab.txt").write_text("\n".join(words))
-    command = [sys.executable, "-c", program, str(tmp_path)]
+        sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+        words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "c", "d"]
+        BertModel(BertConfig(vocab_size=len(words), **sizes)).save_pretrained(tmp_path)
+        (tmp_path / "vocab.txt").write_text("\n".join(words))
+    command = [sys.executable, "-c", program, str(tmp_path), library]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -65,7 +65,7 @@ def _hub() -> Iterator[Entry]:
 
 
 def _torchvision() -> Iterator[Entry]:
-    models = lean.torchvision_models()
+    models = lean.library("torchvision.models")
 
     from headstart.models.download import checkpoint
 
@@ -78,7 +78,7 @@ def _torchvision() -> Iterator[Entry]:
 
 def _timm() -> Iterator[Entry]:
     """Networks with weights; timm counts parameters only by building, so they are left open."""
-    import timm
+    timm = lean.library("timm")
     from huggingface_hub import constants
 
     cache = Path(constants.HF_HUB_CACHE)

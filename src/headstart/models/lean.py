@@ -1,8 +1,8 @@
-"""Imports without torch's compiler (``torch._dynamo``, with sympy and triton: 900 modules, .6 to 1 s).
+"""Imports without torch's compiler (``torch._dynamo``, with sympy and triton: 900 modules, .6 to 1.5 s).
 
-torchvision brings it along for one function of its detection operators that wants to ask something when it is called;
-transformers to tell it to leave a function alone, which a compiler that nobody has loaded does anyway, and for a class
-that masks of a rare kind are made with.
+torchvision and timm bring it along for one function of detection operators that wants to ask something when it is
+called; transformers to tell it to leave a function alone, which a compiler that nobody has loaded does anyway, and for
+a class that masks of a rare kind are made with.
 """
 
 from __future__ import annotations
@@ -34,11 +34,10 @@ class _Later(ModuleType):
         return getattr(_real(self.__name__), name)
 
 
-def torchvision_models() -> Any:
-    """``torchvision.models``, imported without torch's compiler, which is loaded as soon as somebody needs it."""
+def library(name: str) -> Any:
+    """A library, imported without torch's compiler, which is loaded as soon as somebody needs it."""
     with without_compiler():
-        from torchvision import models
-    return models
+        return importlib.import_module(name)
 
 
 @contextmanager

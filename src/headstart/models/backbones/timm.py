@@ -17,14 +17,14 @@ from headstart.core import manifest
 from headstart.core.errors import BackboneError
 from headstart.core.registry import suggest
 from headstart.data.modalities.image import RESAMPLING, ImageSpec
-from headstart.models import download, surgery, weights
+from headstart.models import download, lean, surgery, weights
 from headstart.models.backbone import Backbone, Origin, SourceHead
 from headstart.models.wanted import Wanted, resized
 
 
 def load(name: str, wanted: Wanted) -> Backbone:
     """The network ``name`` with pretrained, given or random weights."""
-    import timm
+    timm = lean.library("timm")
 
     arch = name.partition(".")[0]
     if not timm.is_model(arch):
@@ -53,7 +53,7 @@ def load(name: str, wanted: Wanted) -> Backbone:
 
 def load_config(config: Mapping[str, Any], file: Path | None, uri: str, wanted: Wanted) -> Backbone:
     """A network described by timm's ``config.json``, with the weights beside it."""
-    import timm
+    timm = lean.library("timm")
 
     name = str(config.get("architecture", ""))
     if not timm.is_model(name):
@@ -154,7 +154,7 @@ def _create(
     architecture: Mapping[str, Any], overlay: dict[str, Any], state: dict[str, Tensor] | None, where: str = ""
 ) -> Any:
     """timm's own construction and loading (position embeddings and first convolution adapted by timm itself)."""
-    import timm
+    timm = lean.library("timm")
 
     options: dict[str, Any] = dict(architecture["model_args"])
     options |= {"num_classes": architecture["num_classes"]}
@@ -204,7 +204,7 @@ def _has_classifier(state: Mapping[str, Tensor], module: Any) -> bool:
 
 def _classes_in(state: Mapping[str, Tensor], name: str) -> int | None:
     """Rows of the classifier in a state dict, by timm's name for it; None where there is none."""
-    import timm
+    timm = lean.library("timm")
 
     cfg = timm.get_pretrained_cfg(name) if name else None
     names = [cfg.classifier] if cfg is not None and isinstance(cfg.classifier, str) else []

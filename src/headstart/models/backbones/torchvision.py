@@ -51,7 +51,7 @@ def rebuild(architecture: Mapping[str, Any], spec: ImageSpec, origin: Origin) ->
 
 def _create(arch: str, image_size: int | None) -> nn.Module:
     """The untrained network with its classifier; auxiliary classifiers are left out."""
-    models = lean.torchvision_models()
+    models = lean.library("torchvision.models")
 
     known = models.list_models(module=models)
     if arch not in known:
@@ -110,7 +110,7 @@ def _positions(module: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]
 
 def _published(arch: str, tag: str) -> Any:
     """The weights entry to use (torchvision's default where no tag is given); None where it publishes none."""
-    models = lean.torchvision_models()
+    models = lean.library("torchvision.models")
 
     found = {entry.name: entry for entry in models.get_model_weights(arch)}
     if tag and tag not in found:
@@ -120,7 +120,7 @@ def _published(arch: str, tag: str) -> Any:
 
 def _first(arch: str) -> Any:
     """The oldest recipe: most weight files in circulation were trained with it."""
-    models = lean.torchvision_models()
+    models = lean.library("torchvision.models")
 
     return next(iter(models.get_model_weights(arch)), None)
 
