@@ -38,8 +38,8 @@ OTHERS = """
 import sys
 import torch
 from headstart.models import lean
-sys.modules[lean.ASKED] = lean._Later(lean.ASKED, {})
-from torch._dynamo.utils import counters  # what is not the question is there at once
+with lean.without_compiler():
+    from torch._dynamo.utils import counters  # what is not the question is there at once
 import torch._dynamo
 assert counters is torch._dynamo.utils.counters
 assert not isinstance(sys.modules[lean.ASKED], lean._Later)
@@ -65,13 +65,37 @@ import sys
 import torch
 from headstart.models import lean
 with lean.without_compiler():
-    assert torch.compiler.disable(len)("abc") == 3
-    assert torch.compiler.disable(reason="why")(len)("abc") == 3
-    assert isinstance(sys.modules[lean.COMPILER], lean._Later)
-    from torch._dynamo.utils import counters  # a module inside it: the real one comes
-    assert counters is not None
-    assert torch._dynamo.is_compiling() is False
+    kept = sys.modules[lean.COMPILER]
+    with lean.without_compiler():
+        assert kept is sys.modules[lean.COMPILER]
+    assert kept is sys.modules[lean.COMPILER], "another user is still inside"
+    alone = torch.compiler.disable(lambda x: x.tolist() and x + torch.compiler.is_compiling())
+    other = torch.compiler.disable(reason="why")(lambda x: x)
+    constant = torch.compiler.assume_constant_result(lambda: 2)
+    inside = torch.compiler.allow_in_graph(lambda x: x * 2)
+    from torch._dynamo._trace_wrapped_higher_order_op import TransformGetItemToIndex
+    assert kept is sys.modules[lean.COMPILER], "a module inside it is loaded alone"
+assert not {lean.COMPILER, lean.ASKED} & sys.modules.keys()
+assert torch._dynamo.is_compiling() is False
 assert not isinstance(sys.modules[lean.COMPILER], lean._Later)
+assert kept.disable is torch._dynamo.disable
+from torch._dynamo import _trace_wrapped_higher_order_op as masks
+assert masks.TransformGetItemToIndex is TransformGetItemToIndex
+assert id(inside) in torch._dynamo.trace_rules._allowed_callable_ids
+assert torch.compile(lambda x: alone(x) + constant(), backend="eager")(torch.zeros(1)).item() == 2
+assert other(3) == 3
+"""
+MODULES = """
+import sys
+import torch
+from headstart.models import lean
+with lean.without_compiler():
+    import torch._dynamo.eval_frame, torch._dynamo.exc
+    frame, exc = sys.modules["torch._dynamo.eval_frame"], sys.modules["torch._dynamo.exc"]
+import torch._dynamo
+assert torch._dynamo.OptimizedModule is frame.OptimizedModule
+assert torch._dynamo.exc.Unsupported is exc.Unsupported
+assert isinstance(torch.compile(torch.nn.Linear(2, 2), backend="eager"), frame.OptimizedModule)
 """
 
 
@@ -81,6 +105,7 @@ assert not isinstance(sys.modules[lean.COMPILER], lean._Later)
         *((BEGIN + more, library) for more in ("", DETECTION, COMPILER) for library in ("torchvision", "timm")),
         (OTHERS, ""),
         (INSIDE, ""),
+        (MODULES, ""),
         (TEXTS, "transformers"),
         (TEXTS + COMPILER, "transformers"),
     ],

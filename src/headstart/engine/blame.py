@@ -44,6 +44,8 @@ def _cause(learner: Learner, update: Update, names: Sequence[str]) -> str:
 
 
 def _has_finite_gradients(learner: Learner, loss: torch.Tensor) -> bool:
+    if not loss.requires_grad:
+        return True
     trained = [parameter for parameter in learner.parameters() if parameter.requires_grad]
     found = torch.autograd.grad(loss, trained, allow_unused=True)
     return all(value is None or bool(value.isfinite().all()) for value in found)

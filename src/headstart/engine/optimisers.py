@@ -50,10 +50,11 @@ def build(
 
 @functools.cache
 def _uncompiled(kind: Any) -> Any:
-    """The same optimizer without wrappers that load torch's compiler, for a second, to tell it to leave them alone."""
-    own = {name: inspect.unwrap(each) for name, each in inspect.getmembers(kind, inspect.isfunction)}
-    changed = {name: each for name, each in own.items() if each is not getattr(kind, name) and name != "step"}
-    return type(kind.__name__, (kind,), {**changed, "step": torch.no_grad()(own["step"])})
+    """The same optimizer with its methods unwrapped: torch wraps them to tell its compiler to leave them alone, and
+    loads that for it, which takes a second. No step is differentiable here, and no optimizer pickled."""
+    methods = inspect.getmembers_static(kind, inspect.isfunction)
+    own = {name: inspect.unwrap(method) for name, method in methods if hasattr(method, "__wrapped__")}
+    return type(kind.__name__, (kind,), {**own, "step": torch.no_grad()(inspect.unwrap(kind.step))})
 
 
 def clip(parameters: Iterable[nn.Parameter], max_norm: float | None) -> torch.Tensor:

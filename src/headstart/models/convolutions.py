@@ -8,8 +8,8 @@ Measured on two cores of a server CPU with AMX, 16 rows at 224 pixels, bf16:
 - **Strided depthwise convolutions** (96 x 112 x 112, kernel 3 x 3): their gradient for the inputs has no bf16 kernel in
   oneDNN: 64 ms, in fp32 24 ms with the conversions, 4 ms as a convolution of stride 1. MobileNetV2 has four of them, a
   third of its training step.
-- **Large weights over small maps** (512 x 512 x 3 x 3 over 7 x 7): their gradient takes 8.3 ms, as one product of
-  matrices 2.7 ms. ResNet-18 has four of them, ResNet-50 seven.
+- **Many weights and few places** (512 x 512 x 3 x 3 over 7 x 7): the gradient for the weights takes 8.3 ms, as one
+  product of matrices 2.7 ms. ResNet-18 has four of them, ResNet-50 seven.
 
 Shapes: B rows, C channels in, O channels out, H x W places, K x L the kernel.
 """
@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 OPERATION = "_convolution_pointwise"  # of oneDNN, which torch's own compiler takes
-LARGE = 2**20  # weights from which their gradient is one product, where the maps have no more values
+LARGE, FEW = 2**20, 2048  # weights at least and places at most, of all rows, for which one product is quicker
 
 Pair = tuple[int, int]
 
@@ -40,12 +40,20 @@ class Activation:
     scalars: tuple[float, ...] = ()
     algorithm: str = ""
 
+    def is_told_by_answers(self, dtype: torch.dtype) -> bool:
+        """Whether the gradient can be told from what it gives: of a clamp whose edges are numbers of that type, else
+        values that are rounded onto an edge would pass for those beyond it."""
+        edges = torch.tensor(self.scalars, dtype=dtype).tolist()
+        return self.name == "relu" or (
+            self.name == "hardtanh" and (dtype != torch.bfloat16 or edges == list(self.scalars))
+        )
+
     def gradient(self, gradient: Tensor, given: Tensor) -> Tensor:
         """That for what a clamp was given, by that for what it gave, ``given``."""
         if self.name == "relu":
             return torch.ops.aten.threshold_backward(gradient, given, 0)  # type: ignore[no-any-return]
-        edges = torch.tensor(self.scalars, dtype=given.dtype).tolist()  # as they are in the maps, rounded
-        return torch.ops.aten.hardtanh_backward(gradient, given, *edges)  # type: ignore[no-any-return]
+        low, high = self.scalars
+        return torch.ops.aten.hardtanh_backward(gradient, given, low, high)  # type: ignore[no-any-return]
 
 
 class Settings(NamedTuple):
@@ -68,7 +76,7 @@ class Settings(NamedTuple):
 def has_quicker_gradients(maps: Tensor, weight: Tensor, settings: Settings) -> bool:
     """Whether those of this convolution, if it is computed in bf16, are found in another way than torch's."""
     spread = maps.requires_grad and _is_spread(weight, settings)
-    return spread or (weight.requires_grad and _is_product(maps, weight, settings))
+    return spread or (weight.requires_grad and _is_product(maps.shape, weight, settings))
 
 
 def activated(maps: Tensor, weight: Tensor, bias: Tensor | None, settings: Settings, after: Activation) -> Tensor:
@@ -87,7 +95,7 @@ def trained(
 ) -> Tensor:
     """The convolution (B, O, H, W), and a clamp ``after`` it, whose gradients take the quicker ways; all of one type.
 
-    What it gives must not be changed in place before the backward pass, as with ReLU.
+    With a clamp, what it gives must not be changed in place before the backward pass, as with ReLU.
     """
     found: Tensor = _Convolution.apply(maps, weight, bias, settings, after)
     return found
@@ -113,19 +121,21 @@ class _Convolution(torch.autograd.Function):
         settings: Settings = ctx.settings
         if found:
             gradient = ctx.after.gradient(gradient, found[0])
-        wanted, low = ctx.needs_input_grad[:3], weight.dtype == torch.bfloat16
-        inputs = weights = None
-        if low and wanted[0] and _is_spread(weight, settings):
+        wanted, in_bf16 = ctx.needs_input_grad[:3], weight.dtype == torch.bfloat16
+        inputs = weights = biases = None
+        if in_bf16 and wanted[0] and _is_spread(weight, settings):
             inputs = _spread(gradient, maps.shape, weight, settings)
-        if low and wanted[1] and _is_product(maps, weight, settings):
+        if in_bf16 and wanted[1] and _is_product(maps.shape, weight, settings):
             weights = _product(gradient, maps, weight, settings)
-        rest = (wanted[0] and inputs is None, wanted[1] and weights is None, wanted[2])
-        own: tuple[Tensor | None, ...] = (None, None, None)
+            biases = gradient.sum((0, 2, 3)) if wanted[2] else None  # for it torch would compute all weights' again
+        found = (inputs, weights, biases)
+        rest = [want and known is None for want, known in zip(wanted, found, strict=True)]
         if any(rest):
             stride, padding, dilation, groups = settings
             common = (stride, padding, dilation, False, (0, 0), groups)
             own = _backward(gradient, maps, weight, [len(weight)], *common, rest)
-        return own[0] if inputs is None else inputs, own[1] if weights is None else weights, own[2], None, None
+            found = tuple(b if a is None else a for a, b in zip(found, own, strict=True))
+        return *found, None, None
 
 
 def _is_spread(weight: Tensor, settings: Settings) -> bool:
@@ -155,13 +165,19 @@ def _spread(gradient: Tensor, shape: torch.Size, weight: Tensor, settings: Setti
     return F.conv2d(spread, weight.flip(2, 3), None, 1, margins, dilation, weight.shape[0])
 
 
-def _is_product(maps: Tensor, weight: Tensor, settings: Settings) -> bool:
-    """Whether the gradient for the weights is ``_product``: that of many, where the processor multiplies tiles."""
-    return weight.numel() >= max(LARGE, maps.numel()) and settings.groups == 1 and multiplies_tiles()
+def _is_product(shape: torch.Size, weight: Tensor, settings: Settings) -> bool:
+    """Whether the gradient for the weights is ``_product``: of many that see few places, on such a processor."""
+    if settings.groups != 1 or weight.numel() < LARGE or not multiplies_tiles():
+        return False
+    stride, padding, _, _ = settings
+    places = shape[0]
+    for size, pad, far, step in zip(shape[2:], padding, _reach(weight, settings), stride, strict=True):
+        places *= (size + 2 * pad - far - 1) // step + 1
+    return 0 < places <= FEW
 
 
 def multiplies_tiles() -> bool:
-    """Whether the processor has AMX, and torch may use it."""
+    """Whether the processor has AMX."""
     known = getattr(torch.cpu, "_is_amx_tile_supported", None)
     return known is not None and bool(known())
 
@@ -180,5 +196,5 @@ def _product(gradient: Tensor, maps: Tensor, weight: Tensor, settings: Settings)
             )
             seen[:, :, :, y, x] = padded[:, down, right]
     answers = gradient.permute(0, 2, 3, 1).reshape(-1, len(weight))
-    product = answers.t().contiguous() @ seen.view(len(answers), -1)  # a transposed factor takes twice as long
+    product = answers.t().contiguous() @ seen.flatten(3).flatten(0, 2)  # a transposed factor takes twice as long
     return product.view(len(weight), rows, columns, -1).permute(0, 3, 1, 2)

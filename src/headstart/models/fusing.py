@@ -5,21 +5,23 @@ operation that torch's own compiler uses for it. Measured on one core of a serve
 BatchNorm folded, 16 rows at 224): 231 pictures a second in bf16 instead of 115, 94 in fp32 instead of 83. What it gains
 in training is told in ``convolutions``.
 
-Convolutions without an activation take the same way: in fp32, with one thread and fewer than 16 rows, torch computes
-those of 1 x 1 by another that is much slower. ReLU and clamps give the same values bit for bit, but for NaN, of which
-oneDNN makes a number: so this is for pictures, whose pixels hold none, and for weights without it. Shapes: B rows.
+Convolutions without an activation take the same way where no gradient is asked for: in fp32, with one thread and fewer
+than 16 rows, torch computes those of 1 x 1 by another that is much slower. ReLU and clamps give the same values bit for
+bit, but for NaN, of which oneDNN makes a number: so this is for pictures, whose pixels hold none, and for weights
+without it. Shapes: B rows.
 """
 
 from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from headstart.models import convolutions, hooks, kernels, resume, sole
 from headstart.models.backbone import Backbone
@@ -69,23 +71,55 @@ def _replaced(backbone: Backbone, inputs: Tensor, *, trains: bool) -> dict[nn.Mo
         return {}
     found = sole.readers(backbone, inputs, lambda layer: activation(layer) is not None, shared=_is_clamp)
     found = {conv: layer for conv, layer in sole.inside_blocks(backbone, found).items() if conv in convs}
-    steady = _steady(backbone, inputs, filter(_is_clamp, found.values())) if trains else set()
-    replaced: dict[nn.Module, Any] = {
-        conv: _Fused(conv, layer := found.get(conv), trains=layer in steady) for conv in convs
-    }
+    steady = _steady(backbone, inputs, found) if trains else set()
+    replaced: dict[nn.Module, Any] = {conv: _Fused(conv, found.get(conv), trains=conv in steady) for conv in convs}
     return replaced | {layer: _Passing(layer) for layer in found.values()}
 
 
-def _steady(backbone: Backbone, inputs: Tensor, layers: Iterable[nn.Module]) -> set[nn.Module]:
-    """Those whose answers nobody changes in place afterwards: the gradient of a clamp is told from them."""
-    clamps, given = set(layers), list[tuple[nn.Module, Tensor, int]]()
+def _steady(backbone: Backbone, inputs: Tensor, found: Mapping[nn.Conv2d, nn.Module]) -> set[nn.Conv2d]:
+    """The convolutions whose clamp gets their maps as they are in training too, and whose answers then stay the same.
 
-    def gave(layer: nn.Module, _args: tuple[Any, ...], output: Tensor) -> None:
-        given.append((layer, output, output._version))
+    The gradient is told from these answers. Dropout may lie between or after, in place, and acts in training alone.
+    """
+    clamps = {conv: layer for conv, layer in found.items() if _is_clamp(layer)}
+    made: dict[int, tuple[nn.Conv2d, Tensor, int]] = {}  # by the id of what a convolution wrote, which stays alive
+    reads: list[nn.Conv2d | None] = []
+    given: list[tuple[nn.Conv2d, Tensor, int, Tensor]] = []
 
-    with hooks.attached([layer.register_forward_hook(gave) for layer in clamps]), torch.no_grad():
+    def wrote(conv: Any, _args: tuple[Any, ...], maps: Tensor) -> None:
+        made[id(maps)] = conv, maps, maps._version
+
+    def read(layer: nn.Module, args: tuple[Any, ...]) -> None:
+        conv, _, version = made.get(id(args[0]), (None, None, 0))
+        reads.append(conv if conv and clamps[conv] is layer and args[0]._version == version else None)
+
+    def gave(_layer: nn.Module, _args: tuple[Any, ...], answer: Tensor) -> None:
+        if (conv := reads.pop()) is not None:
+            given.append((conv, answer, answer._version, answer.clone()))
+
+    handles = [conv.register_forward_hook(wrote) for conv in clamps]
+    for layer in set(clamps.values()):
+        handles += [layer.register_forward_pre_hook(read), layer.register_forward_hook(gave)]
+    with hooks.attached(handles), _as_in_training(backbone), torch.no_grad():
         backbone.features(inputs)
-    return clamps - {layer for layer, output, version in given if output._version != version}
+    return {conv for conv, answer, version, then in given if answer._version == version and torch.equal(answer, then)}
+
+
+@contextmanager
+def _as_in_training(backbone: Backbone) -> Iterator[None]:
+    """Inside, everything is in training mode but norms that take statistics; nothing of it is left, no draw either."""
+    modes = {part: part.training for part in backbone.modules()}
+    before = {buffer: buffer.clone() for buffer in backbone.buffers()}
+    try:
+        for part in modes:
+            part.training = not isinstance(part, _NormBase)
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+        for buffer, value in before.items():
+            buffer.copy_(value)
 
 
 def _computes(dtype: torch.dtype) -> bool:
@@ -109,23 +143,24 @@ def _is_plain(conv: nn.Conv2d) -> bool:
 class _Fused:
     """The forward of a convolution that computes the activation of ``layer`` too, and tells ``_Passing``.
 
-    ``trains`` says that it does so where a gradient is asked for, too.
+    ``trains`` says that it may do so where a gradient is asked for, too.
     """
 
     def __init__(self, conv: nn.Conv2d, layer: nn.Module | None, *, trains: bool) -> None:
-        self.conv, self.layer, self.trains = conv, layer, trains
+        self.conv, self.layer = conv, layer
         self.activation = Activation() if layer is None else activation(layer) or Activation()
+        types = (torch.float32, torch.bfloat16) if trains else ()
+        self.trained = {dtype for dtype in types if self.activation.is_told_by_answers(dtype)}
         padding = (0, 0) if conv.padding == "valid" else conv.padding
         self.settings = convolutions.Settings.of(conv.stride, padding, conv.dilation, conv.groups)
         self.plain: Callable[[Tensor], Tensor] | None = vars(conv).get("forward")
 
     def __call__(self, input: Tensor) -> Tensor:
-        conv, weights, dtype = self.conv, self._weights(), _dtype(input)
-        learns = torch.is_grad_enabled() and weights is not None and _ask(input, *weights)
-        if weights is None or (learns and not self.trains) or not _computes(dtype):
+        conv, weights, dtype, trains = self.conv, self._weights(), _dtype(input), torch.is_grad_enabled()
+        if weights is None or input.dim() != 4 or not _computes(dtype) or (trains and dtype not in self.trained):
             self._tell(None)
             return type(conv).forward(conv, input) if weights is None else conv._conv_forward(input, *weights)
-        way = convolutions.trained if learns else convolutions.activated
+        way = convolutions.trained if trains and _ask(input, *weights) else convolutions.activated
         weight, bias = (None if each is None else each.to(dtype) for each in weights)
         assert weight is not None
         maps = way(input.to(dtype), weight, bias, self.settings, self.activation)

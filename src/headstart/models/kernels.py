@@ -116,8 +116,8 @@ def convolution(
     if not convolutions.has_quicker_gradients(input, weight, settings):
         return None
     with torch.autocast("cpu", enabled=False):
-        low = None if bias is None else bias.to(torch.bfloat16)
-        return convolutions.trained(input.to(torch.bfloat16), weight.to(torch.bfloat16), low, settings)
+        inputs, weights = input.to(torch.bfloat16), weight.to(torch.bfloat16)
+        return convolutions.trained(inputs, weights, None if bias is None else bias.to(torch.bfloat16), settings)
 
 
 _QUICK: dict[Any, Callable[..., Tensor | None]] = {

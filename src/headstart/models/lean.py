@@ -1,22 +1,57 @@
 """Imports without torch's compiler (``torch._dynamo``, with sympy and triton: 900 modules, .6 to 1.5 s).
 
 torchvision and timm bring it along for one function of detection operators that wants to ask something when it is
-called; transformers to tell it to leave a function alone, which a compiler that nobody has loaded does anyway, and for
-a class that masks of a rare kind are made with.
+called; transformers to tell it to leave functions alone, and for a class that masks of a rare kind are made with. What
+it was to be told it is told when it is loaded.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
+import inspect
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.abc import Loader
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 COMPILER = "torch._dynamo"
 ASKED, QUESTION = f"{COMPILER}.utils", "is_compile_supported"
-MASKS, INDEX = f"{COMPILER}._trace_wrapped_higher_order_op", "TransformGetItemToIndex"
+MASKS = f"{COMPILER}._trace_wrapped_higher_order_op"  # a module inside it that needs nothing of it
+
+_users = threading.RLock(), [0]  # how many there are in ``without_compiler``
+
+
+def library(name: str) -> Any:
+    """A library, imported without torch's compiler, which is loaded as soon as somebody needs it."""
+    if name in sys.modules:
+        return sys.modules[name]
+    with without_compiler():
+        return importlib.import_module(name)
+
+
+@contextmanager
+def without_compiler() -> Iterator[None]:
+    """Inside, libraries are imported without torch's compiler, which is loaded if they need more of it than we know."""
+    lock, count = _users
+    with lock:
+        if not count[0] and COMPILER not in sys.modules:
+            sys.modules.update({name: _Later(name, known) for name, known in _KNOWN.items()})
+            if _messenger not in sys.meta_path:
+                sys.meta_path.insert(0, _messenger)
+        count[0] += 1
+    try:
+        yield
+    finally:
+        with lock:
+            count[0] -= 1
+            for name in _KNOWN if not count[0] else ():
+                _step_aside(name)
 
 
 class _Later(ModuleType):
@@ -25,55 +60,95 @@ class _Later(ModuleType):
     def __init__(self, name: str, known: Mapping[str, Any]) -> None:
         super().__init__(name)
         self.known = known
+        if name == COMPILER:  # a package: where the modules inside it are
+            self.__path__ = [str(Path(importlib.import_module("torch").__file__ or "").with_name("_dynamo"))]
 
     def __getattr__(self, name: str) -> Any:
-        if name in self.known:
-            return self.known[name]
-        if name.startswith("__") and not (name == "__path__" and self.__name__ == COMPILER):  # it has modules inside
+        if name.startswith("__"):
             raise AttributeError(name)
+        if sys.modules.get(self.__name__, self) is self and name in self.known:
+            return self.known[name]
         return getattr(_real(self.__name__), name)
 
 
-def library(name: str) -> Any:
-    """A library, imported without torch's compiler, which is loaded as soon as somebody needs it."""
-    with without_compiler():
-        return importlib.import_module(name)
+class _Messenger:
+    """Stands at the compiler's door: what it was to be told it is told when it comes, and before that nobody gets a
+    module inside it but ``MASKS``."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Callable[[Any], Any]] = []  # for the real compiler
+
+    def disable(self, fn: Any = None, *args: Any, **options: Any) -> Any:
+        """A function that is left alone as soon as there is somebody to leave it alone."""
+        if fn is None:
+            return lambda fn: self.disable(fn, *args, **options)
+        if not inspect.isfunction(fn):
+            return _real(COMPILER).disable(fn, *args, **options)
+        left: list[Any] = []
+        self.waiting.append(lambda compiler: left.append(compiler.disable(fn, *args, **options)))
+
+        @functools.wraps(fn)
+        def alone(*args: Any, **options: Any) -> Any:
+            return (left[0] if left else fn)(*args, **options)
+
+        return alone
+
+    def allow_in_graph(self, fn: Any) -> Any:
+        self.waiting.append(lambda compiler: compiler.allow_in_graph(fn))
+        return fn
+
+    def assume_constant_result(self, fn: Any) -> Any:
+        self.waiting.append(lambda compiler: compiler.assume_constant_result(fn))
+        return fn
+
+    def find_spec(self, name: str, path: Any = None, _target: Any = None) -> ModuleSpec | None:
+        """The compiler's, which tells it all that waits; of a module inside it, that of one that is there by then."""
+        if name.startswith(f"{COMPILER}.") and name != MASKS and isinstance(sys.modules.get(COMPILER), _Later):
+            _real(COMPILER)
+            there = sys.modules.get(name)
+            return None if there is None else _Given(there).spec
+        spec = PathFinder.find_spec(name, path) if name == COMPILER else None
+        if spec is not None and spec.loader is not None:
+            load = spec.loader.exec_module
+
+            def loaded(module: ModuleType) -> None:
+                load(module)
+                sys.meta_path.remove(self)
+                while self.waiting:
+                    self.waiting.pop()(module)
+
+            spec.loader.exec_module = loaded  # type: ignore[method-assign]
+        return spec
 
 
-@contextmanager
-def without_compiler() -> Iterator[None]:
-    """Inside, libraries are imported without torch's compiler, which is loaded if they need more of it than we know."""
-    for name, known in {} if COMPILER in sys.modules else _KNOWN.items():
-        sys.modules.setdefault(name, _Later(name, known))
-    try:
-        yield
-    finally:
-        for name in _KNOWN:
-            _step_aside(name)
+class _Given(Loader):
+    """Hands over a module that is there already; importlib would ask the module's own spec, and execute it again."""
+
+    def __init__(self, module: ModuleType) -> None:
+        self.module, self.before = module, module.__spec__
+        self.spec = module.__spec__ = ModuleSpec(module.__name__, self)
+
+    def create_module(self, _spec: Any) -> ModuleType:
+        return self.module
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__spec__ = self.before
 
 
-def _same(fn: Callable[..., Any] | None = None, *_args: Any, **_options: Any) -> Any:
-    """A decorator that tells the compiler something, of one that is not there."""
-    return (lambda fn: fn) if fn is None else fn
-
-
-def _when_called(module: str, name: str) -> Callable[..., Any]:
-    """What ``module`` calls so, looked up when it is called."""
-    return lambda *args, **kwargs: getattr(_real(module), name)(*args, **kwargs)
-
-
-_KNOWN = {
-    COMPILER: dict.fromkeys(("disable", "assume_constant_result", "allow_in_graph"), _same),
-    MASKS: {INDEX: _when_called(MASKS, INDEX)},
-    ASKED: {QUESTION: _when_called(ASKED, QUESTION)},
+_messenger = _Messenger()
+_KNOWN: dict[str, dict[str, Any]] = {
+    COMPILER: {name: getattr(_messenger, name) for name in ("disable", "allow_in_graph", "assume_constant_result")},
+    ASKED: {QUESTION: lambda *args, **kwargs: getattr(_real(ASKED), QUESTION)(*args, **kwargs)},
 }
 
 
 def _step_aside(name: str) -> None:
     if isinstance(sys.modules.get(name), _Later):
-        del sys.modules[name]
+        sys.modules.pop(name, None)
 
 
 def _real(name: str) -> ModuleType:
-    _step_aside(name)
+    with _users[0]:
+        for each in _KNOWN:  # the compiler imports its own modules
+            _step_aside(each)
     return importlib.import_module(name)

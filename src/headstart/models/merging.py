@@ -50,8 +50,8 @@ def merged(backbone: Backbone) -> Iterator[int]:
 
     Left as it is where the two are not proven to be a pair (see ``pairs``), where they are not inside the same block
     (a block's own output is what is recorded and resumed), where a layer has a forward of its own, where the weights
-    are so large beside the maps that it would not pay, and on devices that fuse BatchNorm by themselves. Where no
-    gradient is asked for, the activation after them is computed there too (see ``fusing``).
+    are so large beside the maps that it would not pay, and on devices that fuse BatchNorm by themselves. The activation
+    after them is computed there too, where it can be (see ``fusing``).
     """
     can = backbone.device.type == "cpu" and any(_is_norm(part) for part in backbone.modules())
     chosen = _chosen(backbone) if can else {}
