@@ -175,7 +175,7 @@ def one(name: str, seed: int, wanted: list[list[str]], quick: bool, folder: Path
         os.environ["HEADSTART_CACHE"] = str(place / "cache")
         before = record.reference()
         facts = fit(name, size, seed, strategy, place, quick)
-        facts["reference_ms"] = [round(before, 2), round(record.reference(), 2)]
+        facts |= record.around(before, record.reference())
         with (folder / "answers.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps([size, strategy, facts]) + "\n")
 

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,8 @@ RESULTS = Path(__file__).resolve().parent / "results"
 PACKAGES = ("headstart", "torch", "torchvision", "numpy", "pillow", "simplejpeg", "safetensors", "fastai",
             "transformers", "tokenizers", "soundfile", "soxr")  # fmt: skip
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16", "amx_int8")
-REFERENCE_SIZE = 1024
-DISTURBED = 1.25  # a reference product slower than this times the best of the file: the host was busy
+REFERENCE_SIZE, REFERENCE_BYTES = 1024, 256 * 2**20
+DISTURBED = 1.25  # a reference product or copy slower than this times the best of the file: the host was busy
 
 
 def machine(packages: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -83,28 +83,48 @@ def threads() -> int | None:
     return int(told) if told else None
 
 
-def reference(repeats: int = 7) -> float:
-    """Milliseconds (median) of one matrix product of fixed size, to notice when the host is busy with other work."""
+def reference(repeats: int = 7) -> dict[str, float]:
+    """What tells whether the host is busy with other work: milliseconds (median) of one matrix product of fixed size,
+    which stays in the caches, and of one copy through memory, which others may use up while the product is quick."""
     left = np.random.default_rng(0).standard_normal((REFERENCE_SIZE, REFERENCE_SIZE), dtype=np.float32)
+    source = np.ones(REFERENCE_BYTES, np.uint8)
+    target = source.copy()
+    works: dict[str, Callable[[], Any]] = {
+        "reference_ms": lambda: left @ left,
+        "copy_ms": lambda: np.copyto(target, source),
+    }
+    return {name: _milliseconds(work, repeats) for name, work in works.items()}
+
+
+def _milliseconds(work: Callable[[], Any], repeats: int) -> float:
     seconds = []
     for _ in range(repeats):
         started = time.perf_counter()
-        left @ left
+        work()
         seconds.append(time.perf_counter() - started)
-    return 1000 * statistics.median(seconds)
+    return round(1000 * statistics.median(seconds), 2)
+
+
+def around(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, list[float]]:
+    """What ``reference`` gave before and after a run, as it is kept with it."""
+    return {name: [before[name], after[name]] for name in before}
 
 
 def disturbed(run: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether the host was busy around a run: its reference product took ``DISTURBED`` times the quickest of ``runs``.
+    """Whether the host was busy around a run: a reference took ``DISTURBED`` times the quickest of ``runs``.
 
-    Only runs on the same machine with as many threads are compared; a file of busy runs alone cannot tell.
+    Only runs on the same machine with as many threads are compared; a file of busy runs alone cannot tell. Of older
+    runs only the product is known.
     """
 
     def alike(other: Mapping[str, Any]) -> bool:
         return other["machine"] == run["machine"] and other.get("threads") == run.get("threads")
 
-    quickest = min(min(other["reference_ms"]) for other in runs if alike(other))
-    return max(run["reference_ms"]) > DISTURBED * quickest
+    def slow(name: str) -> bool:
+        quickest = min(min(other[name]) for other in runs if alike(other) and name in other)
+        return max(run[name]) > DISTURBED * quickest
+
+    return any(slow(name) for name in ("reference_ms", "copy_ms") if name in run)
 
 
 class Results:
@@ -165,8 +185,8 @@ def measured(
         accepted: exit codes that count as done: of ``headstart fit``, 2 says that no stage beat the baseline.
 
     Returns:
-        seconds (wall), cpu_seconds (user and system, children included), peak_rss_mb, and the reference product's
-        milliseconds before and after.
+        seconds (wall), cpu_seconds (user and system, children included), peak_rss_mb, and what ``reference`` gave before
+        and after.
 
     Raises:
         RuntimeError: the command failed; the message holds the end of its output.
@@ -186,7 +206,7 @@ def measured(
         "seconds": round(seconds, 3),
         "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 3),
         "peak_rss_mb": round(usage.ru_maxrss / (1024 if sys.platform == "linux" else 1024**2), 1),
-        "reference_ms": [round(before, 2), round(reference(), 2)],
+        **around(before, reference()),
     }
 
 

@@ -108,7 +108,18 @@ def test_a_failing_process_is_told_with_its_output(benchmarks: Callable[[str], M
         record.measured([sys.executable, "-c", "raise SystemExit('out of luck')"], log=tmp_path / "log")
     costs = record.measured([sys.executable, "-c", "sum(range(10**6))"], log=tmp_path / "log")
     assert costs["peak_rss_mb"] > 1
-    assert len(costs["reference_ms"]) == 2
+    assert len(costs["reference_ms"]) == len(costs["copy_ms"]) == 2
+
+
+def test_a_busy_host_shows_in_a_product_or_a_copy(benchmarks: Callable[[str], ModuleType]) -> None:
+    record = benchmarks("record")
+
+    def run(product: float, copy: float | None, machine: str = "m") -> dict:
+        told = {"machine": machine, "threads": 2, "reference_ms": [10.0, product]}
+        return told if copy is None else told | {"copy_ms": [20.0, copy]}
+
+    runs = [run(10, 20), run(13, 20), run(10, 26), run(12, 24), run(12, None), run(13, None), run(5, 5, "other")]
+    assert [record.disturbed(each, runs) for each in runs] == [False, True, True, False, False, True, False]
 
 
 def test_a_folder_has_a_digest_of_names_and_contents(benchmarks: Callable[[str], ModuleType], tmp_path: Path) -> None:

@@ -24,8 +24,6 @@ COMPILER = "torch._dynamo"
 ASKED, QUESTION = f"{COMPILER}.utils", "is_compile_supported"
 MASKS = f"{COMPILER}._trace_wrapped_higher_order_op"  # a module inside it that needs nothing of it
 
-_users = threading.RLock(), [0]  # how many there are in ``without_compiler``
-
 
 def library(name: str) -> Any:
     """A library, imported without torch's compiler, which is loaded as soon as somebody needs it."""
@@ -38,20 +36,19 @@ def library(name: str) -> Any:
 @contextmanager
 def without_compiler() -> Iterator[None]:
     """Inside, libraries are imported without torch's compiler, which is loaded if they need more of it than we know."""
-    lock, count = _users
-    with lock:
-        if not count[0] and COMPILER not in sys.modules:
+    with _messenger.lock:
+        if not _messenger.users and COMPILER not in sys.modules:
             sys.modules.update({name: _Later(name, known) for name, known in _KNOWN.items()})
             if _messenger not in sys.meta_path:
                 sys.meta_path.insert(0, _messenger)
-        count[0] += 1
+        _messenger.users += 1
     try:
         yield
     finally:
-        with lock:
-            count[0] -= 1
-            for name in _KNOWN if not count[0] else ():
-                _step_aside(name)
+        with _messenger.lock:
+            _messenger.users -= 1
+            if not _messenger.users:
+                _step_aside()
 
 
 class _Later(ModuleType):
@@ -77,6 +74,7 @@ class _Messenger:
 
     def __init__(self) -> None:
         self.waiting: list[Callable[[Any], Any]] = []  # for the real compiler
+        self.lock, self.users = threading.RLock(), 0  # of those inside ``without_compiler``
 
     def disable(self, fn: Any = None, *args: Any, **options: Any) -> Any:
         """A function that is left alone as soon as there is somebody to leave it alone."""
@@ -142,13 +140,13 @@ _KNOWN: dict[str, dict[str, Any]] = {
 }
 
 
-def _step_aside(name: str) -> None:
-    if isinstance(sys.modules.get(name), _Later):
-        sys.modules.pop(name, None)
+def _step_aside() -> None:
+    for name in _KNOWN:
+        if isinstance(sys.modules.get(name), _Later):
+            sys.modules.pop(name, None)
 
 
 def _real(name: str) -> ModuleType:
-    with _users[0]:
-        for each in _KNOWN:  # the compiler imports its own modules
-            _step_aside(each)
+    with _messenger.lock:
+        _step_aside()  # all: the compiler imports its own modules
     return importlib.import_module(name)
