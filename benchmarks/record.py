@@ -185,8 +185,8 @@ def measured(
         accepted: exit codes that count as done: of ``headstart fit``, 2 says that no stage beat the baseline.
 
     Returns:
-        seconds (wall), cpu_seconds (user and system, children included), peak_rss_mb, and what ``reference`` gave before
-        and after.
+        seconds (wall), cpu_seconds (user and system, children included), peak_rss_mb, and what ``reference`` gave
+        before and after.
 
     Raises:
         RuntimeError: the command failed; the message holds the end of its output.

@@ -115,8 +115,8 @@ def test_a_busy_host_shows_in_a_product_or_a_copy(benchmarks: Callable[[str], Mo
     record = benchmarks("record")
 
     def run(product: float, copy: float | None, machine: str = "m") -> dict:
-        told = {"machine": machine, "threads": 2, "reference_ms": [10.0, product]}
-        return told if copy is None else told | {"copy_ms": [20.0, copy]}
+        told = {"machine": machine, "threads": 2, "reference_ms": [product, product]}
+        return told if copy is None else told | {"copy_ms": [copy, copy]}
 
     runs = [run(10, 20), run(13, 20), run(10, 26), run(12, 24), run(12, None), run(13, None), run(5, 5, "other")]
     assert [record.disturbed(each, runs) for each in runs] == [False, True, True, False, False, True, False]
