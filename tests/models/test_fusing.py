@@ -230,6 +230,20 @@ def test_what_a_broken_pass_left_behind_activates_nothing_later() -> None:
         assert torch.allclose(backbone.features(inputs), wanted, atol=1e-6)
 
 
+@pytest.mark.parametrize("layer", [nn.SiLU(), nn.Hardtanh(0.2, 0.7)], ids=str)
+def test_dropout_before_an_activation_stays_before_it_in_training_mode(layer: nn.Module) -> None:
+    """Where no gradient is asked for: in eval mode, by which pairs are told, dropout does nothing."""
+    backbone = stacked(lambda: nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.Dropout(0.5), copy.deepcopy(layer)))
+    inputs = batch(backbone, rows=4)
+    backbone.train()
+    with torch.no_grad():
+        torch.manual_seed(0)
+        wanted = backbone.features(inputs)
+        with fusing.fused(backbone):
+            torch.manual_seed(0)
+            assert torch.allclose(backbone.features(inputs), wanted, atol=1e-6)
+
+
 def test_without_instructions_for_bf16_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fusing, "_computes", lambda dtype: dtype == torch.float32)
     backbone = backbones.load(Plain(nn.SiLU())).eval()

@@ -84,6 +84,25 @@ assert masks.TransformGetItemToIndex is TransformGetItemToIndex
 assert id(inside) in torch._dynamo.trace_rules._allowed_callable_ids
 assert torch.compile(lambda x: alone(x) + constant(), backend="eager")(torch.zeros(1)).item() == 2
 assert other(3) == 3
+assert torch._dynamo._trace_wrapped_higher_order_op is masks
+late = kept.known["disable"](lambda x: x.tolist() and x + torch.compiler.is_compiling())
+assert torch.compile(lambda x: late(x) + 1, backend="eager")(torch.zeros(1)).item() == 1, "told late"
+"""
+FAILS = """
+import sys
+import torch
+from headstart.models import lean
+try:
+    with lean.without_compiler():
+        raise RuntimeError
+except RuntimeError:
+    assert not {lean.COMPILER, lean.ASKED} & sys.modules.keys()
+sys.modules["absent"] = None
+try:
+    lean.library("absent")
+except ModuleNotFoundError:
+    sys.exit(0)
+sys.exit("an absent library was found")
 """
 MODULES = """
 import sys
@@ -106,6 +125,7 @@ assert isinstance(torch.compile(torch.nn.Linear(2, 2), backend="eager"), frame.O
         (OTHERS, ""),
         (INSIDE, ""),
         (MODULES, ""),
+        (FAILS, ""),
         (TEXTS, "transformers"),
         (TEXTS + COMPILER, "transformers"),
     ],

@@ -14,16 +14,18 @@ without it. Shapes: B rows.
 from __future__ import annotations
 
 import copy
+import random
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from headstart.models import convolutions, hooks, kernels, resume, sole
+from headstart.models import convolutions, kernels, resume, sole
 from headstart.models.backbone import Backbone
 from headstart.models.convolutions import Activation
 
@@ -58,7 +60,8 @@ def fused(backbone: Backbone) -> Iterator[None]:
 
 
 def _replaced(backbone: Backbone, inputs: Tensor, *, trains: bool) -> dict[nn.Module, Any]:
-    """The forwards of the convolutions that compute an activation, and of these activations."""
+    """The forwards of the convolutions that compute an activation, and of these activations; ``trains``: clamps where a
+    gradient is asked for, too."""
     convs = [part for part in backbone.modules() if isinstance(part, nn.Conv2d) and _is_plain(part)]
     if (
         not convs
@@ -79,47 +82,56 @@ def _replaced(backbone: Backbone, inputs: Tensor, *, trains: bool) -> dict[nn.Mo
 def _steady(backbone: Backbone, inputs: Tensor, found: Mapping[nn.Conv2d, nn.Module]) -> set[nn.Conv2d]:
     """The convolutions whose clamp gets their maps as they are in training too, and whose answers then stay the same.
 
-    The gradient is told from these answers. Dropout may lie between or after, in place, and acts in training alone.
+    The gradient is told from these answers. Dropout may lie between or after, in place, and acts in training alone, so
+    a copy in training mode is asked; where it fails, none is known.
     """
-    clamps = {conv: layer for conv, layer in found.items() if _is_clamp(layer)}
-    made: dict[int, tuple[nn.Conv2d, Tensor, int]] = {}  # by the id of what a convolution wrote, which stays alive
-    reads: list[nn.Conv2d | None] = []
-    given: list[tuple[nn.Conv2d, Tensor, int, Tensor]] = []
+    if not any(map(_is_clamp, found.values())):
+        return set()
+    asked = copy.deepcopy(backbone)
+    copies = dict(zip(backbone.modules(), asked.modules(), strict=True))
+    clamps: dict[Any, nn.Module] = {copies[conv]: copies[layer] for conv, layer in found.items() if _is_clamp(layer)}
+    made: dict[int, tuple[Any, Tensor, int, Tensor]] = {}  # by the id of what a convolution wrote, which stays alive
+    reads: list[Any] = []
+    given: list[tuple[Any, Tensor, int, Tensor]] = []
 
-    def wrote(conv: Any, _args: tuple[Any, ...], maps: Tensor) -> None:
-        made[id(maps)] = conv, maps, maps._version
+    def wrote(conv: nn.Module, _args: tuple[Any, ...], maps: Tensor) -> None:
+        made[id(maps)] = conv, maps, maps._version, maps.clone()
 
     def read(layer: nn.Module, args: tuple[Any, ...]) -> None:
-        conv, _, version = made.get(id(args[0]), (None, None, 0))
-        reads.append(conv if conv and clamps[conv] is layer and args[0]._version == version else None)
+        conv, maps, version, then = made.get(id(args[0]) if args else 0, (None, inputs, 0, inputs))
+        same = conv in clamps and clamps[conv] is layer and maps._version == version and torch.equal(maps, then)
+        reads.append(conv if same else None)
 
     def gave(_layer: nn.Module, _args: tuple[Any, ...], answer: Tensor) -> None:
         if (conv := reads.pop()) is not None:
             given.append((conv, answer, answer._version, answer.clone()))
 
-    handles = [conv.register_forward_hook(wrote) for conv in clamps]
+    for conv in clamps:
+        conv.register_forward_hook(wrote)
     for layer in set(clamps.values()):
-        handles += [layer.register_forward_pre_hook(read), layer.register_forward_hook(gave)]
-    with hooks.attached(handles), _as_in_training(backbone), torch.no_grad():
-        backbone.features(inputs)
-    return {conv for conv, answer, version, then in given if answer._version == version and torch.equal(answer, then)}
+        layer.register_forward_pre_hook(read)
+        layer.register_forward_hook(gave)
+    for part in asked.modules():
+        part.training = not isinstance(part, _NormBase)
+    try:
+        with _undrawn(), torch.no_grad():
+            asked.features(inputs)
+    except Exception:  # the user's own code: what it needs in training is not known here
+        return set()
+    steady = {conv for conv, answer, then, same in given if answer._version == then and torch.equal(answer, same)}
+    return {conv for conv in found if copies[conv] in steady}
 
 
 @contextmanager
-def _as_in_training(backbone: Backbone) -> Iterator[None]:
-    """Inside, everything is in training mode but norms that take statistics; nothing of it is left, no draw either."""
-    modes = {part: part.training for part in backbone.modules()}
-    before = {buffer: buffer.clone() for buffer in backbone.buffers()}
+def _undrawn() -> Iterator[None]:
+    """Inside, draws are taken that nobody misses afterwards."""
+    states = random.getstate(), np.random.get_state()
     try:
-        for part in modes:
-            part.training = not isinstance(part, _NormBase)
         with torch.random.fork_rng(devices=[]):
             yield
     finally:
-        for part, mode in modes.items():
-            part.training = mode
-        for buffer, value in before.items():
-            buffer.copy_(value)
+        random.setstate(states[0])
+        np.random.set_state(states[1])
 
 
 def _computes(dtype: torch.dtype) -> bool:
@@ -156,11 +168,13 @@ class _Fused:
         self.plain: Callable[[Tensor], Tensor] | None = vars(conv).get("forward")
 
     def __call__(self, input: Tensor) -> Tensor:
-        conv, weights, dtype, trains = self.conv, self._weights(), _dtype(input), torch.is_grad_enabled()
+        conv, weights, dtype = self.conv, self._weights(), _dtype(input)
+        trains = torch.is_grad_enabled() or (self.layer is not None and self.layer.training)
         if weights is None or input.dim() != 4 or not _computes(dtype) or (trains and dtype not in self.trained):
             self._tell(None)
             return type(conv).forward(conv, input) if weights is None else conv._conv_forward(input, *weights)
-        way = convolutions.trained if trains and _ask(input, *weights) else convolutions.activated
+        asked = torch.is_grad_enabled() and _ask(input, *weights)
+        way = convolutions.trained if asked else convolutions.activated
         weight, bias = (None if each is None else each.to(dtype) for each in weights)
         assert weight is not None
         maps = way(input.to(dtype), weight, bias, self.settings, self.activation)

@@ -7,6 +7,7 @@ it was to be told it is told when it is loaded.
 
 from __future__ import annotations
 
+import copy
 import functools
 import importlib
 import inspect
@@ -28,7 +29,7 @@ MASKS = f"{COMPILER}._trace_wrapped_higher_order_op"  # a module inside it that 
 def library(name: str) -> Any:
     """A library, imported without torch's compiler, which is loaded as soon as somebody needs it."""
     if name in sys.modules:
-        return sys.modules[name]
+        return importlib.import_module(name)
     with without_compiler():
         return importlib.import_module(name)
 
@@ -38,7 +39,8 @@ def without_compiler() -> Iterator[None]:
     """Inside, libraries are imported without torch's compiler, which is loaded if they need more of it than we know."""
     with _messenger.lock:
         if not _messenger.users and COMPILER not in sys.modules:
-            sys.modules.update({name: _Later(name, known) for name, known in _KNOWN.items()})
+            for name, known in _KNOWN.items():
+                sys.modules.setdefault(name, _Later(name, known))
             if _messenger not in sys.meta_path:
                 sys.meta_path.insert(0, _messenger)
         _messenger.users += 1
@@ -57,6 +59,7 @@ class _Later(ModuleType):
     def __init__(self, name: str, known: Mapping[str, Any]) -> None:
         super().__init__(name)
         self.known = known
+        self.__spec__ = ModuleSpec(name, None, is_package=name == COMPILER)
         if name == COMPILER:  # a package: where the modules inside it are
             self.__path__ = [str(Path(importlib.import_module("torch").__file__ or "").with_name("_dynamo"))]
 
@@ -83,7 +86,7 @@ class _Messenger:
         if not inspect.isfunction(fn):
             return _real(COMPILER).disable(fn, *args, **options)
         left: list[Any] = []
-        self.waiting.append(lambda compiler: left.append(compiler.disable(fn, *args, **options)))
+        self._tell(lambda compiler: left.append(compiler.disable(fn, *args, **options)))
 
         @functools.wraps(fn)
         def alone(*args: Any, **options: Any) -> Any:
@@ -92,12 +95,21 @@ class _Messenger:
         return alone
 
     def allow_in_graph(self, fn: Any) -> Any:
-        self.waiting.append(lambda compiler: compiler.allow_in_graph(fn))
+        if not callable(fn):  # several, or a mistake
+            return _real(COMPILER).allow_in_graph(fn)
+        self._tell(lambda compiler: compiler.allow_in_graph(fn))
         return fn
 
     def assume_constant_result(self, fn: Any) -> Any:
-        self.waiting.append(lambda compiler: compiler.assume_constant_result(fn))
+        self._tell(lambda compiler: compiler.assume_constant_result(fn))
         return fn
+
+    def _tell(self, told: Callable[[Any], Any]) -> None:
+        compiler = sys.modules.get(COMPILER)
+        if compiler is None or isinstance(compiler, _Later):
+            self.waiting.append(told)
+        else:
+            told(compiler)
 
     def find_spec(self, name: str, path: Any = None, _target: Any = None) -> ModuleSpec | None:
         """The compiler's, which tells it all that waits; of a module inside it, that of one that is there by then."""
@@ -111,9 +123,10 @@ class _Messenger:
 
             def loaded(module: ModuleType) -> None:
                 load(module)
-                sys.meta_path.remove(self)
+                if MASKS in sys.modules:  # importlib makes it an attribute only of what was there
+                    setattr(module, MASKS.rpartition(".")[2], sys.modules[MASKS])
                 while self.waiting:
-                    self.waiting.pop()(module)
+                    self.waiting.pop(0)(module)
 
             spec.loader.exec_module = loaded  # type: ignore[method-assign]
         return spec
@@ -124,7 +137,8 @@ class _Given(Loader):
 
     def __init__(self, module: ModuleType) -> None:
         self.module, self.before = module, module.__spec__
-        self.spec = module.__spec__ = ModuleSpec(module.__name__, self)
+        self.spec = module.__spec__ = copy.copy(module.__spec__) or ModuleSpec(module.__name__, self)
+        self.spec.loader = self
 
     def create_module(self, _spec: Any) -> ModuleType:
         return self.module
