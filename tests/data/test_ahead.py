@@ -211,6 +211,7 @@ def test_a_signal_while_it_is_waited_for_is_told_and_leaves_nothing(pictures: Pa
     code = f"""
 from headstart.core import interruption
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored
 {SLOW}
 try:
     with interruption.watched():
