@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,17 @@ from headstart.models.convolutions import Activation, Settings
 
 from .networks_zoo import batch, statistics
 from .test_kernels import apart
+
+
+def answers(conv: nn.Module, maps: Tensor, wanted: list[Tensor], *, low: bool, quick: bool) -> list[Tensor]:
+    """What the layer gives in fp32 or in bf16, by torch or the quicker way, and the gradients of a sum of it."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=low), kernels.Quick() if quick else torch.enable_grad():
+        out = conv(maps)
+    assert out.dtype == (torch.bfloat16 if low else torch.float32)
+    assert (type(out.grad_fn).__name__ == "_ConvolutionBackward") == (low and quick)
+    weights = torch.linspace(-1, 1, out.numel()).view_as(out)
+    return [out.float(), *torch.autograd.grad((out.float() * weights).sum(), wanted)]
+
 
 STRIDED: list[dict[str, Any]] = [
     {"kernel_size": 3, "stride": 2, "padding": 1},
@@ -42,18 +54,7 @@ def test_a_strided_depthwise_gradient_is_nearer_to_the_exact_one(
     conv = nn.Conv2d(6, 6, groups=6, bias=bias, **settings)
     maps = torch.randn(3, 6, 11, 12, requires_grad=True)
 
-    def found(*, low: bool, quick: bool) -> list[Tensor]:
-        with torch.autocast("cpu", torch.bfloat16, enabled=low):
-            if quick:
-                with kernels.Quick():
-                    out = conv(maps)
-            else:
-                out = conv(maps)
-        assert out.dtype == (torch.bfloat16 if low else torch.float32)
-        assert (type(out.grad_fn).__name__ == "_ConvolutionBackward") == (low and quick)
-        weights = torch.linspace(-1, 1, out.numel()).view_as(out)
-        return [out.float(), *torch.autograd.grad((out.float() * weights).sum(), [maps, *conv.parameters()])]
-
+    found = partial(answers, conv, maps, [maps, *conv.parameters()])
     exact, usual = found(low=False, quick=False), found(low=True, quick=False)
     assert not taken
     ours = found(low=True, quick=True)
@@ -115,12 +116,7 @@ def test_the_gradient_of_large_weights_is_one_product(
     maps = torch.randn(2, 20, 5, 12).requires_grad_(settings["kernel_size"] != 1)
     wanted = [maps, *conv.parameters()] if maps.requires_grad else list(conv.parameters())
 
-    def found(*, low: bool, quick: bool) -> list[Tensor]:
-        with torch.autocast("cpu", torch.bfloat16, enabled=low), kernels.Quick() if quick else torch.enable_grad():
-            out = conv(maps)
-        weights = torch.linspace(-1, 1, out.numel()).view_as(out)
-        return [out.float(), *torch.autograd.grad((out.float() * weights).sum(), wanted)]
-
+    found = partial(answers, conv, maps, wanted)
     exact, usual = found(low=False, quick=False), found(low=True, quick=False)
     assert not taken
     ours = found(low=True, quick=True)
