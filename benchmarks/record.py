@@ -85,7 +85,7 @@ def threads() -> int | None:
 
 def reference(repeats: int = 7) -> dict[str, float]:
     """What tells whether the host is busy with other work: milliseconds (median) of one matrix product of fixed size,
-    which stays in the caches, and of one copy through memory, which others may use up while the product is quick."""
+    which stays in a core's own caches, and of one copy of 64 MB, through what others may use up while that is quick."""
     left = np.random.default_rng(0).standard_normal((REFERENCE_SIZE, REFERENCE_SIZE), dtype=np.float32)
     source = np.ones(REFERENCE_BYTES, np.uint8)
     target = source.copy()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -32,6 +33,16 @@ def answers(conv: nn.Module, maps: Tensor, wanted: list[Tensor], *, low: bool, q
     return [out.float(), *torch.autograd.grad((out.float() * weights).sum(), wanted)]
 
 
+def thrice(found: Callable[..., list[Tensor]], taken: list[bool]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """Exact answers, torch's in bf16, and ours, which alone take the quicker way, and that once."""
+    exact, usual = found(low=False, quick=False), found(low=True, quick=False)
+    assert not taken
+    ours = found(low=True, quick=True)
+    assert taken == [True]
+    assert torch.equal(ours[0], usual[0]), "forward is that of torch"
+    return exact, usual, ours
+
+
 STRIDED: list[dict[str, Any]] = [
     {"kernel_size": 3, "stride": 2, "padding": 1},
     {"kernel_size": 5, "stride": 2, "padding": 2},
@@ -55,11 +66,7 @@ def test_a_strided_depthwise_gradient_is_nearer_to_the_exact_one(
     maps = torch.randn(3, 6, 11, 12, requires_grad=True)
 
     found = partial(answers, conv, maps, [maps, *conv.parameters()])
-    exact, usual = found(low=False, quick=False), found(low=True, quick=False)
-    assert not taken
-    ours = found(low=True, quick=True)
-    assert taken == [True]
-    assert torch.equal(ours[0], usual[0]), "forward is that of torch"
+    exact, usual, ours = thrice(found, taken)
     assert apart(ours[1], exact[1]) <= apart(usual[1], exact[1]) * 1.1
     assert max(apart(a, b) for a, b in zip(ours, exact, strict=True)) < 0.01
     assert all(torch.equal(a, b) for a, b in zip(found(low=False, quick=True), exact, strict=True))
@@ -117,11 +124,7 @@ def test_the_gradient_of_large_weights_is_one_product(
     wanted = [maps, *conv.parameters()] if maps.requires_grad else list(conv.parameters())
 
     found = partial(answers, conv, maps, wanted)
-    exact, usual = found(low=False, quick=False), found(low=True, quick=False)
-    assert not taken
-    ours = found(low=True, quick=True)
-    assert taken == [True]
-    assert torch.equal(ours[0], usual[0]), "forward is that of torch"
+    exact, usual, ours = thrice(found, taken)
     for mine, theirs, true in zip(ours, usual, exact, strict=True):
         assert apart(mine, true) <= 1.2 * apart(theirs, true) + 1e-4
     fine = found(low=False, quick=True)

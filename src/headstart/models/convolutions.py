@@ -9,7 +9,7 @@ Measured on two cores of a server CPU with AMX, 16 rows at 224 pixels, bf16:
   oneDNN: 64 ms, in fp32 24 ms with the conversions, 4 ms as a convolution of stride 1. MobileNetV2 has four of them, a
   third of its training step.
 - **Many weights and few places** (512 x 512 x 3 x 3 over 7 x 7): the gradient for the weights takes 8.3 ms, as one
-  product of matrices 2.7 ms. ResNet-18 has four of them, ResNet-50 seven.
+  product of matrices 2.7 ms. ResNet-18 has four of them, ResNet-50 nine.
 
 Shapes: B rows, C channels in, O channels out, H x W places, K x L the kernel.
 """
@@ -44,9 +44,7 @@ class Activation:
         """Whether the gradient can be told from what it gives: of a clamp whose edges are numbers of that type, else
         values that are rounded onto an edge would pass for those beyond it."""
         edges = torch.tensor(self.scalars, dtype=dtype).tolist()
-        return self.name == "relu" or (
-            self.name == "hardtanh" and (dtype != torch.bfloat16 or edges == list(self.scalars))
-        )
+        return self.name in ("relu", "hardtanh") and (dtype != torch.bfloat16 or edges == list(self.scalars))
 
     def gradient(self, gradient: Tensor, given: Tensor) -> Tensor:
         """That for what a clamp was given, by that for what it gave, ``given``."""
@@ -117,10 +115,10 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        maps, weight, *found = ctx.saved_tensors
+        maps, weight, *given = ctx.saved_tensors
         settings: Settings = ctx.settings
-        if found:
-            gradient = ctx.after.gradient(gradient, found[0])
+        if given:
+            gradient = ctx.after.gradient(gradient, given[0])
         wanted, in_bf16 = ctx.needs_input_grad[:3], weight.dtype == torch.bfloat16
         inputs = weights = biases = None
         if in_bf16 and wanted[0] and _is_spread(weight, settings):
@@ -128,7 +126,7 @@ class _Convolution(torch.autograd.Function):
         if in_bf16 and wanted[1] and _is_product(maps.shape, weight, settings):
             weights = _product(gradient, maps, weight, settings)
             biases = gradient.sum((0, 2, 3)) if wanted[2] else None  # for it torch would compute all weights' again
-        found = (inputs, weights, biases)
+        found: tuple[Tensor | None, ...] = (inputs, weights, biases)
         rest = [want and known is None for want, known in zip(wanted, found, strict=True)]
         if any(rest):
             stride, padding, dilation, groups = settings

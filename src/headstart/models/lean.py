@@ -14,7 +14,7 @@ import inspect
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.abc import Loader
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
@@ -28,9 +28,7 @@ MASKS = f"{COMPILER}._trace_wrapped_higher_order_op"  # a module inside it that 
 
 def library(name: str) -> Any:
     """A library, imported without torch's compiler, which is loaded as soon as somebody needs it."""
-    if name in sys.modules:
-        return importlib.import_module(name)
-    with without_compiler():
+    with nullcontext() if name in sys.modules else without_compiler():
         return importlib.import_module(name)
 
 
