@@ -9,6 +9,7 @@ from torch import nn
 from headstart.core.errors import ConfigError
 from headstart.engine import precision
 from headstart.engine.precision import CANDIDATES, HOPELESS, PATIENCE, Precision, choose
+from headstart.models import threads
 
 
 def machine(seconds, fails=(), losses=None):
@@ -174,6 +175,15 @@ def test_products_are_few_where_they_are_slow_and_the_first_does_not_count(first
     monkeypatch.setattr(precision.torch, "mm", multiply)
     assert precision.product_seconds(torch.float32, side=2) == pytest.approx(each)
     assert len(taken) == pytest.approx(calls, abs=1)
+
+
+def test_products_are_computed_by_one_thread(monkeypatch):
+    seen, mm = set(), torch.mm
+    monkeypatch.setattr(precision.torch, "mm", lambda *given: seen.add(torch.get_num_threads()) or mm(*given))
+    with threads.set_to(2):
+        precision.product_seconds(torch.float32)
+        assert torch.get_num_threads() == 2
+    assert seen == {1}
 
 
 def test_one_candidate_is_not_timed():

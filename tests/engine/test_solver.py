@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from headstart.core.errors import TrainingError
+from headstart.models.threads import set_to
 from headstart.stages import descent, logistic, solver
 from headstart.stages.solver import Path, solve_path
 
@@ -442,11 +443,7 @@ def test_a_small_problem_takes_one_thread(small: int, threads: int, monkeypatch:
         logistic.Weighted, "margins", lambda *given: seen.append(torch.get_num_threads()) or margins(*given)
     )
     features, labels = clusters(60, 12, 3)
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
+    with set_to(2):
         solve_path(features, labels, features, labels, 3)
         assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)
     assert {*seen} == {threads}

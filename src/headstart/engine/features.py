@@ -21,6 +21,7 @@ from headstart.engine.parts import Parts
 from headstart.engine.runtime import Runtime
 from headstart.engine.streams import Examples, on_device
 from headstart.measure.evaluation import Evaluation
+from headstart.models import threads
 from headstart.models.model import Model
 from headstart.stages.learner import POOLED, logits_from
 
@@ -124,16 +125,13 @@ def _computed(
         with torch.no_grad(), runtime.autocast():
             return batch, compute(on_device(batch.inputs, runtime.device))
 
-    threads = torch.get_num_threads()
-    lanes = min(workers.MOST, threads) if runtime.device.type == "cpu" else 1
+    usual = torch.get_num_threads()
+    lanes = min(workers.MOST, usual) if runtime.device.type == "cpu" else 1
     if lanes == 1:
         yield from map(one, batches)
         return
-    torch.set_num_threads(threads // lanes)  # what new threads begin with
-    try:
+    with threads.set_to(usual // lanes):
         yield from workers.in_order(one, batches, lanes)
-    finally:
-        torch.set_num_threads(threads)
 
 
 def evaluate(

@@ -1,9 +1,9 @@
 """Precision and memory layout, chosen by measurement on this machine.
 
-bf16 is no gift: a CPU without bf16 instructions runs it several times slower than fp32, and up to a hundred times where
-there is no AVX-512 either, which a product of two matrices tells in milliseconds. Where that does not rule it out, one
-training step is timed in each candidate, and a richer one is taken only where it is ``WORTH`` times faster than the
-simpler one it replaces.
+bf16 is no gift. A CPU without bf16 instructions runs it slower than fp32: with AVX-512 products 3.5 times, steps 1.2 to
+2.4 times, and up to a hundred times where there is no AVX-512 either. A product of two matrices tells it in
+milliseconds. Where that does not rule it out, one training step is timed in each candidate, and a
+richer one is taken only where it is ``WORTH`` times faster than the simpler one it replaces.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ import torch
 
 from headstart.core.errors import ConfigError
 from headstart.core.events import Decision
+from headstart.models import threads
 
 WORTH = 1.1
 ROUNDS = 3
 DECISIVE = 1.5  # times faster than all others: more rounds would not change the choice
 CALM = 1.2  # times as long as the best round, that the second best may take on a machine with nothing else to do
 PATIENCE = 3  # times as many rounds, at most, where it has
-HOPELESS = 4  # times as long as in fp32, that a product of matrices takes where no step is worth to be timed
+HOPELESS = 2  # times as long as in fp32, that a product of matrices takes where no step is worth to be timed
 SIDE = 256  # of these matrices
 PRODUCTS = 0.02  # seconds of products
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}
@@ -60,14 +61,18 @@ CANDIDATES = (Precision(), Precision(channels_last=True), Precision("bf16"), Pre
 
 
 def product_seconds(dtype: torch.dtype, device: torch.device | str = "cpu", side: int = SIDE) -> float:
-    """The quickest product of two square matrices among those of ``PRODUCTS`` seconds, after one to warm up."""
+    """The quickest product of two square matrices among those of ``PRODUCTS`` seconds, after one to warm up.
+
+    By one thread: two would wait for each other at the end of each, and beside other work that is all they do.
+    """
     left = torch.ones(side, side, dtype=dtype, device=device)
     multiply = torch.mm if dtype.is_floating_point else torch._int_mm
     taken: list[float] = []
-    while len(taken) < 2 or sum(taken[1:]) < PRODUCTS:
-        begun = time.perf_counter()
-        multiply(left, left)[0, 0].item()  # waits for the device
-        taken.append(time.perf_counter() - begun)
+    with threads.set_to(1):
+        while len(taken) < 2 or sum(taken[1:]) < PRODUCTS:
+            begun = time.perf_counter()
+            multiply(left, left)[0, 0].item()  # waits for the device
+            taken.append(time.perf_counter() - begun)
     return min(taken[1:])
 
 

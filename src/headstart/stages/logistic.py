@@ -11,13 +11,11 @@ P problems on the same rows, solved side by side.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 
-from headstart.models import kernels
+from headstart.models import kernels, threads
 
 LARGEST_ROTATION = 4096  # an eigendecomposition of more than this costs more than it saves
 # Rows of a square matrix up to which one thread finds its eigenvectors: two gain two fifths at best, and wait for each
@@ -84,20 +82,9 @@ def frame_of(rows: torch.Tensor) -> tuple[Frame, torch.Tensor]:
 
 
 def _eigen(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    with one_thread(len(matrix) <= ALONE):
+    with threads.set_to(1 if len(matrix) <= ALONE else None):
         values, vectors = torch.linalg.eigh(matrix)
     return values, vectors
-
-
-@contextmanager
-def one_thread(alone: bool = True) -> Iterator[None]:
-    """One thread inside where ``alone``, else the usual ones."""
-    usual = torch.get_num_threads()
-    torch.set_num_threads(1 if alone else usual)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(usual)
 
 
 class Narrow:

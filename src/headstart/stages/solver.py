@@ -29,8 +29,9 @@ import numpy as np
 import torch
 
 from headstart.core.errors import Problem, TrainingError
+from headstart.models import threads
 from headstart.stages.descent import follow
-from headstart.stages.logistic import Frame, Single, Weighted, frame_of, one_thread
+from headstart.stages.logistic import Frame, Single, Weighted, frame_of
 
 STRENGTHS = tuple(float(10 ** (1 - step / 3)) for step in range(20))  # 10 … 4.6e-6, three a decade
 METRICS = ("log_loss", "accuracy")
@@ -132,7 +133,7 @@ def solve_path(
     else:
         held_out, answers, _ = _checked(val_features, val_labels, num_classes, None, 1, kind="validation", like=rows)
         jury = _Jury(frame.rotate(held_out), answers)
-    with one_thread(scores.numel() * len(masses) <= SMALL):
+    with threads.set_to(1 if scores.numel() * len(masses) <= SMALL else None):
         if several:
             problem: Weighted = _one_by_one(scores, frame, targets, masses, positive)
         else:

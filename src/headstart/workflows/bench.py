@@ -12,8 +12,7 @@ import functools
 import logging
 import time
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,6 +74,7 @@ def bench(
         ArtefactError: the run was not exported.
     """
     from headstart.engine.precision import hopeless
+    from headstart.models import threads as computing
 
     emit = on_event or (lambda event: None)
     run = path if isinstance(path, Run) else Run.open(path)
@@ -84,7 +84,7 @@ def bench(
         raise ArtefactError("this run was not exported", where=str(run.path), remedy=remedy)
     count = threads or max(1, round(usable_cores()))
     golden = Golden.read(place / folder.GOLDEN)
-    with _threads(count):
+    with computing.set_to(count):
         model = load(run, allow_module=allow_module).model
         flops = _flops(model, golden.inputs[:1])
         spared = hopeless("cpu", ("bf16", "int8"))  # a product that torch computes without instructions is no peak
@@ -234,15 +234,3 @@ def _flops(model: Model, inputs: np.ndarray) -> float:
     with torch.inference_mode(False), torch.no_grad(), counter:
         model(torch.from_numpy(inputs))
     return float(counter.get_total_flops())
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
