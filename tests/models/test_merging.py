@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from headstart.data.modalities.image import ImageSpec
 from headstart.models import backbone as backbones
-from headstart.models import merging, resume
+from headstart.models import merging, resume, sole
 from headstart.models.backbone import Backbone
 
 from .networks_zoo import QUICK, batch, make, statistics
@@ -173,6 +174,36 @@ def test_layers_that_are_blocks_or_have_large_weights_stay_as_they_are(monkeypat
     monkeypatch.setattr(merging, "WORTH", 1e9)
     with merging.merged(backbones.load(Pair())) as count:
         assert count == 0
+
+
+def test_pairs_are_looked_for_once_and_a_copy_has_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone, asked, seen = backbones.load(Pair()).eval(), [], sole.readers
+    monkeypatch.setattr(sole, "readers", lambda *given, **more: asked.append(1) or seen(*given, **more))
+    inputs = torch.randn(2, 3, 8, 8)
+    with merging.merged(backbone):
+        wanted = backbone.features(inputs)
+    again = copy.deepcopy(backbone)
+    monkeypatch.setattr(sole, "readers", lambda *given, **more: pytest.fail("looked for again"))
+    with torch.no_grad():
+        again.module.layers[0][1].bias.add_(1.0)
+    for each, same in ((backbone, True), (again, False)):
+        with merging.merged(each) as count:
+            assert count == 1
+            assert {"forward" in vars(part) for part in each.modules() if isinstance(part, nn.BatchNorm2d)} == {True}
+            assert torch.equal(each.features(inputs), wanted) == same
+    assert asked, "nothing was looked for"
+    other = backbones.load(Pair())
+    other.refit(ImageSpec(size=(16, 16), resize=16))
+    assert not other.pairs
+
+
+def test_weights_that_are_not_finite_are_seen_every_time() -> None:
+    backbone = backbones.load(Pair()).eval()
+    for value, fused in ((0.0, True), (math.nan, False), (0.0, True)):
+        with torch.no_grad():
+            backbone.module.layers[1][0].bias.fill_(value)
+        with merging.merged(backbone):
+            assert ("forward" in vars(backbone.module.layers[1][0])) == fused
 
 
 def test_nothing_is_left_where_training_fails() -> None:

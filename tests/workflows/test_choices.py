@@ -10,6 +10,7 @@ import torch
 from headstart.core.errors import ArtefactError
 from headstart.core.events import Decision, Notice
 from headstart.engine import precision
+from headstart.engine.frontier import CHECKED
 from headstart.models import inference
 from headstart.models.backbone import Backbone
 from headstart.workflows import choices
@@ -82,7 +83,7 @@ def test_a_probe_times_the_copies_that_give_its_features(fit, pictures, monkeypa
     if bound:
         assert "a feature pass is" in decision.reason or "nothing else is" in decision.reason
         assert {*decision.facts["seconds"]} == {"fp32, channels last", "bf16, channels last"}
-        assert {(torch.float32, 8), (torch.bfloat16, 8)} <= {*passes}
+        assert {(torch.float32, CHECKED), (torch.bfloat16, CHECKED)} <= {*passes}
     else:
         assert decision.choice == "fp32, channels last"
         assert "moves the features by" in decision.facts["failed"]["bf16, channels last"]

@@ -33,7 +33,8 @@ from headstart.models.model import Model
 from headstart.stages.learner import POOLED
 
 PASS_VERSION = 4  # of how a pass computes features: kept ones of another are not served
-SAMPLE = 8  # rows on which a faster copy of the backbone is checked
+CHECKED = 4  # rows that a faster copy of the backbone is checked on
+FIRST = 8  # rows that tell whether the user's own augmentation changes the number of tokens
 
 
 @dataclass
@@ -119,8 +120,8 @@ class Frontiers:
     def copies(self, examples: Examples) -> inference.Copies:
         """Such copies, checked on a batch of the rows that they are first asked for."""
         if self._copies is None:
-            few = np.linspace(0, len(examples) - 1, min(SAMPLE, len(examples))).astype(np.int64)
-            batch = next(iter(examples.batches(few, batch_size=SAMPLE)))
+            few = np.linspace(0, len(examples) - 1, min(CHECKED, len(examples))).astype(np.int64)
+            batch = next(iter(examples.batches(few, batch_size=CHECKED)))
             sample = streams.on_device(batch.inputs, self.runtime.device)
             self._copies = inference.Copies(self.model.backbone, sample)
         return self._copies
@@ -253,7 +254,7 @@ class Frontiers:
         """Whether a function of the user's own does, on the first rows."""
         if not callable(augment):
             return False
-        few = np.arange(min(SAMPLE, len(examples)))
+        few = np.arange(min(FIRST, len(examples)))
         batch = next(iter(examples.batches(few, batch_size=len(few), augment=augment, key=(self.seed, 1))))
         found = self.model.backbone.intake.lengths(torch.from_numpy(batch.inputs))
         return not np.array_equal(found.numpy(), examples.store.lengths[few])

@@ -121,6 +121,7 @@ class Backbone(nn.Module):
         self.places: dict[int, tuple[int, ...]] = {}  # of what blocks return (see ``proof``), by their number
         self.uniform: int | None = None  # from this block on all answer alike: a record can stand for those below it
         self.blanks: dict[Any, Any] = {}
+        self.pairs: dict[str, Any] = {}  # which layers are computed inside which (see ``sole.remembered``)
         self.compute = torch.float32  # type and layout of a copy that ``inference.Copies`` made
         self.casts: torch.dtype | None = None  # what autocast casts to in it (fp32: nothing); None: as the caller says
         self.channels_last = False
@@ -174,6 +175,7 @@ class Backbone(nn.Module):
         self.spec = spec
         self.intake = registry.find(INTAKES, spec.modality).Intake(spec, **options).to(self.device)
         self.blanks.clear()
+        self.pairs.clear()
 
     def forward(self, inputs: Tensor) -> Tensor:
         return self.features(inputs)

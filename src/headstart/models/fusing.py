@@ -16,7 +16,7 @@ from __future__ import annotations
 import copy
 import random
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from headstart.models import convolutions, kernels, resume, sole
+from headstart.models import convolutions, kernels, sole
 from headstart.models.backbone import Backbone
 from headstart.models.convolutions import Activation
 
@@ -43,7 +43,9 @@ def fuse(backbone: Backbone, inputs: Tensor) -> int:
 
     For a copy in eval mode that nobody trains. ``inputs`` (B, …) are real ones, by which pairs are told and proven.
     """
-    replaced = _replaced(backbone, inputs, trains=False)
+    replaced: dict[nn.Module, Any] = {}
+    if convs := _computable(backbone):
+        replaced = _replaced(convs, _readers(backbone, inputs), set())
     for layer, forward in replaced.items():
         layer.forward = forward
     return sum(isinstance(forward, _Fused) and forward.layer is not None for forward in replaced.values())
@@ -52,29 +54,38 @@ def fuse(backbone: Backbone, inputs: Tensor) -> int:
 @contextmanager
 def fused(backbone: Backbone) -> Iterator[None]:
     """Inside, the same for a network in training, wherever no gradient is asked for; clamps where one is, too."""
-    noise = torch.from_numpy(backbone.spec.noise(2)).to(backbone.device)
-    with resume.evaluating(backbone):
-        replaced = _replaced(backbone, noise, trains=True)
+    replaced: dict[nn.Module, Any] = {}
+    if convs := _computable(backbone):
+        replaced = _replaced(convs, *sole.remembered(backbone, "activations", lambda noise: _trained(backbone, noise)))
     with sole.forwards(replaced):
         yield
 
 
-def _replaced(backbone: Backbone, inputs: Tensor, *, trains: bool) -> dict[nn.Module, Any]:
-    """The forwards of the convolutions that compute an activation, and of these activations; ``trains``: clamps where a
-    gradient is asked for, too."""
+def _computable(backbone: Backbone) -> list[nn.Conv2d]:
+    """The convolutions that oneDNN may compute here, as the weights are now."""
     convs = [part for part in backbone.modules() if isinstance(part, nn.Conv2d) and _is_plain(part)]
-    if (
-        not convs
-        or backbone.modality != "image"
-        or backbone.device.type != "cpu"
-        or not kernels.fuses(convolutions.OPERATION)
-    ):
-        return {}
-    if not all(bool(value.isfinite().all()) for value in backbone.module.state_dict().values()):
-        return {}
+    here = backbone.modality == "image" and backbone.device.type == "cpu" and kernels.fuses(convolutions.OPERATION)
+    if not convs or not here:
+        return []
+    return convs if all(bool(value.isfinite().all()) for value in backbone.module.state_dict().values()) else []
+
+
+def _readers(backbone: Backbone, inputs: Tensor) -> sole.Readers:
+    """The activation that alone reads a convolution, in the same block."""
     found = sole.readers(backbone, inputs, lambda layer: activation(layer) is not None, shared=_is_clamp)
-    found = {conv: layer for conv, layer in sole.inside_blocks(backbone, found).items() if conv in convs}
-    steady = _steady(backbone, inputs, found) if trains else set()
+    return sole.inside_blocks(backbone, found)
+
+
+def _trained(backbone: Backbone, inputs: Tensor) -> tuple[sole.Readers, set[nn.Conv2d]]:
+    """The same, and which of these convolutions may compute it where a gradient is asked for, too."""
+    found = _readers(backbone, inputs)
+    plain = {conv: layer for conv, layer in found.items() if _is_plain(conv)}
+    return found, _steady(backbone, inputs, plain)
+
+
+def _replaced(convs: Sequence[nn.Conv2d], readers: sole.Readers, steady: set[nn.Conv2d]) -> dict[nn.Module, Any]:
+    """The forwards of the convolutions, and of the activations that they compute."""
+    found = {conv: layer for conv, layer in readers.items() if conv in convs}
     replaced: dict[nn.Module, Any] = {conv: _Fused(conv, found.get(conv), trains=conv in steady) for conv in convs}
     return replaced | {layer: _Passing(layer) for layer in found.values()}
 

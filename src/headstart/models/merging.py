@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from headstart.models import fusing, resume, sole
+from headstart.models import fusing, sole
 from headstart.models.backbone import Backbone
 
 # Values of a row's map for one of the weights: below it, making weights anew costs more than it saves. A usual batch of
@@ -62,9 +62,7 @@ def merged(backbone: Backbone) -> Iterator[int]:
 
 
 def _chosen(backbone: Backbone) -> Pairs:
-    inputs = torch.from_numpy(backbone.spec.noise(2)).to(backbone.device)
-    with resume.evaluating(backbone):
-        found = pairs(backbone, inputs, WORTH)
+    found = sole.remembered(backbone, "norms", lambda noise: pairs(backbone, noise, WORTH))
     inside = sole.inside_blocks(backbone, found)
     return {conv: norm for conv, norm in found.items() if conv in inside and _is_plain(conv, norm)}
 

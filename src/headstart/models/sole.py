@@ -1,6 +1,7 @@
 """Which layer alone reads what a convolution writes, unchanged: what may be computed inside that convolution.
 
-Told by one forward, and proven by another. Shapes: B rows.
+Told by one forward, and proven by another; that follows from how the network is built, so it is found once and kept.
+Shapes: B rows.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import collections
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from headstart.models import hooks, resume
 from headstart.models.backbone import Backbone
 
 Readers = dict[nn.Conv2d, nn.Module]
+Found = TypeVar("Found")
 
 
 def readers(
@@ -55,6 +57,19 @@ def inside_blocks(backbone: Backbone, found: Mapping[nn.Conv2d, nn.Module]) -> R
         return next(places) == next(places) and not {conv, reader} & set(blocks)
 
     return {conv: reader for conv, reader in found.items() if together(conv, reader)}
+
+
+def remembered(backbone: Backbone, kind: str, find: Callable[[Tensor], Found]) -> Found:
+    """What ``find`` finds in eval mode with two rows of noise (2, …), for the first time; then what it found.
+
+    Callers change how the network computes alike every time they ask for a ``kind``.
+    """
+    if kind not in backbone.pairs:
+        noise = torch.from_numpy(backbone.spec.noise(2)).to(backbone.device)
+        with resume.evaluating(backbone):
+            backbone.pairs[kind] = find(noise)
+    found: Found = backbone.pairs[kind]
+    return found
 
 
 @contextmanager
