@@ -208,6 +208,26 @@ def test_the_table_of_a_run(tmp_path: Path, width: int) -> None:
     assert "headstart predict" in joined
 
 
+@pytest.mark.parametrize(
+    ("metric", "told"),
+    [
+        ("accuracy", "+30.8 points [22.1, 39.0] over pixels on the same rows, which reaches 61.0 % [56.0, 66.0]"),
+        ("log_loss", "+0.308 [0.221, 0.390] over pixels on the same rows, which reaches 0.200 [0.100, 0.300]"),
+        ("macro_f1", None),
+    ],
+)
+def test_the_gain_over_a_baseline_on_test_rows_is_told(tmp_path: Path, metric: str, told: str | None) -> None:
+    gain = {"value": 0.308, "low": 0.221, "high": 0.39, "p": 0.001, "n": 76}
+    pixels, other = ({"name": name, "metrics": measured(0.61, n=76), "gain": gain} for name in ("pixels", "majority"))
+    run = finished(tmp_path, baselines=[pixels, other])
+    result = run.read("result.json")
+    lines = [str(line) for _, line in results._conclusion(run, result, metric) if " over " in str(line)]
+    assert lines == ([told] if told else [])
+    results.show(run, console := plain(140))
+    assert "+30.8 points" in text(console)
+    assert "over majority" not in text(console)
+
+
 def test_the_table_says_what_to_distrust(tmp_path: Path) -> None:
     run = finished(tmp_path, optimistic=True, beaten_by="majority", metrics={"val": measured(0.94), "test": None})
     console = plain()

@@ -30,6 +30,16 @@ def test_pixels_tell_colours_and_brightness_apart(examples: Callable[..., Exampl
         assert each.seconds >= 0
 
 
+def test_what_was_learnt_answers_other_rows_too(examples: Callable[..., Examples]) -> None:
+    train, val, test = examples(60), examples(30, "val", seed=1), examples(21, "test", seed=2)
+    for each in baseline.baselines(train, val, CLASSES):
+        again, other = each.on(val), each.on(test)
+        assert again.probabilities == pytest.approx(each.evaluation.probabilities, abs=1e-5), "asked again"
+        assert (other.split, other.rows.tolist(), other.classes) == ("test", list(range(21)), CLASSES)
+        assert np.array_equal(other.labels, test.rows.labels)
+        assert other.metric("accuracy").value == (1 if each.name == "pixels" else pytest.approx(1 / 3))
+
+
 def test_where_labels_mean_nothing_pixels_are_no_better_than_chance(examples: Callable[..., Examples]) -> None:
     rng = np.random.default_rng(0)
     train = relabelled(examples(90), rng.integers(0, 3, 90))

@@ -41,17 +41,23 @@ def test_it_is_logistic_regression_on_tf_idf() -> None:
         model.fit(train.rows.items, train.rows.labels)
         answers.append(model.predict_proba(val.rows.items))
         losses.append(log_loss(val.rows.labels, answers[-1]))
-    found = text.answers(train, val, 3, np.arange(90))
+    learnt = text.learn(train, val, 3, np.arange(90))
+    found = learnt.logits
     assert np.exp(found) == pytest.approx(answers[int(np.argmin(losses))], abs=1e-6)
+    others = reviews(20, 3, "test")
+    wanted = text.fitted(train.rows.items, train.rows.labels, val.rows.items, val.rows.labels)
+    assert np.array_equal(learnt.answers(others).argmax(1), wanted.predict(others.rows.items))
     evaluation = baseline.baselines(train, val, words.CLASSES)[1].evaluation
     assert evaluation.metric("accuracy").value >= 0.9
 
 
 def test_a_class_without_rows_and_texts_without_words() -> None:
     train = examples(["good film", "bad film", "good soup", "bad soup"], [0, 2, 0, 2])
-    found = text.answers(train, examples(["good", "bad"], [0, 2], "val"), 3, np.arange(4))
+    found = text.learn(train, examples(["good", "bad"], [0, 2], "val"), 3, np.arange(4)).logits
     assert found.argmax(1).tolist() == [0, 2]
     assert np.isfinite(found).all()
     assert (found[:, 1] == text.FLOOR).all()
     nothing = examples(["!", "?", "!!", "??"], [0, 1, 0, 1])
-    assert not text.answers(nothing, nothing, 2, np.arange(4)).any()
+    silent = text.learn(nothing, nothing, 2, np.arange(4))
+    assert not silent.logits.any()
+    assert silent.answers(examples(["!"], [0], "test")).shape == (1, 2)

@@ -66,6 +66,16 @@ def benign(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write(make_run(tmp_path_factory.mktemp("benign") / "photos"))
 
 
+def test_the_baseline_on_the_test_rows_is_in_the_card(make: Make) -> None:
+    run = make()
+    result = run.read("result.json")
+    entry = {"name": "pixels", "metrics": {"accuracy": {"value": 0.613, "low": 0.57, "high": 0.65, "n": 560}}}
+    gain = {"value": 0.3, "low": 0.25, "high": 0.35, "p": 1e-6, "n": 560}
+    run.write("result.json", {**result, "baselines": [{**entry, "gain": gain}]})
+    told = "On the same test rows the best baseline without a backbone (pixels) reaches 61.3%: +"
+    assert f"the test rows were read once. {told}" in write(run)
+
+
 def test_the_evidence_is_in_the_card(make: Make) -> None:
     run = make()
     head, body = parts(write(run))

@@ -249,6 +249,27 @@ def test_the_gain_over_the_baseline_is_paired_where_its_answers_are_kept(make: M
     assert "the intervals are apart" in write(run)[1].text
 
 
+def test_the_baseline_on_test_rows_is_told_where_it_is_kept(make: Make) -> None:
+    run = make()
+    result, test = run.read("result.json"), Evaluation.load(run.path / "predictions-test.npz")
+    entry = {"name": "pixels", "metrics": {"accuracy": {"value": 0.613, "low": 0.57, "high": 0.65, "n": 560}}}
+    value = test.metric("accuracy").value - 0.613
+    gain = {"value": value, "low": value - 0.05, "high": value + 0.05, "p": 1e-6, "n": 560}
+    run.write("result.json", {**result, "baselines": [{**entry, "gain": gain}]})
+    page, tree = write(run)
+    told = f"+{100 * value:.1f} points (paired, +{100 * value - 5:.1f} to +{100 * value + 5:.1f} points"
+    assert f"On the same test rows the best baseline without a backbone (pixels) reaches 61.3%: {told}" in tree.text
+    assert f"The model: +{100 * value:.1f} points on the same rows" in tree.text
+    assert '<tbody class="beside ' in page
+    worse = {**gain, "value": -0.01, "low": -0.05, "high": 0.03}
+    high = {"accuracy": {"value": 0.999, "low": 0.99, "high": 1.0, "n": 560}}
+    run.write("result.json", {**result, "baselines": [{**entry, "metrics": high, "gain": worse}]})
+    assert "On test rows the best baseline without a backbone (pixels) reaches 99.9%: nothing was" in write(run)[1].text
+    for broken in ([{**entry, "gain": None}], [{"gain": gain}], ["pixels"], None):
+        run.write("result.json", {**result, "baselines": broken})
+        assert "On the same validation rows" in write(run)[1].text
+
+
 def test_an_own_metric_that_was_not_measured_on_test_gives_way_to_accuracy(make: Make) -> None:
     run = make()
     run.write("result.json", {**run.read("result.json"), "metric": "my_score"})

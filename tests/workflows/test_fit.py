@@ -118,7 +118,29 @@ def test_what_the_files_of_a_run_say(fit, pictures):
     stored = Evaluation.load(run.path / "predictions-test.npz")
     assert result["metrics"]["test"]["accuracy"]["value"] == stored.metric("accuracy").value
     assert {row["name"] for row in run.read("baseline/result.json")} >= {"majority"}
+    assert [each["name"] for each in result["baselines"]] == ["pixels", "majority"], "the best on validation rows first"
+    for each in result["baselines"]:
+        answers = Evaluation.load(run.path / "baseline" / "test" / f"{each['name']}.npz", expected=stored.rows)
+        assert np.array_equal(answers.labels, stored.labels)
+        assert each["metrics"]["accuracy"]["value"] == answers.metric("accuracy").value
+        gain = result["metrics"]["test"]["accuracy"]["value"] - each["metrics"]["accuracy"]["value"]
+        assert each["gain"]["value"] == pytest.approx(gain)
     assert [event["event"] for event in run.events()].count("StageDone") == 3
+
+
+def test_baselines_are_learnt_once_and_again_where_a_run_goes_on(fit, pictures, monkeypatch):
+    from headstart.engine import baseline
+
+    learnt, learn = [], baseline.baselines
+    monkeypatch.setattr(baseline, "baselines", lambda *given: learnt.append(1) or learn(*given))
+    rows = with_test_rows(pictures)
+    whole = fit(rows, PLAN, baseline=True)
+    assert len(learnt) == 1
+    (whole.path / "result.json").unlink()
+    again = fit(rows, PLAN, baseline=True)
+    assert len(learnt) == 2
+    assert again.read("result.json")["baselines"] == whole.read("result.json")["baselines"]
+    assert fit(pictures(), PLAN, baseline=True, name="none").read("result.json")["baselines"] == [], "no test rows"
 
 
 def test_the_same_settings_give_the_same_bits(fit, pictures, whole):
@@ -297,12 +319,9 @@ def test_the_test_rows_are_read_once_and_every_reading_is_counted(fit, pictures)
 
 
 def test_an_early_look_at_the_test_rows_is_caught(fit, pictures, monkeypatch):
-    from headstart.workflows import finish
+    from headstart.workflows.baselines import Baselines
 
-    def curious(run: Any, decoded: Any, *others: Any) -> None:
-        decoded.examples("test")
-
-    monkeypatch.setattr(finish, "baselines", curious)
+    monkeypatch.setattr(Baselines, "judge", lambda self: self.decoded.examples("test"))
     with pytest.raises(TrainingError, match="sealed"):
         fit(with_test_rows(pictures), baseline=True)
 

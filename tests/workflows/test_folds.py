@@ -15,6 +15,7 @@ from headstart.core.events import Notice, StageDone
 from headstart.core.run import Run
 from headstart.measure.evaluation import Evaluation
 from headstart.report import page
+from headstart.terminal import THEME
 from headstart.workflows import folds
 
 
@@ -95,8 +96,6 @@ def test_a_cross_validated_run_shows_itself(run):
     assert list(frame["fold"]) == ["fold-1", "fold-2", "fold-3", "mean of the folds", "all rows"]
     assert run._repr_html_().count("<tr>") == 6
     out = io.StringIO()
-    from headstart.terminal import THEME
-
     results.show(run, Console(file=out, theme=THEME, width=100))
     assert all(
         word in out.getvalue()
@@ -163,9 +162,23 @@ def test_no_fold_beats_the_baseline(fit, pictures):
     inputs, labels = pictures(30, hard=0.0)
     labels = np.random.default_rng(1).permutation(labels)
     run = fit((inputs, labels), [{"thaw": {"epochs": 1, "lr": 1e-9, "head_multiple": 1.0}}], folds=2, baseline=True)
-    folds = run.read("folds.json")["folds"]
+    summary = run.read("folds.json")
+    folds = summary["folds"]
     assert run.beaten_by == folds[0]["beaten_by"]
     assert [event.message.partition(" ")[0] for event in fit.said(Notice) if event.kind == "beaten"][-1] == "in"
+    for each in summary["baselines"]:  # the same rows, taken together
+        values = [Run(run.path / fold["name"]).read("result.json")["baselines"] for fold in folds]
+        parts = [{one["name"]: one["metrics"]["accuracy"] for one in value}[each["name"]] for value in values]
+        pooled = sum(part["value"] * part["n"] for part in parts) / 30
+        assert (each["metrics"]["accuracy"]["value"], each["metrics"]["accuracy"]["n"]) == (pytest.approx(pooled), 30)
+        ours = summary["pooled"][summary["metric"]]["value"]
+        assert each["gain"]["value"] == pytest.approx(ours - each["metrics"][summary["metric"]]["value"])
+    assert summary["baselines"][0]["gain"]["value"] <= summary["baselines"][1]["gain"]["value"], "the best comes first"
+    assert list(run.frame()["fold"])[-2:] == [f"all rows: {each['name']}" for each in summary["baselines"]]
+    out = io.StringIO()
+    results.show(run, Console(file=out, theme=THEME, width=120))
+    assert "all rows: majority" in out.getvalue()
+    assert f"over {summary['baselines'][0]['name']}, on all rows" in out.getvalue()
     run.write("folds.json", {"folds": [folds[0], {**folds[1], "beaten_by": None}]})
     assert run.beaten_by is None, "one fold is enough"
 

@@ -154,7 +154,8 @@ class Run:
     def frame(self) -> pd.DataFrame:
         """A DataFrame of the stages: what trained, how long, every validation metric with its interval, the verdict.
 
-        Of a cross-validated run it holds the folds, with the scores of their test rows, their mean, and all rows.
+        Of a cross-validated run it holds the folds, with the scores of their test rows, their mean, all rows, and what
+        the baselines reach on all rows.
         """
         import pandas as pd
 
@@ -188,7 +189,11 @@ class Run:
             for fold in found["folds"]
         ]
         means = {"fold": "mean of the folds", **_flat(found["mean"]), **judged}
-        return [*folds, means, {"fold": "all rows", **_flat(found["pooled"]), **judged}]
+        pooled = {"fold": "all rows", **_flat(found["pooled"]), **judged}
+        beside = [
+            {"fold": f"all rows: {each['name']}", **_flat(each["metrics"]), **judged} for each in found["baselines"]
+        ]
+        return [*folds, means, pooled, *beside]
 
 
 def _stage(stage: dict[str, Any]) -> dict[str, Any]:

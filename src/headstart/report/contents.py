@@ -83,6 +83,15 @@ class Contents:
         sign = 1 if higher_is_better(self.metric) else -1
         return max(scored, key=lambda entry: sign * entry["metrics"][self.metric]["value"], default=None)
 
+    @property
+    def baseline_on_test(self) -> dict[str, Any] | None:
+        """The baseline that is best on validation rows, on the test rows: name, metrics, and the model's gain."""
+        for found in (self.result or {}).get("baselines") or []:
+            gain = found.get("gain") if isinstance(found, dict) else None
+            whole = isinstance(gain, dict) and gain.keys() >= {"value", "low", "high", "p"}
+            return found if whole and measured(found.get("metrics"), self.metric) else None
+        return None
+
     def against_baseline(self) -> Difference | None:
         """The best stage minus the best baseline, paired on validation rows; None without the baseline's answers."""
         if self.best_baseline is None or self.val is None or self.metric not in NAMES:

@@ -14,7 +14,7 @@ from headstart.report import metadata
 from headstart.report.contents import Contents, measured
 from headstart.report.formats import duration, gain, interval, markdown, metric_title, parameters, plural, score
 from headstart.report.metadata import Published
-from headstart.report.story import trained
+from headstart.report.story import against_baseline, trained
 
 KINDS = {"image": "Image", "text": "Text", "audio": "Sound"}
 SPLITS = {"test": "test", "val": "validation"}
@@ -104,7 +104,9 @@ def _stages(contents: Contents) -> list[str]:
     lines += ["| --- | --- | ---: | ---: | ---: | ---: | --- |", *rows]
     reads = (contents.result or {}).get("test_reads")
     if metadata.split_of(contents) == "test":
-        lines += ["", f"Stages were chosen on validation rows only; the test rows were read {_times(reads)}."]
+        beside, _ = against_baseline(contents)
+        told = f"Stages were chosen on validation rows only; the test rows were read {_times(reads)}. {beside}"
+        lines += ["", told.rstrip()]
     return lines
 
 

@@ -13,6 +13,7 @@ from headstart.report.charts import Scale
 from headstart.report.contents import Contents, measured
 from headstart.report.formats import (
     duration,
+    gain,
     interval,
     is_share,
     metric_title,
@@ -28,7 +29,7 @@ LABELS = {"keep": "kept", "revert": "reverted", "stop": "stopped here"}
 
 @dataclass(frozen=True)
 class StageRow:
-    """One line of the table; ``kind`` is baseline, stage, best or test."""
+    """One line of the table; ``kind`` is baseline, stage, best, test or beside (a baseline on test rows)."""
 
     number: str
     name: str
@@ -70,6 +71,8 @@ def stage_table(contents: Contents) -> StageTable | None:
         entries.append((stage, measured((stage.get("metrics") or {}).get("val"), metric), kind))
     if test is not None and contents.best is not None:
         entries.append((contents.best, test, "test"))
+        if (beside := contents.baseline_on_test) is not None:
+            entries.append((beside, beside["metrics"][metric], "beside"))
     bounds = [found[edge] for _, found, _ in entries if found for edge in ("low", "high")]
     if not entries:
         return None
@@ -77,6 +80,12 @@ def stage_table(contents: Contents) -> StageTable | None:
     labels = [charts.axis_label(tick, metric, scale) for tick in scale.ticks()]
     rows = tuple(_row(entry, found, kind, scale, metric) for entry, found, kind in entries)
     return StageTable(metric_title(metric), charts.axis(scale, labels), rows)
+
+
+def _gained(found: dict[str, Any], metric: str) -> str:
+    """How much more the model does than a baseline on the same rows."""
+    low, high = gain(found["low"], metric).removesuffix(" points"), gain(found["high"], metric)
+    return f"The model: {gain(found['value'], metric)} on the same rows (paired, {low} to {high})."
 
 
 def _row(entry: dict[str, Any], found: dict[str, Any] | None, kind: str, scale: Scale, metric: str) -> StageRow:
@@ -89,10 +98,12 @@ def _row(entry: dict[str, Any], found: dict[str, Any] | None, kind: str, scale: 
     verdict = entry.get("verdict") or {}
     decision = str(verdict.get("decision", "")) if kind in ("stage", "best") else ""
     common = {"value": value, "interval": span, "n": shown["n"], "bar": bar, "name": name, "kind": kind}
-    common["limit"] = "" if kind == "test" else of_limit(entry)
-    if kind == "baseline":
-        what, time = "no backbone", duration(entry.get("seconds"))
-        return StageRow(number="", what=what, detail="", time=time, verdict="", decision="", reason="", **common)
+    common["limit"] = "" if kind in ("test", "beside") else of_limit(entry)
+    if kind in ("baseline", "beside"):
+        what = "no backbone" + ", on these rows too" * (kind == "beside")
+        time = duration(entry.get("seconds")) if kind == "baseline" else ""
+        reason = "" if kind == "baseline" else _gained(entry["gain"], metric)
+        return StageRow(number="", what=what, detail="", time=time, verdict="", decision="", reason=reason, **common)
     if kind == "test":
         common["name"] = "test"
         what = f"{name} on rows that no decision has seen"

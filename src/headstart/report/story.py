@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from headstart.measure.evaluation import Evaluation
+from headstart.measure.intervals import Difference
 from headstart.report.contents import Contents
 from headstart.report.formats import (
     count,
@@ -95,7 +96,7 @@ def _verdict(contents: Contents) -> tuple[str, str, str]:
         title = f"{score(found['value'], metric)} of the {many} are right"
     else:
         title = f"The {metric_title(metric)} on the {many} is {score(found['value'], metric)}"
-    chance, tone = _against_baseline(contents)
+    chance, tone = against_baseline(contents)
     what = f"{contents.backbone} after" if contents.backbone else "that of"
     lead = (
         f"95% interval {interval(found, metric)} from {plural(found['n'], contents.noun)}. "
@@ -108,23 +109,26 @@ def _sentence(found: dict[str, Any], metric: str) -> str:
     return f"{metric_title(metric)} {score(found['value'], metric)} ({interval(found, metric)}, n = {found['n']:,})"
 
 
-def _against_baseline(contents: Contents) -> tuple[str, str]:
-    """A sentence on the best baseline, both measured on validation rows, and the tone that follows from it."""
-    baseline, val, metric = contents.best_baseline, contents.score("val"), contents.metric
-    if baseline is None or val is None:
+def against_baseline(contents: Contents) -> tuple[str, str]:
+    """A sentence on the best baseline, both measured on test rows, else on validation rows, and the tone that follows
+    from it."""
+    tested, val, metric = contents.baseline_on_test, contents.score("val"), contents.metric
+    baseline, rows = tested or contents.best_baseline, "test" if tested else "validation"
+    own = contents.score("test") if tested else val
+    if baseline is None or own is None:
         return "", "good"
     other = baseline["metrics"][metric]
     reach = f"the best baseline without a backbone ({baseline['name']}) reaches {score(other['value'], metric)}"
-    change = gain(val["value"] - other["value"], metric)
-    if (val["value"] - other["value"]) * (1 if higher_is_better(metric) else -1) <= 0:
-        return f"On validation rows {reach}: nothing was gained over it.", "bad"
-    paired = contents.against_baseline()
+    change = gain(own["value"] - other["value"], metric)
+    if (own["value"] - other["value"]) * (1 if higher_is_better(metric) else -1) <= 0:
+        return f"On {rows} rows {reach}: nothing was gained over it.", "bad"
+    paired = Difference(**tested["gain"]) if tested else contents.against_baseline()
     if paired is not None:
         span = f"{gain(paired.low, metric).removesuffix(' points')} to {gain(paired.high, metric)}, {p_value(paired.p)}"
         doubt = "" if paired.significant else "; this could be chance"
         tone = "good" if paired.significant else "weak"
-        return f"On the same validation rows {reach}: {change} (paired, {span}){doubt}.", tone
-    if val["low"] > other["high"] or val["high"] < other["low"]:
+        return f"On the same {rows} rows {reach}: {change} (paired, {span}){doubt}.", tone
+    if own["low"] > other["high"] or own["high"] < other["low"]:
         return f"On validation rows {reach}: {change}, and the intervals are apart.", "good"
     return f"On validation rows {reach}: {change}, but the intervals overlap.", "weak"
 

@@ -1,10 +1,10 @@
-"""The end of a run: baselines, calibration, the one reading of the test rows, previews, the model and the report."""
+"""The end of a run: calibration, the one reading of the test rows, previews, the model and the report."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,36 +14,24 @@ from headstart.core.events import Event, Notice
 from headstart.core.run import Run
 from headstart.measure import calibration, metrics
 from headstart.measure.evaluation import Evaluation
-from headstart.measure.metrics import OwnMetric
+from headstart.workflows.baselines import unbeaten
 from headstart.workflows.materials import Decoded, phase
 
 if TYPE_CHECKING:
     from headstart.engine.streams import Examples
+    from headstart.workflows.baselines import Baselines
     from headstart.workflows.course import Course
 
 Emit = Callable[[Event], None]
 WORST, CONFUSED, SEEN = 12, 12, 4  # pictures shown in the report
 
 
-def baselines(run: Run, decoded: Decoded, metric: str | OwnMetric, emit: Emit) -> None:
-    """Measure what needs no backbone, so that the table shows whether transfer helps at all."""
-    from headstart.engine import baseline
-
-    if run.read("baseline/result.json") is not None:
-        return
-    with phase(emit, "baseline"):
-        found = baseline.baselines(decoded.examples("train"), decoded.examples("val"), decoded.splits.classes)
-    rows = []
-    for each in found:
-        each.evaluation.save(run.path / "baseline" / f"{each.name}.npz")
-        rows.append({"name": each.name, "seconds": each.seconds, "metrics": each.evaluation.as_json(metric)})
-    run.write("baseline/result.json", rows)
-
-
-def conclude(run: Run, course: Course, decoded: Decoded, started: float, emit: Emit) -> None:
+def conclude(
+    run: Run, course: Course, decoded: Decoded, baselines: Baselines | None, started: float, emit: Emit
+) -> None:
     """Calibrate on validation rows, read the test rows once, save the model and write the report.
 
-    Ranks share the reading of the test rows; only the first writes.
+    Ranks share the reading of the test rows; only the first writes, and has ``baselines``.
     """
     assert course.incumbent is not None
     val = course.incumbent.evaluation
@@ -51,16 +39,19 @@ def conclude(run: Run, course: Course, decoded: Decoded, started: float, emit: E
     test: Evaluation | None = None
     if decoded.splits.test is not None:
         with phase(emit, "test"):
+            unsealed = decoded.unsealed(run, course.runtime)
             try:
-                test = _answers(course, decoded.unsealed(run, course.runtime), emit)
+                test = _answers(course, unsealed, emit)
             except TrainingError as error:  # the stages are done, and what they gave is worth more than this score
                 told = "; ".join(problem.what for problem in error.problems)
                 remedy = "`headstart predict` answers the other rows"
                 emit(Notice("warning", "test", f"the test rows were not judged: {told}", remedy))
     if not course.runtime.is_main:
         return
+    beside: list[dict[str, Any]] = []
     if test is not None:
         test.save(run.path / "predictions-test.npz")
+        beside = baselines.beside(test.with_temperature(temperature), unsealed) if baselines else []
     final = test if test is not None else val
     with phase(emit, "save"):
         _save_model(run, course, decoded, temperature)
@@ -74,12 +65,13 @@ def conclude(run: Run, course: Course, decoded: Decoded, started: float, emit: E
                 "val": val.with_temperature(temperature).as_json(course.metric),
                 "test": None if test is None else test.with_temperature(temperature).as_json(course.metric),
             },
+            "baselines": beside,  # on the test rows
             "temperature": temperature,
             "calibration": {
                 "before": final.reliability().as_json(),
                 "after": final.with_temperature(temperature).reliability().as_json(),
             },
-            "beaten_by": _beaten_by(run, course, val),
+            "beaten_by": unbeaten(run, val, course.metric),
             "test_reads": run.test_reads,
             "optimistic": test is None,
             "seconds": time.monotonic() - started,
@@ -164,16 +156,3 @@ def _save_model(run: Run, course: Course, decoded: Decoded, temperature: float) 
     golden = next(iter(decoded.examples("val").batches(np.arange(min(4, len(decoded.splits.val))), batch_size=4)))
     course.model.temperature = temperature
     course.model.save(run.model_folder, examples=torch.from_numpy(golden.inputs))
-
-
-def _beaten_by(run: Run, course: Course, val: Evaluation) -> str | None:
-    """The best of the baselines that the best stage does not beat on validation rows, or None; who makes no mistake
-    there is beaten by nobody.
-    """
-    gains: dict[str, float] = {}
-    for row in run.read("baseline/result.json", default=[]):
-        other = Evaluation.load(run.path / "baseline" / f"{row['name']}.npz")
-        gain = val.compare(other, course.metric).value
-        gains[str(row["name"])] = gain if metrics.higher_is_better(course.metric) else -gain
-    least = min(gains, key=gains.__getitem__, default=None)
-    return None if least is None or gains[least] > 0 or val.correct.all() else least

@@ -15,6 +15,7 @@ from headstart.core.run import Run
 from headstart.stages import auto, budget, plans
 from headstart.stages.base import Stage, Training
 from headstart.workflows import choices, early, finish, folds, materials, preflight, seen, space
+from headstart.workflows.baselines import Baselines
 from headstart.workflows.materials import Decoded, phase
 from headstart.workflows.places import begun_in_vain, open_run, recorder, remember_contents, seconds_before
 
@@ -134,8 +135,9 @@ def _go(
         materials.describe(run, experiment, decoded)
         seen.record(run, decoded)
         remember_contents(run, collection.rows, collection.modality, decoded.contents)
-    if runtime.is_main and experiment.baseline:
-        finish.baselines(run, decoded, metric, emit)
+    beside = Baselines(run, decoded, metric, emit) if runtime.is_main and experiment.baseline else None
+    if beside is not None:
+        beside.judge()
     stages = choose_plan(experiment, model, decoded, emit)
     if runtime.is_main:
         space.insist(run, model, stages)
@@ -155,7 +157,7 @@ def _go(
         if verdict.decision == "stop":
             break
     course.frontiers.let_go()
-    finish.conclude(run, course, decoded, started, emit)
+    finish.conclude(run, course, decoded, beside, started, emit)
     runtime.wait()
     return run
 

@@ -26,7 +26,9 @@ from headstart.data.store import Store
 from headstart.measure import metrics
 from headstart.measure.evaluation import Evaluation
 from headstart.measure.intervals import Z95
-from headstart.workflows import early, finish, materials
+from headstart.measure.metrics import OwnMetric
+from headstart.workflows import early, finish, materials, preflight
+from headstart.workflows.baselines import TEST
 from headstart.workflows.places import open_run, recorder, remember_contents
 
 if TYPE_CHECKING:
@@ -81,7 +83,8 @@ def cross_validate(
             one = _alone(experiment, run, number, count)
             runs.append(fit_rows(one, holding_out(collection, held), runtime, on_event, False, store))
         if runtime.is_main:
-            summary = _summary(run, runs, [held for _, held in parts], collection, store)
+            metric = preflight.metric(experiment.metric, collection.rows.labels)
+            summary = _summary(run, runs, [held for _, held in parts], collection, store, metric)
             run.write("folds.json", {**summary, "seconds": time.monotonic() - started})
         runtime.wait()
         finish.warn_of_baseline(run, emit)
@@ -109,7 +112,12 @@ def holding_out(collection: Collection, held: np.ndarray) -> Collection:
 
 
 def _summary(
-    run: Run, runs: Sequence[Run], held: Sequence[np.ndarray], collection: Collection, store: Store
+    run: Run,
+    runs: Sequence[Run],
+    held: Sequence[np.ndarray],
+    collection: Collection,
+    store: Store,
+    metric: str | OwnMetric,
 ) -> dict[str, Any]:
     """Scores of every fold, their mean with the interval over folds, and those of all rows together, each tested once.
 
@@ -120,17 +128,15 @@ def _summary(
         what = f"the rows of {', '.join(lost)} were not judged, so not every row was"
         raise TrainingError(what, where=str(run.path), remedy="see the warnings of these runs")
     results = [each.read("result.json") for each in runs]
-    metric = results[0]["metric"]
-    parts = []
+    places: list[np.ndarray] = []
+    parts: list[Evaluation] = []
     for each, rows in zip(runs, held, strict=True):
         readable = np.array([row for row in rows if row not in store.errors], dtype=np.int64)
         stored = Evaluation.load(each.path / "predictions-test.npz", expected=np.arange(len(readable)))
         answers = stored.with_temperature(each.read("result.json")["temperature"])
-        parts.append((readable[answers.rows], answers.logits))
-        threshold = answers.threshold
-    tested = np.concatenate([rows for rows, _ in parts])
-    labels, classes = collection.rows.labels, collection.classes
-    pooled = Evaluation.gather("folds", parts, labels, classes, tested, threshold)
+        places.append(readable[answers.rows])
+        parts.append(answers)
+    pooled = _together(collection, places, parts)
     pooled.save(run.path / "predictions-folds.npz")
     scores = [result["metrics"]["test"] for result in results]
     told = [
@@ -144,11 +150,36 @@ def _summary(
         for each, result in zip(runs, results, strict=True)
     ]
     return {
-        "metric": metric,
+        "metric": metrics.name_of(metric),
         "folds": told,
         "mean": {name: _over_folds(name, [score[name]["value"] for score in scores]) for name in scores[0]},
-        "pooled": {name: measured.as_json() for name, measured in pooled.metrics().items()},
+        "pooled": pooled.as_json(metric),
+        "baselines": _baselines(runs, results, pooled, metric, lambda each: _together(collection, places, each)),
     }
+
+
+def _together(collection: Collection, places: Sequence[np.ndarray], parts: Sequence[Evaluation]) -> Evaluation:
+    """The answers of all folds as one evaluation; ``places`` (F of N) says which rows they answer."""
+    pairs = [(rows, part.logits) for rows, part in zip(places, parts, strict=True)]
+    labels, classes = collection.rows.labels, collection.classes
+    return Evaluation.gather("folds", pairs, labels, classes, np.concatenate(places), parts[0].threshold)
+
+
+def _baselines(
+    runs: Sequence[Run],
+    results: Sequence[dict[str, Any]],
+    pooled: Evaluation,
+    metric: str | OwnMetric,
+    together: Callable[[Sequence[Evaluation]], Evaluation],
+) -> list[dict[str, Any]]:
+    """What those without a backbone reach on all rows, and how much more the models do, paired; the best first."""
+    told = []
+    for name in [each["name"] for each in results[0]["baselines"]]:
+        found = together([Evaluation.load(each.path / TEST / f"{name}.npz") for each in runs])
+        gain = pooled.compare(found, metric).as_json()
+        told.append({"name": name, "metrics": found.as_json(metric), "gain": gain})
+    sign = 1 if metrics.higher_is_better(metric) else -1
+    return sorted(told, key=lambda each: sign * each["gain"]["value"])
 
 
 def _over_folds(name: str, values: Sequence[float]) -> dict[str, float]:

@@ -9,21 +9,21 @@ from functools import lru_cache
 
 import numpy as np
 
+from headstart.engine.baselines import Learnt, linear
 from headstart.engine.streams import Examples
-from headstart.stages.solver import solve_path
 
 NAME = "log-mel"
 BANDS, FRAME, HOP = 40, 512, 256
 
 
-def answers(train: Examples, val: Examples, num_classes: int, rows: np.ndarray) -> np.ndarray:
-    """Logits (N, K) on the validation rows of logistic regression; its strength is chosen on them, as a probe's is."""
-    seen = [
-        np.stack([statistics(each.store[int(row)], each.spec.rate) for row in chosen])
-        for each, chosen in ((train, rows), (val, np.arange(len(val))))
-    ]
-    path = solve_path(seen[0], train.rows.labels[rows], seen[1], val.rows.labels, num_classes)
-    return path.held_out_logits.numpy()
+def learn(train: Examples, val: Examples, num_classes: int, rows: np.ndarray) -> Learnt:
+    """From the training ``rows``."""
+    return linear(features, train, val, num_classes, rows)
+
+
+def features(examples: Examples, rows: np.ndarray) -> np.ndarray:
+    """(N, 3 G) float32 of these rows of the examples."""
+    return np.stack([statistics(examples.store[int(row)], examples.spec.rate) for row in rows])
 
 
 def statistics(samples: np.ndarray, rate: int) -> np.ndarray:

@@ -9,8 +9,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from headstart.engine.baselines import Learnt, linear
 from headstart.engine.streams import Examples
-from headstart.stages.solver import solve_path
 
 NAME = "pixels"
 GRID = 8  # cells of the thumbnail, each way
@@ -21,11 +21,9 @@ SEEN = 64  # about so many pixels are looked at, each way
 _VALUES = np.arange(VALUES, dtype=np.float64)
 
 
-def answers(train: Examples, val: Examples, num_classes: int, rows: np.ndarray) -> np.ndarray:
-    """Logits (N, K) on the validation rows of logistic regression; its strength is chosen on them, as a probe's is."""
-    seen = features(train, rows), features(val, np.arange(len(val)))
-    path = solve_path(seen[0], train.rows.labels[rows], seen[1], val.rows.labels, num_classes)
-    return path.held_out_logits.numpy()
+def learn(train: Examples, val: Examples, num_classes: int, rows: np.ndarray) -> Learnt:
+    """From the training ``rows``."""
+    return linear(features, train, val, num_classes, rows)
 
 
 def features(examples: Examples, rows: np.ndarray) -> np.ndarray:

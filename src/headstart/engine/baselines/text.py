@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from headstart.data.texts import reading
+from headstart.engine.baselines import Learnt
 from headstart.engine.streams import Examples
 from headstart.measure import multilabel
 
@@ -20,19 +21,25 @@ STRENGTHS = (1.0, 4.0, 16.0)
 FLOOR = -30.0  # log-probability of a class that the rows do not have
 
 
-def answers(train: Examples, val: Examples, num_classes: int, rows: np.ndarray) -> np.ndarray:
-    """Logits (N, K) on the validation rows of logistic regression; its strength is chosen on them, as a probe's is."""
-    asked = _texts(val, np.arange(len(val)))
+def learn(train: Examples, val: Examples, num_classes: int, rows: np.ndarray) -> Learnt:
+    """Logistic regression from the training ``rows``; its strength is chosen on validation rows, as a probe's is."""
+    held_out = _texts(val, np.arange(len(val)))
     try:
-        model = fitted(_texts(train, rows), train.rows.labels[rows], asked, val.rows.labels)
+        model = fitted(_texts(train, rows), train.rows.labels[rows], held_out, val.rows.labels)
     except ValueError:  # no text has a word
-        return np.zeros((len(val), num_classes), np.float32)
-    if train.rows.labels.ndim == 2:
-        told = model.predict_proba(asked).clip(1e-12, 1 - 1e-12)
-        return np.log(told / (1 - told))
-    logits = np.full((len(val), num_classes), FLOOR)
-    logits[:, model.classes_] = model.predict_log_proba(asked)
-    return logits
+        model = None
+
+    def logits(asked: Sequence[str]) -> np.ndarray:
+        if model is None:
+            return np.zeros((len(asked), num_classes), np.float32)
+        if train.rows.labels.ndim == 2:
+            told = model.predict_proba(asked).clip(1e-12, 1 - 1e-12)
+            return np.log(told / (1 - told))
+        found = np.full((len(asked), num_classes), FLOOR)
+        found[:, model.classes_] = model.predict_log_proba(asked)
+        return found
+
+    return Learnt(logits(held_out), lambda asked: logits(_texts(asked, np.arange(len(asked)))))
 
 
 def fitted(texts: Sequence[str], labels: np.ndarray, asked: Sequence[str], wanted: np.ndarray) -> Any:
