@@ -391,6 +391,29 @@ def test_the_command_names_the_file_where_it_lies(make: Make) -> None:
     assert "From the folder that the run was started in" in tree.text
 
 
+@pytest.mark.parametrize(
+    ("source", "uri", "told"),
+    [
+        (None, "", "# data: photos/ headstart.fit(data, config='some/runs/{}/experiment.yaml')"),
+        (
+            "photos/",
+            "object:Net",
+            "# module: object:Net headstart.fit(config='some/runs/{}/experiment.yaml', backbone=module)",
+        ),
+        (None, "object:Net", "headstart.fit(data, config='some/runs/{}/experiment.yaml', backbone=module)"),
+    ],
+)
+def test_what_was_given_as_an_object_is_given_again(make: Make, source: str | None, uri: str, told: str) -> None:
+    run = make()
+    path = run.path / "experiment.yaml"
+    stored = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump({**stored, "output_dir": "some/runs", "data": {"source": source}}))
+    run.write("model/headstart.json", {"origin": {"uri": uri}})
+    _, tree = write(run)
+    assert told.format(run.name) in tree.text
+    assert "headstart fit --config" not in tree.text
+
+
 def test_a_class_without_rows_has_no_score_and_is_not_counted(make: Make) -> None:
     answers = Evaluation("test", np.arange(4), np.eye(3)[[0, 0, 1, 0]], np.array([0, 0, 1, 1]), ("a", "b", "c"))
     row = next(row for row in class_table(answers).rows if row.name == "c")

@@ -206,6 +206,14 @@ def identity(contents: Contents) -> list[tuple[str, str]]:
 
 
 def command(contents: Contents) -> str:
-    """The command that makes this run again, from the folder it was started in; its own file holds every setting."""
-    place = Path(str(contents.experiment.get("output_dir") or "."), contents.name, "experiment.yaml")
-    return f"headstart fit --config {shlex.quote(place.as_posix())}"
+    """What makes this run again, from the folder it was started in: its own file holds every setting, but not rows or
+    a module that were given as Python objects."""
+    place = Path(str(contents.experiment.get("output_dir") or "."), contents.name, "experiment.yaml").as_posix()
+    data = contents.experiment.get("data")
+    rows = isinstance(data, dict) and data.get("source") is None
+    module = str(contents.origin.get("uri") or "").startswith("object:")
+    if not rows and not module:
+        return f"headstart fit --config {shlex.quote(place)}"
+    given = ["data"] * rows + [f"config={place!r}"] + ["backbone=module"] * module
+    told = [f"# data: {contents.data.get('source')}"] * rows + [f"# module: {contents.origin.get('uri')}"] * module
+    return "\n".join(["import headstart", "", *told, f"headstart.fit({', '.join(given)})"])
