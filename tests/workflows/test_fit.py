@@ -12,7 +12,7 @@ import torch
 import headstart
 from headstart.core import manifest
 from headstart.core.errors import ArtefactError, ConfigError, TrainingError
-from headstart.core.events import Decision, EpochDone, Notice, Progress, StageDone, StageStarted
+from headstart.core.events import Decision, EpochDone, Notice, Phase, Progress, StageDone, StageStarted
 from headstart.core.run import Run
 from headstart.data.splits import Rows, Splits
 from headstart.engine import loop
@@ -126,6 +126,34 @@ def test_what_the_files_of_a_run_say(fit, pictures):
         gain = result["metrics"]["test"]["accuracy"]["value"] - each["metrics"]["accuracy"]["value"]
         assert each["gain"]["value"] == pytest.approx(gain)
     assert [event["event"] for event in run.events()].count("StageDone") == 3
+
+
+def test_what_the_user_wrote_is_tried_before_the_first_stage(fit, pictures):
+    def bad(canvas, rng):
+        raise ValueError("no such picture")
+
+    def odd(canvas, rng):
+        return canvas["picture"]
+
+    plan = ["probe", {"thaw": {**SHORT, "augment": bad}}, {"thaw": {**SHORT, "name": "odd", "augment": odd}}]
+    with pytest.raises(ConfigError) as caught:
+        fit(pictures(), plan)
+    told = {problem.where: problem.what for problem in caught.value.problems}
+    assert "no such picture" in told["plan[1].thaw-all.augment"]
+    assert "'odd' fails: IndexError" in told["plan[2].odd.augment"]
+    assert not fit.said(StageStarted)
+    asked: list[tuple[Any, Any]] = []
+
+    def broken(labels, probabilities):
+        asked.append((labels, probabilities))
+        return float("nan")
+
+    with pytest.raises(ConfigError, match="the metric 'broken' gives nan"):
+        fit(pictures(), metric=broken)
+    ((labels, probabilities),) = asked
+    assert probabilities.shape == (len(labels), 3)
+    assert probabilities.sum(1) == pytest.approx(np.ones(len(labels)))
+    assert not {event.name for event in fit.said(Phase)} & {"decode", "baseline"}
 
 
 def test_baselines_are_learnt_once_and_again_where_a_run_goes_on(fit, pictures, monkeypatch):

@@ -141,7 +141,7 @@ def _go(
     stages = choose_plan(experiment, model, decoded, emit)
     if runtime.is_main:
         space.insist(run, model, stages)
-    preflight.check(stages, model, decoded.splits.train.labels)
+    preflight.check(stages, model, decoded.splits.train.labels, decoded.examples("train"))
     frontiers = _frontiers(runtime, model, experiment, emit)
     choices.settle(run, frontiers, decoded, stages, experiment, emit)
     course = _course(run, frontiers, decoded, stages, experiment, metric, emit, started)

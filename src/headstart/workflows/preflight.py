@@ -11,13 +11,14 @@ import numpy as np
 
 from headstart.core import registry
 from headstart.core.errors import ConfigError, HeadstartError, Problem
-from headstart.measure import metrics
+from headstart.measure import metrics, own
 from headstart.measure.metrics import OwnMetric
 from headstart.stages.base import Stage, Training
 from headstart.stages.methods import contrastive, mlm
 
 if TYPE_CHECKING:
     from headstart.data.splits import Splits
+    from headstart.engine.streams import Examples
     from headstart.experiment import Experiment
     from headstart.models.model import Model
 
@@ -32,17 +33,19 @@ BELONGS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "head.pooling": (None, ("text", "audio")),
 }
 BLENDING = ("mixup", "cutmix")
+TRIED = 2  # rows that augmentation of the user's own is tried on
 
 
-def check(stages: Sequence[Stage], model: Model, labels: np.ndarray) -> None:
-    """Try every setting that depends on the backbone, the classes or a registry.
+def check(stages: Sequence[Stage], model: Model, labels: np.ndarray, examples: Examples | None = None) -> None:
+    """Try every setting that depends on the backbone, the classes or a registry, and what the user wrote: augmentation
+    of their own sees the first of the training ``examples``, where they are given.
 
     Raises:
         ConfigError: all that cannot work, each with the stage it stands in.
     """
     problems = _order(stages)
     for index, stage in enumerate(stages):
-        for setting, trial in _trials(stage, model, labels):
+        for setting, trial in _trials(stage, model, labels, examples):
             try:
                 trial()
             except HeadstartError as error:
@@ -53,13 +56,18 @@ def check(stages: Sequence[Stage], model: Model, labels: np.ndarray) -> None:
 
 
 def metric(asked: str | OwnMetric, labels: np.ndarray) -> str | OwnMetric:
-    """What the run is judged by.
+    """What the run is judged by; a function of the user's own is tried on drawn probabilities.
 
     Raises:
-        ConfigError: the metric says nothing of such labels.
+        ConfigError: the metric says nothing of such labels, or the function fails.
     """
     chosen = metrics.usual(asked, labels)
-    return metrics.check(chosen, labels) if isinstance(chosen, str) else chosen
+    if isinstance(chosen, str):
+        return metrics.check(chosen, labels)
+    several = labels.ndim == 2
+    drawn = np.random.default_rng(0).random((len(labels), labels.shape[1] if several else int(labels.max()) + 1))
+    own.value(metrics.name_of(chosen), chosen, labels, drawn if several else drawn / drawn.sum(1, keepdims=True))
+    return chosen
 
 
 def task(experiment: Experiment, labels: np.ndarray) -> dict[str, Any]:
@@ -132,13 +140,15 @@ def ranks(splits: Splits, world: int) -> None:
         )
 
 
-def _trials(stage: Stage, model: Model, labels: np.ndarray) -> list[tuple[str, Callable[[], Any]]]:
+def _trials(
+    stage: Stage, model: Model, labels: np.ndarray, examples: Examples | None
+) -> list[tuple[str, Callable[[], Any]]]:
     """Settings by name, each with a call that fails where it cannot be used."""
     from headstart.engine import balance, groups
 
     weights = getattr(stage, "class_weights", "none")
     trials: list[tuple[str, Callable[[], Any]]] = [
-        ("augment", partial(_augmented, getattr(stage, "augment", None), model.backbone.modality)),
+        ("augment", partial(_augmented, getattr(stage, "augment", None), model.backbone.modality, examples)),
         ("class_weights", partial(balance.class_weights, labels, model.classes, weights)),
     ]
     for setting, metric in (("gate.metric", stage.gate.metric), ("metric", getattr(stage, "metric", "auto"))):
@@ -158,8 +168,10 @@ def _trials(stage: Stage, model: Model, labels: np.ndarray) -> list[tuple[str, C
     return trials
 
 
-def _augmented(value: Any, modality: str) -> Any:
-    return registry.find(MODALITIES, modality).policy(value)
+def _augmented(value: Any, modality: str, examples: Examples | None) -> None:
+    policy = registry.find(MODALITIES, modality).policy(value)
+    if callable(policy) and examples is not None:
+        next(iter(examples.batches(np.arange(min(TRIED, len(examples))), batch_size=TRIED, augment=policy, key=(0, 1))))
 
 
 def _restores(model: Model) -> None:
