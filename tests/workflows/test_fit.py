@@ -378,6 +378,9 @@ def test_a_starved_recipe_is_refused(fit, pictures):
         fit(pictures(), recipe, force=False)
     assert "plan[0].thaw" in str(caught.value)
     assert "epochs=" in str(caught.value)
+    with pytest.raises(ConfigError) as caught:
+        fit(pictures(), [{"thaw": {"epochs": 2, "batch_size": 32, "blocks": 99}}], force=False)
+    assert [problem.where for problem in caught.value.problems] == ["plan[0].thaw-99.blocks", "plan[0].thaw-99"]
 
 
 def test_a_named_plan_gets_the_epochs_it_needs(fit, pictures):

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headstart.core import interruption, manifest, storage
-from headstart.core.errors import ConfigError, HeadstartError
+from headstart.core.errors import HeadstartError
 from headstart.core.events import Decision, Event, Notice
 from headstart.core.run import Run
-from headstart.stages import auto, budget, plans
+from headstart.stages import auto, plans
 from headstart.stages.base import Stage, Training
 from headstart.workflows import choices, early, finish, folds, materials, preflight, seen, space
 from headstart.workflows.baselines import Baselines
@@ -139,9 +139,9 @@ def _go(
     if beside is not None:
         beside.judge()
     stages = choose_plan(experiment, model, decoded, emit)
+    preflight.check(stages, model, decoded.splits.train.labels, decoded.examples("train"), force=experiment.force)
     if runtime.is_main:
         space.insist(run, model, stages)
-    preflight.check(stages, model, decoded.splits.train.labels, decoded.examples("train"))
     frontiers = _frontiers(runtime, model, experiment, emit)
     choices.settle(run, frontiers, decoded, stages, experiment, emit)
     course = _course(run, frontiers, decoded, stages, experiment, metric, emit, started)
@@ -163,11 +163,7 @@ def _go(
 
 
 def choose_plan(experiment: Experiment, model: Model, decoded: Decoded, emit: Emit) -> tuple[Stage, ...]:
-    """The stages of the run; ``auto`` chooses by the number of rows and the measured likeness to the source data.
-
-    Raises:
-        ConfigError: a stage would take too few updates to learn, in a recipe that the user wrote.
-    """
+    """The stages of the run; ``auto`` chooses by the number of rows and the measured likeness to the source data."""
     rows, modality = len(decoded.splits.train), decoded.splits.modality
     if experiment.plan == "auto":
         from headstart.engine import similarity
@@ -190,11 +186,7 @@ def choose_plan(experiment: Experiment, model: Model, decoded: Decoded, emit: Em
             if few and few != enough and isinstance(before, Training):
                 updates = f"{few} epochs would be {few * before.updates_per_epoch(rows)} updates on {rows} rows"
                 emit(Decision(f"{name} of {after.title}", str(enough), f"{updates}, too few to learn"))
-    stages = longer
-    problems = budget.starved(stages, rows)
-    if problems and not experiment.force:
-        raise ConfigError("this recipe is starved of updates", problems=problems)
-    return plans.settled(stages, modality)
+    return plans.settled(longer, modality)
 
 
 def _frontiers(runtime: Runtime, model: Model, experiment: Experiment, emit: Emit) -> Frontiers:

@@ -110,7 +110,7 @@ def plan(experiment: Experiment, *, data: Any = None, on_event: Callable[[Event]
         stages = experiment.stages(collection.modality)
     stages = experiment.distinct(stages, lambda stage: model.opened(**stage.thawed))
     stages = plans.settled(experiment.lengthened(stages, rows), collection.modality)
-    preflight.check(stages, model, labels)
+    preflight.check(stages, model, labels, force=True)  # what starves is shown in the table
     bench = _Bench(inputs, _forward_seconds(model, inputs, 0), rows, val, choices.frontier_budget(experiment))
     laid = tuple(_stage(model, stage, bench) for stage in stages)
     problems = () if experiment.force else tuple(budget.starved(stages, rows))

@@ -13,6 +13,7 @@ from headstart.core import registry
 from headstart.core.errors import ConfigError, HeadstartError, Problem
 from headstart.measure import metrics, own
 from headstart.measure.metrics import OwnMetric
+from headstart.stages import budget
 from headstart.stages.base import Stage, Training
 from headstart.stages.methods import contrastive, mlm
 
@@ -36,9 +37,12 @@ BLENDING = ("mixup", "cutmix")
 TRIED = 2  # rows that augmentation of the user's own is tried on
 
 
-def check(stages: Sequence[Stage], model: Model, labels: np.ndarray, examples: Examples | None = None) -> None:
+def check(
+    stages: Sequence[Stage], model: Model, labels: np.ndarray, examples: Examples | None = None, *, force: bool = False
+) -> None:
     """Try every setting that depends on the backbone, the classes or a registry, and what the user wrote: augmentation
-    of their own sees the first of the training ``examples``, where they are given.
+    of their own sees the first of the training ``examples``, where they are given. ``labels`` are those of the training
+    rows; a recipe that takes too few updates on so many is refused, unless ``force``.
 
     Raises:
         ConfigError: all that cannot work, each with the stage it stands in.
@@ -51,6 +55,7 @@ def check(stages: Sequence[Stage], model: Model, labels: np.ndarray, examples: E
             except HeadstartError as error:
                 where = f"plan[{index}].{stage.title}.{setting}"
                 problems += [Problem(each.what, where, each.remedy) for each in error.problems]
+    problems += [] if force else budget.starved(stages, len(labels))
     if problems:
         raise ConfigError("the plan does not fit the model or the data", problems=problems)
 
