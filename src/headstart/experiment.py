@@ -13,7 +13,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from headstart.aliases import ALIASES, ELSEWHERE, SHORT, home, misplaced
-from headstart.core import registry, settings
+from headstart.core import functions, registry, settings
 from headstart.core.errors import ConfigError, Problem
 from headstart.core.layers import Layers
 from headstart.core.settings import Keys, Written, text_of
@@ -123,6 +123,12 @@ class Experiment:
             for own, (_, said) in zip(mine, told, strict=True)
         ]
         return budget.repaired(stages, rows, kept)
+
+    def functions(self) -> dict[str, str]:
+        """What the functions of the user's own do, by their place: a digest of their code. A module given as the
+        backbone is known by its weights and answers instead."""
+        given = {name: getattr(self, name) for name in _FIELDS if name != "backbone"}
+        return {place: functions.digest(found) for place, found in functions.inside(given)}
 
     def as_mapping(self) -> dict[str, Any]:
         """Plain values for ``experiment.yaml``; ``load`` reads them back as the same experiment."""

@@ -156,6 +156,31 @@ def test_what_the_user_wrote_is_tried_before_the_first_stage(fit, pictures):
     assert not {event.name for event in fit.said(Phase)} & {"decode", "baseline"}
 
 
+def test_a_changed_function_is_another_experiment(fit, pictures):
+    def metric(value):
+        def mine(labels, probabilities):
+            return value
+
+        return mine
+
+    def turning(step):
+        return lambda canvas, rng: canvas[:, ::step]
+
+    rows = pictures()
+    first = fit(rows, metric=metric(0.3))
+    assert fit(rows, metric=metric(0.3)).path == first.path
+    other = fit(rows, metric=metric(0.7))
+    assert other.path != first.path
+    assert [run.frame().iloc[0]["mine"] for run in (first, other)] == [0.3, 0.7]
+    plan = ["probe", {"thaw": {**SHORT, "augment": turning(1)}}]
+    turned = fit(rows, plan)
+    assert fit(rows, plan).path == turned.path
+    plan = ["probe", {"thaw": {**SHORT, "augment": turning(-1)}}]
+    with pytest.raises(ArtefactError, match=r"differs in the code of plan\.1\.thaw\.augment"):
+        fit(rows, plan, resume=True)
+    assert fit(rows, plan).path not in (first.path, other.path, turned.path)
+
+
 def test_baselines_are_learnt_once_and_again_where_a_run_goes_on(fit, pictures, monkeypatch):
     from headstart.engine import baseline
 

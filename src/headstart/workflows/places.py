@@ -188,11 +188,17 @@ def _named(experiment: Experiment, collection: Collection) -> list[Run]:
 
 
 def _choose(experiment: Experiment, collection: Collection, network: dict[str, Any]) -> tuple[str, bool]:
-    here = _settings(experiment.to_yaml())
+    here, functions = _settings(experiment.to_yaml()), experiment.functions()
     for run in _named(experiment, collection):
-        if _written(run) == here and _same_inputs(run, collection, network):
+        same = _written(run) == here and _functions(run) == functions
+        if same and _same_inputs(run, collection, network):
             return str(run.path), True
     return "", False
+
+
+def _functions(run: Run) -> dict[str, str]:
+    found = run.read("identity.json", default={}).get("functions")
+    return found if isinstance(found, dict) else {}
 
 
 def _settings(text: str) -> dict[str, str]:
@@ -216,6 +222,8 @@ def _unlike(run: Run, experiment: Experiment, collection: Collection, network: d
         return Problem("cannot be resumed: its experiment.yaml cannot be read", str(run.path), "start another run")
     keys = [key for key in {**there, **here} if there.get(key) != here.get(key)]
     differs = [f"{key} ({there.get(key, 'not set')} there, {here.get(key, 'not set')} here)" for key in keys]
+    ours, theirs = experiment.functions(), _functions(run)
+    differs += [f"the code of {key}" for key in sorted({*ours, *theirs}) if ours.get(key) != theirs.get(key)]
     known = run.read("identity.json", default={})
     if not _same_network(known.get("backbone"), network):
         differs.append("the weights")
@@ -230,7 +238,8 @@ def _create(experiment: Experiment, collection: Collection, network: dict[str, A
     first = Path(experiment.output_dir) / run_name(experiment, collection)
     path = storage.unused(first)
     draft = first.with_name(f".{first.name}.tmp-{os.getpid()}")  # the folder of a run is never there without its files
-    Run(draft).write("identity.json", {"data": _names(collection), "backbone": network})
+    functions = experiment.functions()
+    Run(draft).write("identity.json", {"data": _names(collection), "backbone": network, "functions": functions})
     manifest.write_text(draft / "experiment.yaml", experiment.to_yaml())
     os.rename(draft, path)
     return str(path)
