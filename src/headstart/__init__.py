@@ -105,12 +105,18 @@ def predict(
     *,
     top_k: int | None = None,
     input_column: str | None = None,
+    sampling_rate: int | None = None,
     allow_module: Any = False,
 ) -> Predictions:
-    """Labels and probabilities for a folder, a table, files or arrays; ``allow_module`` as in ``load``."""
+    """Labels and probabilities for a folder, a table, files or arrays; ``allow_module`` as in ``load``.
+
+    Sounds as arrays have the rate of those that the run learned from, unless ``sampling_rate`` is told.
+    """
     from headstart.workflows.predict import predict as predict_with
 
-    return predict_with(run, source, top_k=top_k, input_column=input_column, allow_module=allow_module)
+    return predict_with(
+        run, source, top_k=top_k, input_column=input_column, sampling_rate=sampling_rate, allow_module=allow_module
+    )
 
 
 def evaluate(
@@ -119,6 +125,7 @@ def evaluate(
     *,
     input_column: str | None = None,
     label_column: str | tuple[str, ...] | None = None,
+    sampling_rate: int | None = None,
     allow_module: Any = False,
 ) -> Evaluation:
     """What the run's model answers on labelled data, or on its own test rows; ``allow_module`` as in ``load``.
@@ -136,17 +143,28 @@ def evaluate(
             warnings.warn(event.message, stacklevel=4)
 
     return evaluate_run(
-        run, data, input_column=input_column, label_column=label_column, allow_module=allow_module, on_event=warn
+        run,
+        data,
+        input_column=input_column,
+        label_column=label_column,
+        sampling_rate=sampling_rate,
+        allow_module=allow_module,
+        on_event=warn,
     )
 
 
 def embed(
-    run: str | Path | Run, source: Any, *, input_column: str | None = None, allow_module: Any = False
+    run: str | Path | Run,
+    source: Any,
+    *,
+    input_column: str | None = None,
+    sampling_rate: int | None = None,
+    allow_module: Any = False,
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Features (N, D) of the run's backbone, and the names of the rows; ``allow_module`` as in ``load``."""
+    """Features (N, D) of the run's backbone, and the names of the rows; arguments as in ``predict``."""
     from headstart.workflows.predict import embed as embed_with
 
-    return embed_with(run, source, input_column=input_column, allow_module=allow_module)
+    return embed_with(run, source, input_column=input_column, sampling_rate=sampling_rate, allow_module=allow_module)
 
 
 def export(

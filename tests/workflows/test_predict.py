@@ -234,7 +234,7 @@ def test_a_run_is_loaded_whatever_its_settings_name(run, tmp_path):
     """A stage of the user's own, say, that is not on this machine."""
     place = Path(shutil.copytree(run.path, tmp_path / "run"))
     (place / "experiment.yaml").write_text("plan: [own.stage]\ndata: {input_column: shot}\n")
-    assert headstart.load(place).usual_column == "shot"
+    assert headstart.load(place).usual.input_column == "shot"
 
 
 def test_a_device_that_is_not_there_and_a_column_that_is_no_name(run, tmp_path):

@@ -13,10 +13,11 @@ import soundfile
 import torch
 
 import headstart
-from headstart.core.errors import ConfigError
+from headstart.core.errors import ConfigError, DataError
 from headstart.core.events import Decision, Event, Progress
 from headstart.core.run import Run
 from headstart.data import sources
+from headstart.data.reading.unlabelled import NOTHING
 from headstart.data.settings import DataSettings, SplitSettings
 from headstart.workflows import preflight
 
@@ -183,6 +184,36 @@ def test_arrays_with_one_rate(tmp_path: Path) -> None:
     assert run.read("data.json")["modality"] == "audio"
     (answer,) = headstart.load(run, allow_module=sounds.Ear()).predict([(clips[1], sounds.RATE)])
     assert answer.label == sounds.KINDS[1]
+
+
+def test_a_run_on_arrays_reads_arrays_again(tmp_path: Path) -> None:
+    """At the rate that it was told, unless another is; bare samples without a rate are refused, not passed over."""
+    rng = np.random.default_rng(4)
+    clips = [sounds.recording(kind, rng, 0.5) for _ in range(12) for kind in sounds.KINDS]
+    labels = list(sounds.KINDS) * 12
+    run = fitted(tmp_path, (clips, labels), "builtin/audio", "probe", sampling_rate=sounds.RATE)
+    wanted = headstart.predict(run, [(clip, sounds.RATE) for clip in clips[:3]])
+    for found in (
+        headstart.predict(run, clips[:3]),
+        headstart.predict(run, np.stack(clips[:3])),
+        headstart.predict(run, clips[:3], sampling_rate=sounds.RATE),
+    ):
+        assert [each.scores for each in found] == [each.scores for each in wanted]
+    alone = headstart.predict(run, clips[0])
+    assert (len(alone), dict(alone[0].scores)) == (1, pytest.approx(dict(wanted[0].scores), abs=1e-6))
+    assert headstart.predict(run, clips[:3], sampling_rate=2 * sounds.RATE)[0].scores != wanted[0].scores
+    assert headstart.embed(run, clips[:3])[0].shape[0] == 3
+    with pytest.warns(UserWarning, match="has learned"):
+        assert len(headstart.evaluate(run, (clips, labels))) == len(clips)
+    with pytest.raises(ConfigError, match="5 is no rate"):
+        headstart.predict(run, clips[:1], sampling_rate=5)
+    headstart.export(run, data=(clips, labels), int8=False)
+    again = headstart.load(run.path / "export").predict(clips[:3])
+    assert [each.label for each in again] == [each.label for each in wanted]
+    files = headstart.load(run)
+    files.usual = NOTHING
+    with pytest.raises(DataError, match="sampling_rate=16_000"):
+        files.predict(clips[:1])
 
 
 def test_settings_of_other_rows_are_refused(recordings: Path) -> None:

@@ -23,6 +23,7 @@ from headstart.data.reading.division import Division, arranged, divide, fingerpr
 from headstart.data.reading.folders import read_folder, walk
 from headstart.data.reading.guess import EXTENSIONS
 from headstart.data.reading.tables import ARCHIVES, TABLES, read_table
+from headstart.data.reading.unlabelled import NOTHING, Usual
 from headstart.data.splits import Rows, Splits
 
 if TYPE_CHECKING:
@@ -132,20 +133,35 @@ def columns_of(source: Any) -> tuple[str, ...]:
 
 
 def find_unlabelled(
-    source: Any, modality: str = "image", *, input_column: str | None = None, usual: str | None = None
+    source: Any,
+    modality: str = "image",
+    *,
+    input_column: str | None = None,
+    sampling_rate: int | None = None,
+    usual: Usual = NOTHING,
 ) -> tuple[Rows, tuple[str, ...]]:
     """As ``read_unlabelled``, with what was left out, in sentences; ``modality`` is that of the model.
 
     Args:
         input_column: what to read of a table.
-        usual: the same where the table has it; else a familiar name is looked for.
+        sampling_rate: of samples that are given as arrays alone.
+        usual: the same where they are not told, and a table has the column; else a familiar name is looked for.
     """
+    from pydantic import ValidationError
+
     from headstart.data.settings import DataSettings
 
     if not isinstance(input_column, (str, NoneType)):
         what = f"input_column is the name of a column, not {input_column!r}"
         raise ConfigError(what, where="data.input_column", remedy="two columns of a pair are one text: first,second")
-    return unlabelled.find_unlabelled(source, modality, DataSettings(input_column=input_column), usual)
+    rate = usual.sampling_rate if sampling_rate is None else sampling_rate
+    try:
+        settings = DataSettings(input_column=input_column, sampling_rate=rate)
+    except ValidationError as error:
+        raise ConfigError(
+            f"{rate!r} is no rate of samples", where="data.sampling_rate", remedy="such as 16_000"
+        ) from error
+    return unlabelled.find_unlabelled(source, modality, settings, usual.input_column)
 
 
 def texts_of(rows: Rows, modality: str) -> tuple[tuple[str, ...], ...]:

@@ -18,6 +18,7 @@ from headstart.core.errors import ArtefactError
 from headstart.core.events import Event, Notice, Progress
 from headstart.core.machine import usable_cores
 from headstart.data import loaders, sources
+from headstart.data.reading.unlabelled import Usual
 from headstart.data.splits import Rows
 from headstart.data.store import Store
 from headstart.deploy import contract, folder, mates, parallel
@@ -96,7 +97,7 @@ class Predictor:
         found = _opened(verdict, variant, self.folder, self.threads, on_event)
         self.name, self.variant, self.contract, session = found
         self.threshold = _threshold(verdict, self.name)
-        self.usual_column: str | None = verdict.get("input_column")  # of the tables that the run learned from
+        self.usual = Usual(verdict.get("input_column"), verdict.get("sampling_rate"))
         self._modality = registry.find(contract.MODALITIES, self.contract.modality)
         self._session = session if self.variant.batches else mates.row_by_row(session, mates.padding(self.modality))
         self._turn = threading.Lock()
@@ -121,19 +122,23 @@ class Predictor:
         *,
         top_k: int | None = None,
         input_column: str | None = None,
+        sampling_rate: int | None = None,
         on_event: Emit | None = None,
     ) -> Predictions:
         """Labels and probabilities, most likely first, for a folder, files, arrays, pictures, texts or sounds.
 
         ``input_column`` names what to read of a table; without it the column that the run learned from is looked for,
-        then a familiar name. A row that cannot be read gets a prediction without scores whose ``problem`` says why;
-        where the export has a threshold, so does one that is not sure enough ("don't know").
+        then a familiar name; ``sampling_rate`` is that of sounds given as arrays, without it that of the run's. A row
+        that cannot be read gets a prediction without scores whose ``problem`` says why; where the export has a
+        threshold, so does one that is not sure enough ("don't know").
 
         Raises:
             DataError: there is nothing to predict.
         """
         say = on_event or (lambda event: None)
-        rows, notes = sources.find_unlabelled(source, self.modality, input_column=input_column, usual=self.usual_column)
+        rows, notes = sources.find_unlabelled(
+            source, self.modality, input_column=input_column, sampling_rate=sampling_rate, usual=self.usual
+        )
         for note in notes:
             say(Notice("info", "data", note))
         parts = self._parts(rows, say)

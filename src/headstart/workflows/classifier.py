@@ -13,6 +13,7 @@ import numpy as np
 from headstart.core.errors import DataError, Problem
 from headstart.core.events import Event, Notice, Progress
 from headstart.data.reading.collection import listing
+from headstart.data.reading.unlabelled import NOTHING, Usual
 from headstart.data.splits import Rows
 from headstart.measure.evaluation import Evaluation
 from headstart.measure.metrics import softmax
@@ -30,10 +31,10 @@ Emit = Callable[[Event], None]
 class Classifier:
     """A trained model that takes the user's own files: ``headstart.load("runs/photos")``."""
 
-    def __init__(self, model: Model, usual_column: str | None = None) -> None:
+    def __init__(self, model: Model, usual: Usual = NOTHING) -> None:
         self.model = model.eval()
         self.modality = model.backbone.modality
-        self.usual_column = usual_column  # of the tables that it learned from
+        self.usual = usual
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -50,12 +51,14 @@ class Classifier:
         *,
         top_k: int | None = None,
         input_column: str | None = None,
+        sampling_rate: int | None = None,
         on_event: Emit | None = None,
     ) -> Predictions:
         """Labels and probabilities, most likely first, for a folder, files, arrays or pictures.
 
         ``input_column`` names what to read of a table; without it the column that the run learned from is looked for,
-        then a familiar name.
+        then a familiar name. ``sampling_rate`` is that of sounds given as arrays; without it, that of the arrays which
+        the run learned from.
         Where a row may have several labels, those that reach the model's threshold, unless ``top_k`` asks for so many.
 
         A row that cannot be read gets a prediction without scores whose ``problem`` says why.
@@ -65,7 +68,9 @@ class Classifier:
         """
         from headstart.data import sources
 
-        rows, notes = sources.find_unlabelled(source, self.modality, input_column=input_column, usual=self.usual_column)
+        rows, notes = sources.find_unlabelled(
+            source, self.modality, input_column=input_column, sampling_rate=sampling_rate, usual=self.usual
+        )
         _tell_notes(notes, on_event)
         probabilities = sigmoid if self.several else softmax
         parts = (
@@ -126,12 +131,19 @@ class Classifier:
         return marks
 
     def embed(
-        self, source: Any, *, input_column: str | None = None, on_event: Emit | None = None
+        self,
+        source: Any,
+        *,
+        input_column: str | None = None,
+        sampling_rate: int | None = None,
+        on_event: Emit | None = None,
     ) -> tuple[np.ndarray, tuple[str, ...]]:
         """Features (N, D) float32 that the head sees, with the names of the rows; unreadable rows are left out."""
         from headstart.data import sources
 
-        rows, notes = sources.find_unlabelled(source, self.modality, input_column=input_column, usual=self.usual_column)
+        rows, notes = sources.find_unlabelled(
+            source, self.modality, input_column=input_column, sampling_rate=sampling_rate, usual=self.usual
+        )
         _tell_notes(notes, on_event)
         parts, unreadable = [], []
         for rows_read, features, problems in self._outputs(rows, self.model.backbone.features, on_event):

@@ -27,6 +27,7 @@ def evaluate(
     *,
     input_column: str | None = None,
     label_column: str | tuple[str, ...] | None = None,
+    sampling_rate: int | None = None,
     allow_module: Any = False,
     on_event: Emit | None = None,
 ) -> Evaluation:
@@ -34,6 +35,7 @@ def evaluate(
 
     Args:
         input_column, label_column: of a table; unless told those of the run where it has them, else familiar ones.
+        sampling_rate: of sounds given as arrays; unless told that of the run's.
 
     Raises:
         ArtefactError: the run has no test rows of its own, and no ``data`` is given.
@@ -56,13 +58,13 @@ def evaluate(
     from headstart.data import sources
 
     model = load(run, allow_module=allow_module)
-    rows, classes = sources.read_labelled(data, _reading(run, model, data, told))
+    rows, classes = sources.read_labelled(data, _reading(run, model, data, told, sampling_rate))
     where = str(data) if isinstance(data, (str, Path)) else ""
     seen.warn(run, rows.items, model.modality, on_event)
     return model.evaluate(rows, classes, "given", on_event, where=where)
 
 
-def _reading(run: Run, model: Classifier, data: Any, told: dict[str, Any]) -> DataSettings:
+def _reading(run: Run, model: Classifier, data: Any, told: dict[str, Any], rate: int | None) -> DataSettings:
     """How other labelled data are read: as the run's were, columns and what says that rows may have several labels."""
     from headstart.data import sources
     from headstart.data.reading.columns import holds
@@ -78,4 +80,5 @@ def _reading(run: Run, model: Classifier, data: Any, told: dict[str, Any]) -> Da
         told |= {"task": "multilabel", "label_separator": known.label_separator}
         if not columns and isinstance(known.label_column, tuple):  # such as of a data set of the Hub
             told.setdefault("label_column", known.label_column)
+    told["sampling_rate"] = known.sampling_rate if rate is None else rate
     return DataSettings(on_unreadable="stop", modality=model.modality, **told)

@@ -15,6 +15,7 @@ from headstart.core import manifest, process, settings
 from headstart.core.errors import ArtefactError, ConfigError, MissingExtra
 from headstart.core.events import Event
 from headstart.core.run import Run
+from headstart.data.reading.unlabelled import NOTHING, Usual
 from headstart.measure.prediction import Predictions
 from headstart.workflows.classifier import Classifier
 
@@ -40,7 +41,7 @@ def load(path: str | Path | Run, *, device: str = "cpu", allow_module: Any = Fal
     place = published.address(folder)
     if place is not None:
         folder = published.fetch(*place)
-    usual = usual_column(folder)
+    usual = usual_of(folder)
     if (folder / "model").is_dir():
         folder = folder / "model"
     if not (folder / "headstart.json").is_file() and (is_export(folder) or not manifest.is_sealed(folder)):
@@ -48,11 +49,11 @@ def load(path: str | Path | Run, *, device: str = "cpu", allow_module: Any = Fal
     return Classifier(Model.load(folder, allow_module=allow_module).to(choose_device(device)), usual)
 
 
-def usual_column(run: Path) -> str | None:
-    """The column of its tables that a run was told to learn from, whatever else its settings name."""
+def usual_of(run: Path) -> Usual:
+    """The column of its tables and the rate of its arrays that a run was told, whatever else its settings name."""
     file = run / "experiment.yaml"
     data = settings.read(file).plain().get("data") if file.is_file() else None
-    return data.get("input_column") if isinstance(data, dict) else None
+    return Usual(*(data.get(name) for name in Usual._fields)) if isinstance(data, dict) else NOTHING
 
 
 def answerer(
@@ -120,12 +121,13 @@ def predict(
     *,
     top_k: int | None = None,
     input_column: str | None = None,
+    sampling_rate: int | None = None,
     allow_module: Any = False,
     on_event: Emit | None = None,
 ) -> Predictions:
     """Labels and probabilities for new rows; see ``Classifier.predict`` and, of an export, ``Predictor.predict``."""
     model = answerer(path, allow_module=allow_module, on_event=on_event)
-    return model.predict(source, top_k=top_k, input_column=input_column, on_event=on_event)
+    return model.predict(source, top_k=top_k, input_column=input_column, sampling_rate=sampling_rate, on_event=on_event)
 
 
 def embed(
@@ -133,8 +135,10 @@ def embed(
     source: Any,
     *,
     input_column: str | None = None,
+    sampling_rate: int | None = None,
     allow_module: Any = False,
     on_event: Emit | None = None,
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Features of new rows; see ``Classifier.embed``."""
-    return load(path, allow_module=allow_module).embed(source, input_column=input_column, on_event=on_event)
+    model = load(path, allow_module=allow_module)
+    return model.embed(source, input_column=input_column, sampling_rate=sampling_rate, on_event=on_event)

@@ -21,6 +21,7 @@ from headstart.core.errors import ArtefactError, ConfigError, NothingAccepted
 from headstart.core.events import Event, Notice, Progress
 from headstart.core.machine import processor, usable_cores
 from headstart.core.run import Run
+from headstart.data.reading.unlabelled import Usual
 from headstart.deploy import card, contract, folder, graph, ladder, parallel, verdict
 from headstart.deploy.ladder import Climber
 from headstart.deploy.predictor import RUNTIMES, Variant, open_session
@@ -30,7 +31,7 @@ from headstart.measure import metrics
 from headstart.workflows import finish, folds, materials
 from headstart.workflows.judging import Judge, runtimes
 from headstart.workflows.materials import Decoded
-from headstart.workflows.predict import load, usual_column
+from headstart.workflows.predict import load, usual_of
 
 if TYPE_CHECKING:
     from headstart.models.model import Model
@@ -102,7 +103,7 @@ def export(
             kept += [each for each in tried if (place / each.file).is_file()]
         order = verdict.order(kept)
         gone = [each for each in tried if each not in kept]
-        _write(judge, decoded, kept, gone, order, usual_column(run.path))
+        _write(judge, decoded, kept, gone, order, usual_of(run.path))
     finish.report(run)
     where = run.path / folder.EXPORT
     if not order:
@@ -230,7 +231,7 @@ def _climber(judge: Judge, decoded: Decoded) -> Climber:
 
 
 def _write(
-    judge: Judge, decoded: Decoded, kept: list[Judged], gone: list[Judged], order: list[str], column: str | None
+    judge: Judge, decoded: Decoded, kept: list[Judged], gone: list[Judged], order: list[str], usual: Usual
 ) -> None:
     """The verdict, the README, and last the manifest."""
     versions = {name: registry.find(RUNTIMES, name).version() for name in judge.runtimes}
@@ -240,7 +241,7 @@ def _write(
         "headstart": __version__,
         "host": {"processor": cpu, "features": features, "threads": judge.threads, "runtimes": versions},
         "data": {"split": "val", "rows": len(judge.val), "fingerprint": decoded.splits.fingerprint},
-        "input_column": column,
+        **usual._asdict(),
         "metric": judge.metric,
         "tolerance": judge.tolerance,
         "reference": judge.reference.metric(judge.metric).as_json(),

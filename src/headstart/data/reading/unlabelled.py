@@ -8,13 +8,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from headstart.core.errors import ConfigError, DataError, Problem
 from headstart.core.registry import suggest
-from headstart.data.reading.arrays import as_pictures
+from headstart.data.reading.arrays import as_pictures, with_rate
 from headstart.data.reading.collection import printable
 from headstart.data.reading.columns import from_columns, holds
 from headstart.data.reading.folders import item_of, walk
@@ -25,6 +25,16 @@ from headstart.data.splits import UNLABELLED, Rows
 
 if TYPE_CHECKING:
     from headstart.data.settings import DataSettings
+
+
+class Usual(NamedTuple):
+    """What a run learned from, which is taken of other data where nothing else is told."""
+
+    input_column: str | None = None  # of tables that have it
+    sampling_rate: int | None = None  # of samples that are given as arrays alone
+
+
+NOTHING = Usual()
 
 
 def find_unlabelled(
@@ -54,7 +64,7 @@ def find_unlabelled(
     elif _names_texts(source) if modality == "text" else _names_folders(source):
         items, names = _from_paths([os.fspath(part) for part in source], modality, settings, usual, notes)
     else:
-        items, names = _from_object(source, modality, notes)
+        items, names = _from_object(source, modality, settings, notes)
     if not len(items):
         where = str(source) if isinstance(source, (str, os.PathLike)) else ""
         raise DataError(f"there is nothing to predict{''.join(f'; {note}' for note in notes)}", where=where)
@@ -163,12 +173,22 @@ def _is_text(source: Any) -> bool:
     return isinstance(source, str) and len(source.split()) > 1 and not os.path.exists(os.path.expanduser(source))
 
 
-def _from_object(source: Any, modality: str, notes: list[str]) -> tuple[Sequence[Any], Sequence[str]]:
-    """A list of items, arrays (N, H, W[, C]), or one picture: an array (H, W) or (H, W, 3 or 4), bytes, Pillow's."""
+def _from_object(
+    source: Any, modality: str, settings: DataSettings, notes: list[str]
+) -> tuple[Sequence[Any], Sequence[str]]:
+    """A list of items, arrays (N, H, W[, C]), or one picture: an array (H, W) or (H, W, 3 or 4), bytes, Pillow's; of
+    sounds arrays (N, T), a list of (T,) or (T, A), or one (T,)."""
     if modality != "image":
         pair = isinstance(source, tuple) and len(source) == 2  # two texts, or samples with their rate
         alone = isinstance(source, (bytes, dict)) or (pair and (modality == "text" or not isinstance(source[0], str)))
-        listed = [source] if alone or not hasattr(source, "__len__") else as_list(source)
+        numbers = hasattr(source, "detach") or getattr(getattr(source, "dtype", None), "kind", "") in tuple("iuf")
+        axes = len(source.shape) if modality == "audio" and numbers else 0
+        if alone or axes == 1 or not hasattr(source, "__len__"):
+            listed = [source]
+        else:
+            listed = list(source) if axes else as_list(source)
+        if modality == "audio":
+            listed = with_rate(listed, "data", settings)
         if modality == "text" or not all(isinstance(item, (str, os.PathLike)) for item in listed):
             return listed, [f"row {row}" for row in range(len(listed))]
         source = listed
