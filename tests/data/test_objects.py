@@ -179,6 +179,10 @@ class TestFrames:
         found = collect(frame, split=SplitSettings(group_by="who"))
         assert labels(found) == ["NA", "007", "null"] * 2
         assert len(set(found.rows.groups or ())) == 3
+        spaced = collect(
+            frame.assign(who=["a", "a ", "b", " b", "c\u0301", "\u0107"]), split=SplitSettings(group_by="who")
+        )
+        assert len(set(spaced.rows.groups or ())) == 3, "as labels are: no spaces around, one way to write a letter"
         assert labels(collect(frame[::-1])) == (["NA", "007", "null"] * 2)[::-1]
 
     @pytest.mark.parametrize("kind", ["category", "Int64", "float", "bool", "string"])

@@ -146,6 +146,10 @@ def test_baselines_answer_label_by_label() -> None:
     majority, pixels = baseline.baselines(marked(48), marked(16, "val", seed=1), CLASSES)
     assert np.abs(majority.evaluation.probabilities - 0.5).max() < 0.05, "every label is on half of the rows"
     assert pixels.evaluation.metric("mAP").value > 0.95
+    for threshold, given in ((0.4, True), (0.6, False)):
+        each, _ = baseline.baselines(marked(48), marked(16, "val", seed=1), CLASSES, threshold)
+        for found in (each.evaluation, each.on(marked(8, "test"))):
+            assert (found.predicted == given).all(), "from the threshold of the run on"
 
 
 def test_what_does_not_fit_is_told_before_the_first_stage(course: Callable[..., Course]) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+import headstart
 from headstart import results
 from headstart.core.errors import ArtefactError, ConfigError, DataError
 from headstart.core.events import Notice, StageDone
@@ -16,7 +17,7 @@ from headstart.core.run import Run
 from headstart.measure.evaluation import Evaluation
 from headstart.report import page
 from headstart.terminal import THEME
-from headstart.workflows import folds
+from headstart.workflows import folds, ship
 
 
 @pytest.fixture(scope="module")
@@ -76,13 +77,13 @@ def test_answers_stand_at_their_own_rows(run, pictures):
 
 
 def test_the_interval_of_the_mean_ends_where_the_metric_does():
-    near_one = folds._over_folds("accuracy", [1.0, 0.9, 1.0])
+    near_one = folds._over_folds("accuracy", [1.0, 0.9, 1.0], {})
     assert (near_one["high"], near_one["low"]) == (1.0, pytest.approx(0.9667 - 4.303 * 0.0577 / np.sqrt(3), abs=1e-3))
-    assert folds._over_folds("macro_f1", [0.0, 0.1, 0.0])["low"] == 0.0
-    loss = folds._over_folds("log_loss", [0.1, 2.0, 0.2])
+    assert folds._over_folds("macro_f1", [0.0, 0.1, 0.0], {})["low"] == 0.0
+    loss = folds._over_folds("log_loss", [0.1, 2.0, 0.2], {})
     assert loss["low"] == 0.0
     assert loss["high"] > 2
-    assert folds._over_folds("profit", [-1.0, 3.0])["low"] < -1, "of an own metric nothing is known"
+    assert folds._over_folds("profit", [-1.0, 3.0], {})["low"] < -1, "of an own metric nothing is known"
 
 
 def test_students_quantiles():
@@ -153,9 +154,38 @@ def test_an_unreadable_row_is_in_no_fold(fit, pictures, tmp_path):
         rows.append((str(tmp_path / f"{index:02d}.png"), label))
     (tmp_path / "07.png").write_bytes(b"no picture")
     run = fit(rows, folds=2, max_unreadable=0.5)
+    for fold in run.read("folds.json")["folds"]:
+        again = Run(run.path / fold["name"])
+        assert ship.rows_of(again, headstart.load(again).model, rows, lambda event: None)
     pooled = Evaluation.load(run.path / "predictions-folds.npz")
     assert sorted(pooled.rows) == [row for row in range(30) if row != 7]
     assert pooled.metric("accuracy").value == 1.0
+
+
+def test_a_fold_of_one_class_leaves_out_what_it_cannot_tell(fit, pictures, tmp_path):
+    from PIL import Image
+
+    inputs, _ = pictures(80)
+    for number in range(80):
+        patient = number // 10  # the last two have it
+        place = tmp_path / "scans" / ("ill" if patient > 5 else "well")
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(inputs[number]).save(place / f"p{patient}_{number}.png")
+    run = fit(str(tmp_path / "scans"), folds=3, group_by="(p[0-9]+)_", metric="accuracy")
+    folded = [Run(run.path / f"fold-{number}").read("data.json")["counts"]["test"] for number in (1, 2, 3)]
+    assert any(0 in counts.values() for counts in folded), "every fold has both"
+    summary = run.read("folds.json")
+    assert "roc_auc" not in summary["mean"]
+    assert "roc_auc" in summary["pooled"]
+    assert summary["mean"]["accuracy"]["n"] == 3
+
+
+def test_folds_that_score_alike_have_the_interval_of_all_rows():
+    pooled = {"accuracy": {"value": 1.0, "low": 0.9, "high": 1.0}}
+    found = folds._over_folds("accuracy", [1.0, 1.0, 1.0], pooled)
+    assert (found["value"], found["low"], found["high"]) == (1.0, 0.9, 1.0)
+    found = folds._over_folds("log_loss", [0.5, 0.5], {"log_loss": {"value": 0.6, "low": 0.55, "high": 0.7}})
+    assert (found["low"], found["high"]) == (0.5, 0.7), "it holds the mean"
 
 
 def test_no_fold_beats_the_baseline(fit, pictures):

@@ -134,3 +134,27 @@ def test_a_cache_that_takes_nothing_is_told_and_costs_no_run(fit, pictures, tmp_
     monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path / "other"))
     fit(pictures(40), name="other")
     assert "cache" not in fit.kinds()
+
+
+@pytest.mark.parametrize("column", ["split", "patient"])
+def test_other_splits_or_groups_are_another_run(fit, pictures, tmp_path, column):
+    from PIL import Image
+
+    inputs, labels = pictures(36)
+    for number, picture in enumerate(inputs):
+        Image.fromarray(picture).save(tmp_path / f"{number}.png")
+
+    def written(shift):
+        lines = ["image,label,split,patient"] if column == "split" else ["image,label,patient"]
+        for number, label in enumerate(labels):
+            split = ("train", "val", "test", "train")[(number // 3 + shift) % 4]
+            told = [split] if column == "split" else []
+            patient = number // 3 if column == "split" else (number + shift) // 3
+            lines.append(",".join([f"{number}.png", label, *told, str(patient)]))
+        (tmp_path / "table.csv").write_text("\n".join(lines), encoding="utf-8")
+        return str(tmp_path / "table.csv")
+
+    own = {} if column == "split" else {"group_by": "patient"}
+    first = fit(written(0), **own)
+    assert fit(written(0), **own).path == first.path
+    assert fit(written(1), **own).path != first.path

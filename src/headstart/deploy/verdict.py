@@ -155,7 +155,8 @@ def order(judged: Sequence[Judged]) -> list[str]:
 def threshold(found: Evaluation, wanted: float) -> Threshold | None:
     """The lowest threshold from which on answers were right in at least ``wanted`` of the rows; None where none is.
 
-    Rows of equal confidence are answered together.
+    Rows of equal confidence are answered together. It lies halfway to the next less confident row, so that rounding
+    decides for none.
     """
     confidence = found.probabilities.max(axis=1)
     ranks = np.argsort(-confidence, kind="stable")
@@ -168,7 +169,8 @@ def threshold(found: Evaluation, wanted: float) -> Threshold | None:
     place = int(good[-1])
     n = place + 1
     share = Measured(float(right[place] / n), *wilson(int(right[place]), n), n)
-    return Threshold(wanted, float(confidence[ranks][place]), share, n / len(found))
+    below = float(confidence[ranks][n]) if n < len(found) else 0.0
+    return Threshold(wanted, (float(confidence[ranks][place]) + below) / 2, share, n / len(found))
 
 
 def _strange(reference: Evaluation, found: Evaluation, gap: float) -> str:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -35,25 +34,22 @@ class Baseline:
 
     def on(self, examples: Examples) -> Evaluation:
         """Its answers to another split."""
-        asked, labels = self.answers(examples), examples.rows.labels
-        return Evaluation(examples.split, np.arange(len(examples)), asked, labels, self.evaluation.classes)
+        rows, logits = np.arange(len(examples)), self.answers(examples)
+        known = (examples.rows.labels, self.evaluation.classes)
+        return Evaluation(examples.split, rows, logits, *known, threshold=self.evaluation.threshold)
 
 
-def baselines(train: Examples, val: Examples, classes: Sequence[str]) -> list[Baseline]:
-    """Majority and the modality's own, in this order."""
+def baselines(train: Examples, val: Examples, classes: Sequence[str], threshold: float = 0.5) -> list[Baseline]:
+    """Majority and the modality's own, in this order; ``threshold`` gives labels, where a row may have several."""
     kind = registry.find("headstart.engine.baselines", train.store.modality)
-    rows = _sample(train.rows.labels)
-    return [
-        _timed("majority", _majority, train, val, classes, rows),
-        _timed(kind.NAME, kind.learn, train, val, classes, rows),
-    ]
-
-
-def _timed(name: str, learn: Any, train: Examples, val: Examples, classes: Sequence[str], rows: np.ndarray) -> Baseline:
-    started = time.monotonic()
-    learnt: Learnt = learn(train, val, len(classes), rows)
-    evaluation = Evaluation("val", np.arange(len(val)), learnt.logits, val.rows.labels, tuple(classes))
-    return Baseline(name, evaluation, time.monotonic() - started, learnt.answers)
+    rows, found = _sample(train.rows.labels), []
+    for name, learn in (("majority", _majority), (kind.NAME, kind.learn)):
+        started = time.monotonic()
+        learnt: Learnt = learn(train, val, len(classes), rows)
+        known = (val.rows.labels, tuple(classes))
+        evaluation = Evaluation("val", np.arange(len(val)), learnt.logits, *known, threshold=threshold)
+        found.append(Baseline(name, evaluation, time.monotonic() - started, learnt.answers))
+    return found
 
 
 def _majority(train: Examples, val: Examples, num_classes: int, rows: np.ndarray) -> Learnt:

@@ -28,6 +28,7 @@ class Baselines:
     run: Run
     decoded: Decoded
     metric: str | OwnMetric
+    threshold: float  # of labels, where a row may have several
     emit: Callable[[Event], None]
     _learnt: list[Baseline] = field(default_factory=list)
 
@@ -62,8 +63,8 @@ class Baselines:
             from headstart.engine import baseline
 
             with phase(self.emit, "baseline"):
-                examples = self.decoded.examples
-                self._learnt = baseline.baselines(examples("train"), examples("val"), self.decoded.splits.classes)
+                train, val = self.decoded.examples("train"), self.decoded.examples("val")
+                self._learnt = baseline.baselines(train, val, self.decoded.splits.classes, self.threshold)
         return self._learnt
 
 

@@ -135,8 +135,9 @@ def _go(
         materials.describe(run, experiment, decoded)
         seen.record(run, decoded)
         remember_contents(run, collection.rows, collection.modality, decoded.contents)
-    beside = Baselines(run, decoded, metric, emit) if runtime.is_main and experiment.baseline else None
-    if beside is not None:
+    beside = None
+    if runtime.is_main and experiment.baseline:
+        beside = Baselines(run, decoded, metric, model.threshold, emit)
         beside.judge()
     stages = choose_plan(experiment, model, decoded, emit)
     preflight.check(stages, model, decoded.splits.train.labels, decoded.examples("train"), force=experiment.force)

@@ -9,7 +9,7 @@ Shapes: N rows, F folds, K classes.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -104,6 +104,15 @@ def _alone(experiment: Experiment, run: Run, number: int, count: int) -> Experim
     )
 
 
+def held_out(run: Run) -> list[str] | None:
+    """The names of the rows that a fold's run held out, unreadable ones too; None of any other run."""
+    parent = Run(run.path.parent)
+    for fold in parent.read("folds.json", default={}).get("folds", []):
+        if fold["name"] == run.path.name:
+            return list(fold["held_out"])
+    return None
+
+
 def holding_out(collection: Collection, held: np.ndarray) -> Collection:
     """The rows of one fold's run: those of ``held`` (indices) are its test split."""
     given = np.zeros(len(collection), dtype=np.int8)
@@ -133,28 +142,30 @@ def _summary(
     for each, rows in zip(runs, held, strict=True):
         readable = np.array([row for row in rows if row not in store.errors], dtype=np.int64)
         stored = Evaluation.load(each.path / "predictions-test.npz", expected=np.arange(len(readable)))
-        answers = stored.with_temperature(each.read("result.json")["temperature"])
-        places.append(readable[answers.rows])
-        parts.append(answers)
-    pooled = _together(collection, places, parts)
-    pooled.save(run.path / "predictions-folds.npz")
+        parts.append(stored.with_temperature(each.read("result.json")["temperature"]))
+        places.append(readable[stored.rows])
+    answers = _together(collection, places, parts)
+    answers.save(run.path / "predictions-folds.npz")
+    pooled = answers.as_json(metric)
     scores = [result["metrics"]["test"] for result in results]
+    common = [name for name in scores[0] if all(name in score for score in scores)]  # one class alone has no ROC
     told = [
         {
             "name": each.path.relative_to(run.path).as_posix(),
+            "held_out": [collection.rows.names[row] for row in rows],  # unreadable ones too
             "best": result["best"],
             "seconds": result["seconds"],
             "beaten_by": result["beaten_by"],
             "metrics": result["metrics"]["test"],
         }
-        for each, result in zip(runs, results, strict=True)
+        for each, result, rows in zip(runs, results, held, strict=True)
     ]
     return {
         "metric": metrics.name_of(metric),
         "folds": told,
-        "mean": {name: _over_folds(name, [score[name]["value"] for score in scores]) for name in scores[0]},
-        "pooled": pooled.as_json(metric),
-        "baselines": _baselines(runs, results, pooled, metric, lambda each: _together(collection, places, each)),
+        "mean": {name: _over_folds(name, [score[name]["value"] for score in scores], pooled) for name in common},
+        "pooled": pooled,
+        "baselines": _baselines(runs, results, answers, metric, lambda each: _together(collection, places, each)),
     }
 
 
@@ -182,12 +193,18 @@ def _baselines(
     return sorted(told, key=lambda each: sign * each["gain"]["value"])
 
 
-def _over_folds(name: str, values: Sequence[float]) -> dict[str, float]:
-    """Mean of F scores with Student's 95 % interval, cut where the metric ends: nothing beyond can be the truth."""
+def _over_folds(name: str, values: Sequence[float], pooled: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Mean of F scores with Student's 95 % interval, cut where the metric ends: nothing beyond can be the truth.
+
+    Folds that all score the same tell nothing of how far off they are: then it is the interval of all rows.
+    """
     least, most = metrics.limits(name)
-    count, mean = len(values), float(np.mean(values))
-    half = _t95(count - 1) * float(np.std(values, ddof=1)) / np.sqrt(count)
-    return {"value": mean, "low": max(least, mean - half), "high": min(most, mean + half), "n": count}
+    count, mean, spread = len(values), float(np.mean(values)), float(np.std(values, ddof=1))
+    half = _t95(count - 1) * spread / np.sqrt(count)
+    low, high = max(least, mean - half), min(most, mean + half)
+    if not spread and name in pooled:
+        low, high = min(mean, pooled[name]["low"]), max(mean, pooled[name]["high"])
+    return {"value": mean, "low": low, "high": high, "n": count}
 
 
 def _t95(freedom: int) -> float:

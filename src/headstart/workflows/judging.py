@@ -40,6 +40,7 @@ class Judge:
     place: Path
     val: Examples
     reference: Evaluation
+    temperature: float  # of the probabilities that all of them give, and thresholds are for
     golden: Golden
     metric: str
     tolerance: float
@@ -115,7 +116,8 @@ class Judge:
             parts.append((batch.rows, session(batch.inputs)[0][:, columns]))
             self.emit(Progress("judge", int(batch.rows[-1]) + 1, len(self.val), "rows", what))
         known = (self.val.rows.labels, self.reference.classes)
-        return Evaluation.gather("val", parts, *known, threshold=self.reference.threshold)
+        found = Evaluation.gather("val", parts, *known, threshold=self.reference.threshold)
+        return found.with_temperature(self.temperature)
 
     def _judged(
         self,

@@ -176,7 +176,11 @@ def _same_network(known: Any, own: dict[str, Any]) -> bool:
 
 
 def _names(collection: Collection) -> str:
-    return fingerprint({"all": collection.rows}, collection.classes)
+    """Names and labels of the rows, the splits that they come with, and their groups."""
+    rows = fingerprint({"all": collection.rows}, collection.classes)
+    found = hashlib.sha256(f"{rows}|{collection.given.tobytes().hex()}|".encode())
+    found.update(repr(collection.rows.groups).encode("utf-8", "backslashreplace"))
+    return found.hexdigest()
 
 
 def _named(experiment: Experiment, collection: Collection) -> list[Run]:

@@ -131,9 +131,8 @@ def rows_of(run: Run, model: Model, data: Any, emit: Emit) -> Decoded:
         data = None
     collection = materials.collect(experiment, data)
     named = run.read("rows.json", default={})
-    if (run.path.parent / "folds.json").is_file():  # of a cross-validated run: its test rows are one fold
-        held = np.isin(collection.rows.names, named.get("test", []))
-        collection = folds.holding_out(collection, np.flatnonzero(held))
+    if (found := folds.held_out(run)) is not None:
+        collection = folds.holding_out(collection, np.flatnonzero(np.isin(collection.rows.names, found)))
     decoded = materials.decode(collection, experiment, model.backbone.spec, _progress_only(emit))
     if decoded.splits.fingerprint != known.get("fingerprint"):
         what = f"the rows of {decoded.splits.source} are not those that the run was trained and judged on"
@@ -158,7 +157,7 @@ def _judge(run: Run, model: Model, decoded: Decoded, place: Path, settings: Sett
 
     val = decoded.examples("val")
     with materials.phase(emit, "torch"):
-        reference = features.evaluate(model, val, Runtime("cpu"), batch_size=BATCHES[1], emit=emit)
+        logits = features.evaluate(model, val, Runtime("cpu"), batch_size=BATCHES[1], emit=emit)
     few = next(iter(val.batches(np.arange(min(GOLDEN_ROWS, len(val))), batch_size=GOLDEN_ROWS))).inputs
     golden = graph.golden(model, few)
     golden.save(place / folder.GOLDEN)
@@ -166,9 +165,10 @@ def _judge(run: Run, model: Model, decoded: Decoded, place: Path, settings: Sett
     return Judge(
         place=place,
         val=val,
-        reference=reference,
+        reference=logits.with_temperature(model.temperature),
+        temperature=model.temperature,
         golden=golden,
-        metric=judged_by if judged_by in SHARES else str(metrics.usual("auto", reference.labels)),
+        metric=judged_by if judged_by in SHARES else str(metrics.usual("auto", logits.labels)),
         tolerance=settings.tolerance,
         wanted_precision=settings.precision,
         threads=settings.threads or max(1, round(usable_cores())),

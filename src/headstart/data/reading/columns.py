@@ -18,7 +18,7 @@ from headstart.core.errors import DataError, Problem
 from headstart.core.registry import suggest
 from headstart.data.modalities.base import Unreadable
 from headstart.data.reading import labelling
-from headstart.data.reading.collection import SPLITS, Found, listing, printable, split_name
+from headstart.data.reading.collection import SPLITS, Found, clean_label, listing, printable, split_name
 from headstart.data.reading.folders import grouping_note, path_groups
 from headstart.data.reading.guess import INPUT_NAMES, PAIRED, of_columns
 from headstart.data.reading.tables import Table, as_list
@@ -226,10 +226,9 @@ def _given(table: Table, column: str, problems: list[Problem]) -> np.ndarray:
 
 def _groups(table: Table, column: str, notes: list[str]) -> list[str]:
     """Group names of a column; rows without one are groups of their own."""
-    values = as_list(table.columns[column])
-    empty = [row for row, value in enumerate(values) if value is None or value != value or str(value).strip() == ""]
-    alone = set(empty)
-    groups = [f"alone:{row}" if row in alone else f"group:{value}" for row, value in enumerate(values)]
+    names = ["" if value is None or value != value else str(value) for value in as_list(table.columns[column])]
+    empty = [row for row, name in enumerate(names) if not name.strip()]
+    groups = [f"group:{clean_label(name)}" if name.strip() else f"alone:{row}" for row, name in enumerate(names)]
     if empty:
         places = listing(table.place(row) for row in empty)
         notes.append(f"column '{column}' is empty in {len(empty):,} rows, each is a group of its own: {places}")
