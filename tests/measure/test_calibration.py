@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from headstart.measure import calibration, metrics
+from headstart.measure import calibration, intervals, metrics
 
 
 def calibrated(rng: np.random.Generator, n: int, k: int = 5, sharpness: float = 1.5) -> tuple[np.ndarray, np.ndarray]:
@@ -100,3 +100,17 @@ def test_ece_interval_covers_the_true_error() -> None:
         found = calibration.ece_measured(metrics.softmax(2 * logits), labels, seed=seed)
         hits += found.low <= truth <= found.high
     assert hits / 200 >= 0.9
+
+
+@pytest.mark.parametrize(("right", "off"), [(True, 0.25), (False, 0.25)])
+def test_ece_has_an_interval_where_every_answer_is_right(right: bool, off: float) -> None:
+    """Or wrong: 12 rows that all agree leave a share of .76 or more of such rows possible."""
+    confidence = np.linspace(0.8, 0.98, 12)
+    probabilities = np.stack([confidence, 1 - confidence], axis=1)
+    found = calibration.ece_measured(probabilities, np.zeros(12, int) if right else np.ones(12, int))
+    assert found.value == pytest.approx(0.11 if right else 0.89)
+    reach = 1 - intervals.wilson(12, 12)[0]
+    assert reach == pytest.approx(off, abs=0.01)
+    assert found.low == pytest.approx(max(0.0, found.value - reach))
+    assert found.high == pytest.approx(max(found.value, reach - found.value))
+    assert found.low < found.value

@@ -108,11 +108,34 @@ def test_bootstrap_is_seeded_and_keeps_strata() -> None:
 
 
 @pytest.mark.parametrize(("only_a", "only_b"), [(0, 0), (1, 0), (6, 0), (2, 9), (30, 55), (700, 500)])
-def test_mcnemar_equals_the_exact_binomial_test(only_a: int, only_b: int) -> None:
+def test_mcnemar_is_the_exact_binomial_test_less_half_of_what_was_seen(only_a: int, only_b: int) -> None:
     stats = pytest.importorskip("scipy.stats")
     total = only_a + only_b
-    wanted = stats.binomtest(only_a, total, 0.5).pvalue if total else 1.0
+    wanted = stats.binomtest(only_a, total, 0.5).pvalue - stats.binom.pmf(only_a, total, 0.5) if total else 1.0
     assert intervals.mcnemar(only_a, only_b) == pytest.approx(wanted, rel=1e-9)
+
+
+def test_the_p_value_and_the_interval_say_the_same() -> None:
+    """Nearly: they are made of different approximations."""
+    apart = [
+        (only_a, only_b, n)
+        for n in (18, 40, 153)
+        for only_a in range(0, 13)
+        for only_b in range(0, min(13, n - only_a + 1))
+        if (found := pair_of(only_a, only_b, n)).significant != (found.p < 0.05)
+    ]
+    assert intervals.paired(*correct(5, 0, 18)).p == pytest.approx(2 / 2**5 - 1 / 2**5)
+    assert len(apart) <= 0.03 * 3 * 13 * 13, apart
+
+
+def correct(only_a: int, only_b: int, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that were right in A alone, in B alone, and in both."""
+    both = [True] * (n - only_a - only_b)
+    return np.array([True] * only_a + [False] * only_b + both), np.array([False] * only_a + [True] * only_b + both)
+
+
+def pair_of(only_a: int, only_b: int, n: int) -> intervals.Difference:
+    return intervals.paired(*correct(only_a, only_b, n))
 
 
 def test_bonett_price_by_hand() -> None:
@@ -124,7 +147,7 @@ def test_bonett_price_by_hand() -> None:
     half = intervals.Z95 * math.sqrt((only_a + only_b - (only_a - only_b) ** 2) / 23)
     assert (found.low, found.high) == pytest.approx((only_a - only_b - half, only_a - only_b + half))
     assert found.value == pytest.approx(-6 / 21)
-    assert found.p == pytest.approx(2 * (1 + 8) / 2**8)
+    assert found.p == pytest.approx((2 * (1 + 8) - 8) / 2**8)
     assert found.n == 21
 
 

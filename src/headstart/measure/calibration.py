@@ -119,6 +119,9 @@ def ece_measured(probabilities: np.ndarray, labels: np.ndarray, *, seed: int = 0
     Resampling adds noise to every bin, so that the estimate is biased upwards; the basic interval reflects the
     bias back. Rows are resampled within their bins, which is a draw of right answers a bin. Labels of a row that may
     have several are taken for answers of their own: where they hang together, the interval is a little too narrow.
+
+    Where every bin holds right answers alone, or none, there is nothing to draw: then the share of right answers may be
+    as far off as Wilson's interval for so many rows that all agree reaches, and so may the gaps.
     """
     confidence, correct = _sorted(probabilities, labels)
     n, edges = len(confidence), _edges(len(confidence), bins)
@@ -127,6 +130,9 @@ def ece_measured(probabilities: np.ndarray, labels: np.ndarray, *, seed: int = 0
     value, count = _ece(confidence, correct, edges), np.diff(edges)
     right = np.add.reduceat(correct, edges[:-1])
     gap_mean = np.add.reduceat(confidence, edges[:-1])
+    if ((right == 0) | (right == count)).all():
+        off = 1 - intervals.wilson(n, n)[0]
+        return Measured(value, max(0.0, value - off), max(value, off - value), n)
     rng = np.random.default_rng(seed)
     drawn = rng.binomial(count, right / count, size=(DRAWS, len(count)))
     found = np.abs(drawn - gap_mean).sum(axis=1) / n
