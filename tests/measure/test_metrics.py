@@ -98,6 +98,12 @@ def test_an_unknown_metric_names_the_nearest() -> None:
         metrics.measure("acuracy", np.array([0]), np.array([[0.6, 0.4]]))
 
 
+def test_a_metric_of_two_classes_says_so() -> None:
+    assert metrics.check("sensitivity", np.array([0, 1, 1])) == "sensitivity"
+    with pytest.raises(ConfigError, match="of two classes that is found, and these are 3"):
+        metrics.check("sensitivity", np.array([0, 1, 2]))
+
+
 def test_softmax_survives_large_logits() -> None:
     p = metrics.softmax(np.array([[1e4, 0.0, -1e4]]))
     assert p.tolist() == [[1.0, 0.0, 0.0]]

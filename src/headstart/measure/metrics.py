@@ -216,6 +216,9 @@ def check(name: str, labels: np.ndarray | None = None) -> str:
 def problems(metric: str | OwnMetric, labels: np.ndarray | None = None) -> list[Problem]:
     """What is wrong with a metric's name, with the nearest known one."""
     known = NAMES if labels is None else of_labels(labels)
+    if metric == "sensitivity" and labels is not None and labels.ndim == 1 and labels.max(initial=0) > 1:
+        what = f"'sensitivity' is the share of one of two classes that is found, and these are {labels.max() + 1}"
+        return [Problem(what, "metric", "macro_f1 or balanced_accuracy weigh all classes alike")]
     if not isinstance(metric, str) or metric in known:
         return []
     remedy = f"known: {', '.join(known)}; or give a function"
