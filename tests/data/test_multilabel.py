@@ -120,6 +120,17 @@ def test_lists_beside_single_labels_are_a_mistake() -> None:
     assert told(collected(rows, task="multilabel")) == [["x", "y"], ["x|y"]]
 
 
+def test_empty_cells_beside_several_labels_name_the_task() -> None:
+    rows = [{"text": "a b", "label": "food|price"}, {"text": "c d", "label": ""}, {"text": "e f", "label": "price"}]
+    with pytest.raises(
+        DataError, match=r"1 rows have no label[\s\S]*if 'food\|price' is several labels, task=multilabel"
+    ):
+        collected(rows)
+    assert told(collected(rows, task="multilabel")) == [["food", "price"], [], ["price"]]
+    with pytest.raises(DataError, match="label them, or remove them"):
+        collected([{"text": "a b", "label": "x"}, {"text": "c d", "label": ""}, {"text": "e f", "label": "y"}])
+
+
 def test_what_nobody_labelled_is_no_row_without_labels() -> None:
     rows = [{"text": "a b", "label": ["x"]}, {"text": "c d", "label": None}, {"text": "e f", "label": []}]
     with pytest.raises(DataError, match="1 rows have no label: row 1"):

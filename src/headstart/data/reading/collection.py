@@ -15,6 +15,7 @@ import numpy as np
 
 from headstart.core.errors import DataError, Problem
 from headstart.core.registry import suggest
+from headstart.data.reading.labels import remedy_of_missing
 from headstart.data.reading.splitting import sample
 from headstart.data.splits import LazyItems, Rows, choose, counted, strata
 
@@ -270,9 +271,7 @@ def _missing_labels(found: Found) -> list[Problem]:
         return []
     place = found.place or (lambda row: found.names[row])
     what = f"{len(missing):,} rows have no label: {listing(place(row) for row in missing)}"
-    none = " ([] says that a row has none)" if found.several else ""
-    remedy = f"label them{none}, or remove them"
-    return [Problem(what, found.source, remedy)]
+    return [Problem(what, found.source, remedy_of_missing(found.labels, found.several))]
 
 
 def _renamed(names_of: dict[str, str]) -> list[str]:

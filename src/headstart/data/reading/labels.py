@@ -118,6 +118,17 @@ def _label_set(
     return tuple(dict.fromkeys(part for part in parts if part.strip()))
 
 
+def remedy_of_missing(labels: Sequence[Any], several: bool) -> str:
+    """What to do about rows without a label: where other cells look like several, an empty one may mean none."""
+    if several:
+        return "label them ([] says that a row has none), or remove them"
+    joined = next((label for label in labels if isinstance(label, str) and any(s in label for s in SEPARATORS)), None)
+    if joined is None:
+        return "label them, or remove them"
+    means = f"if '{joined}' is several labels, task=multilabel says so, and an empty cell has none"
+    return f"{means}; else label them, or remove them"
+
+
 def as_marks(values: Sequence[Any], place: Callable[[int], str]) -> tuple[list[bool], dict[str, list[str]]]:
     """Whether each row has the label that a column of 0 and 1 is about, and the places of other cells by reason."""
     bad: dict[str, list[str]] = {}
