@@ -46,7 +46,8 @@ def write(path: Path, rows: Sequence[Prediction], top: int | None) -> str:
 def write_answers(path: Path, answers: Evaluation) -> str:
     """Write one line for every labelled row: file (or its row), label, predicted, confidence, correct, loss.
 
-    Where a row may have several labels, they are lists (in a .csv with a bar between them), and there is no confidence.
+    Where a row may have several labels, they are lists (in a .csv with a bar between them), and instead of a confidence
+    there is the probability of each label (in a .csv in a column of its own).
 
     Returns:
         As ``write`` does.
@@ -194,10 +195,12 @@ def _jsonl(file: TextIO, rows: Sequence[Prediction], top: int) -> int:
 
 
 def _answers(answers: Evaluation) -> Iterator[dict[str, Any]]:
-    confidence = answers.probabilities.max(axis=1)
+    shares = answers.probabilities
     labels, predicted = answers.told(answers.labels), answers.told(answers.predicted)
     for place, row in enumerate(answers.rows.tolist()):
-        sure = {} if answers.several else {"confidence": float(confidence[place])}
+        sure: dict[str, Any] = {"confidence": float(shares[place].max())}
+        if answers.several:
+            sure = {"probabilities": dict(zip(answers.classes, shares[place].tolist(), strict=True))}
         yield {
             "file": f"row {row}" if answers.names is None else answers.names[row],
             "label": labels[place],
@@ -211,9 +214,10 @@ def _answers(answers: Evaluation) -> Iterator[dict[str, Any]]:
 def _answers_csv(file: TextIO, rows: Iterable[dict[str, Any]]) -> int:
     out = _Table(file)
     for number, row in enumerate(rows):
+        shares = {f"probability of {name}": share for name, share in row.pop("probabilities", {}).items()}
         if not number:
-            out.write(list(row))
-        out.write([_cell(value) for value in row.values()])
+            out.write([*row, *shares])
+        out.write([_cell(value) for value in (*row.values(), *shares.values())])
     return out.quoted
 
 

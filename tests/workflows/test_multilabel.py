@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,15 @@ def test_answers_list_labels(run: Run, tmp_path: Path) -> None:
     first = json.loads((tmp_path / "answers.jsonl").read_text().splitlines()[0])
     assert first["label"] == found.told(found.labels)[0]
     assert "confidence" not in first
+    wanted = dict(zip(found.classes, found.probabilities[0].tolist(), strict=True))
+    assert first["probabilities"] == pytest.approx(wanted), "another threshold can be taken later"
+    predictions.write_answers(tmp_path / "answers.csv", found)
+    table = list(csv.DictReader((tmp_path / "answers.csv").read_text(encoding="utf-8").splitlines()))
+    assert len(table) == len(found)
+    assert {name: float(table[0][f"probability of {name}"]) for name in found.classes} == pytest.approx(
+        wanted, abs=1e-6
+    )
+    assert table[0]["label"] == "|".join(first["label"])
     other = headstart.evaluate(run, marked(seed=5))
     assert other.metric("mAP").value > 0.8
 
