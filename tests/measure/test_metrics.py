@@ -7,6 +7,7 @@ import pytest
 
 from headstart.core.errors import ConfigError
 from headstart.measure import metrics
+from headstart.measure.intervals import Difference, normal_p
 
 
 @pytest.fixture
@@ -108,3 +109,41 @@ def test_softmax_survives_large_logits() -> None:
     p = metrics.softmax(np.array([[1e4, 0.0, -1e4]]))
     assert p.tolist() == [[1.0, 0.0, 0.0]]
     assert metrics.measure("log_loss", np.array([2]), p).value < 1000
+
+
+def test_a_resampled_difference_is_as_unlikely_from_either_side() -> None:
+    """Of two equally good models chance explains everything; which of two is the first changes no p-value."""
+    rng = np.random.default_rng(0)
+    labels, sure = np.zeros(60, int), rng.uniform(0.3, 0.7, 60)
+    moved = rng.normal(size=60)
+    moved = 0.1 * (moved - moved.mean()) / moved.std()
+
+    def trust(true: np.ndarray, probabilities: np.ndarray) -> float:
+        return float(probabilities[np.arange(len(true)), true].mean())
+
+    def compared(gain: float) -> tuple[Difference, Difference]:
+        a, b = (np.stack([each, 1 - each], axis=1) for each in (sure + moved + gain, sure))
+        return metrics.compare(trust, labels, a, b), metrics.compare(trust, labels, b, a)
+
+    assert compared(0.0)[0].p > 0.85
+    better, worse = compared(0.02)
+    assert better.value == pytest.approx(0.02)
+    assert worse.value == pytest.approx(-0.02)
+    assert better.p == pytest.approx(worse.p)
+    assert better.p == pytest.approx(normal_p(0.02 / (0.1 / np.sqrt(60))), rel=0.35)
+
+
+def test_an_own_function_sees_every_class_in_every_resample() -> None:
+    """As often as the rows have it: a class of three rows goes missing in one of twenty draws otherwise."""
+    labels = np.repeat([0, 1, 2], [30, 20, 3])
+    probabilities = np.full((53, 3), 1 / 3)
+    seen: set[tuple[int, ...]] = set()
+
+    def counts(true: np.ndarray, probabilities: np.ndarray) -> float:
+        seen.add(tuple(np.bincount(true, minlength=3).tolist()))
+        return 0.5
+
+    metrics.measure(counts, labels, probabilities)
+    assert seen == {(30, 20, 3)}
+    metrics.compare(counts, labels, probabilities, probabilities)
+    assert seen == {(30, 20, 3)}

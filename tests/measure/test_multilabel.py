@@ -162,3 +162,31 @@ def test_answers_are_kept_with_their_threshold(tmp_path: Path) -> None:
     assert "confidence" not in frame
     with pytest.raises(HeadstartError, match="0 or 1"):
         Evaluation("val", np.arange(30), logits, labels * 2, LABELS)
+
+
+def test_a_metric_that_few_rows_have_moved_is_smoothed_by_two_more() -> None:
+    """Its variance is that of the rows with two beside them, as far off as the farthest is, up and down."""
+    rows = np.r_[np.full(29, 0.95), 0.5]
+    far = np.abs(rows - rows.mean()).max()
+    wider = np.r_[rows, rows.mean() - far, rows.mean() + far]
+    share = rows.mean() * (1 - rows.mean())
+    assert multilabel.design_effect(rows) == pytest.approx(wider.var() / share)
+    assert multilabel.design_effect(rows) > 2 * rows.var() / share
+
+
+def test_each_model_is_judged_at_its_own_threshold() -> None:
+    logits, labels = drawn(200)
+    usual, eager = (Evaluation("val", np.arange(200), logits, labels, LABELS, threshold=t) for t in (0.5, 0.2))
+    for name in ("macro_f1", "micro_f1", "subset_accuracy", "hamming_loss"):
+        wanted = usual.metric(name).value - eager.metric(name).value
+        assert wanted != 0
+        assert usual.compare(eager, name).value == pytest.approx(wanted)
+        assert eager.compare(usual, name).value == pytest.approx(-wanted)
+
+
+def test_parts_are_put_together_with_their_threshold() -> None:
+    logits, labels = drawn(40)
+    parts = [(rows, logits[rows]) for rows in np.array_split(np.arange(40), 3)]
+    found = Evaluation.gather("val", parts, labels, LABELS, threshold=0.2)
+    assert np.array_equal(found.predicted, multilabel.sigmoid(found.logits) >= 0.2)
+    assert not np.array_equal(found.predicted, found.probabilities >= 0.5)

@@ -33,8 +33,10 @@ def test_the_area_is_scikit_learns(seed: int, levels: int | None) -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_sensitivity_is_read_off_the_curve(seed: int) -> None:
-    labels, shares = answers(200, 2, seed)
+@pytest.mark.parametrize("levels", [None, 2])
+def test_sensitivity_is_read_off_the_curve(seed: int, levels: int | None) -> None:
+    """Where rows tie, all of them are alarmed or none."""
+    labels, shares = answers(200, 2, seed, levels)
     wrong, found, _ = roc_curve(labels, shares[:, 1], drop_intermediate=False)
     assert sensitivity(labels, shares) == pytest.approx(found[wrong <= 1 - SPECIFICITY + 1e-12].max())
     alarmed = shares[:, 1][labels == 0]
