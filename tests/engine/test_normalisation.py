@@ -112,6 +112,23 @@ def test_a_normalisation_that_overflows_is_left_out() -> None:
     assert compare(fragile, pictures, labels, candidates(*IMAGENET)) is None
 
 
+@pytest.mark.parametrize(("hits", "found"), [(0.7, False), (0.8, True), (0.9, True)])
+def test_a_lower_loss_is_no_finding_where_accuracy_is_lost(
+    monkeypatch: pytest.MonkeyPatch, hits: float, found: bool
+) -> None:
+    """Scripted probes: the declared normalisation hits 0.8 of the rows, another, surer one, so many."""
+    rng = np.random.default_rng(0)
+
+    def probe(features: torch.Tensor, targets: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+        declared, n = features.max() > 10, len(targets)
+        loss = rng.normal(1.0 if declared else 0.4, 0.1, n)
+        return loss, np.arange(n) < round(n * (0.8 if declared else hits))
+
+    monkeypatch.setattr(normalisation, "_probe", probe)
+    pictures, labels = shades()
+    assert (compare(indifferent, pictures, labels, candidates(*BYTES)) is not None) == found
+
+
 def test_candidates_are_the_usual_ones_that_differ() -> None:
     assert [each.name for each in candidates(*IMAGENET)] == ["declared", "mean and std 0.5", "0 to 1", "0 to 255"]
     assert len(candidates((0.49, 0.48, 0.45), (0.3, 0.3, 0.3))) == 5
