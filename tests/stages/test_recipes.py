@@ -111,7 +111,11 @@ def test_repair_leaves_what_is_enough_as_it_is():
         (200, "near", "probe"),
         (200, "far", "gradual"),
         (200, "unknown", "gradual"),
+        (auto.SMALL - 1, "near", "probe"),
+        (auto.SMALL, "near", "gradual"),
         (5000, "near", "gradual"),
+        (auto.LARGE - 1, "near", "gradual"),
+        (auto.LARGE, "near", "full"),
         (50_000, "far", "full"),
     ],
 )
