@@ -39,39 +39,66 @@ def test_heads_without_a_closed_form_are_trained_on_cached_features(fit, picture
     assert fit.said(EpochDone)
 
 
+SGD = {"optimizer": "sgd", "lr": 1e-3}
+
+
 @pytest.mark.parametrize(
-    "own",
+    ("own", "beside"),
     [
-        {"optimizer": "sgd", "lr": 1e-3, "momentum": 0.8},
-        {"optimizer": "adam"},
-        {"label_smoothing": 0.1},
-        {"mixup": 0.4},
-        {"cutmix": 1.0, "blocks": "all"},
-        {"ema": 0.9},
-        {"class_weights": "balanced"},
-        {"class_weights": {"dark": 2.0, "red": 1.0, "stripes": 1.0}},
-        {"sampler": "balanced"},
-        {"schedule": "cosine"},
-        {"schedule": "linear", "warmup": 0.5},
-        {"schedule": "constant"},
-        {"accumulate": 4},
-        {"bn": "train"},
-        {"clip": None, "weight_decay": 0.0},
-        {"views": 2, "augment": "standard"},
-        {"augment": {"flip": 0.5}},
-        {"head_multiple": 1.0, "layer_decay": 1.0},
-        {"metric": "macro_f1", "patience": 1},
+        (SGD, {}),
+        ({"momentum": 0.8}, SGD),
+        ({"optimizer": "adam"}, {}),
+        ({"weight_decay": 0.0}, {}),
+        ({"clip": 0.01}, {}),
+        ({"label_smoothing": 0.1}, {}),
+        ({"mixup": 0.4}, {}),
+        ({"mix_probability": 0.5}, {"mixup": 0.4}),
+        ({"cutmix": 1.0}, {"blocks": "all"}),
+        ({"ema": 0.9}, {}),
+        ({"class_weights": "balanced"}, {}),
+        ({"class_weights": {"dark": 2.0, "red": 1.0, "stripes": 1.0}}, {}),
+        ({"sampler": "balanced"}, {}),
+        ({"schedule": "cosine"}, {}),
+        ({"schedule": "linear"}, {}),
+        ({"warmup": 0.5}, {"schedule": "linear"}),
+        ({"schedule": "constant"}, {}),
+        ({"bn": "train"}, {}),
+        ({"augment": {"flip": 0.5}}, {}),
+        ({"augment": "standard"}, {}),
+        ({"views": 2}, {"augment": "standard", "epochs": 2}),
+        ({"head_multiple": 1.0}, {}),
+        ({"layer_decay": 1.0}, {"blocks": 2}),
     ],
-    ids=lambda own: ",".join(f"{key}={value}" for key, value in own.items()),
+    ids=lambda own: ",".join(f"{key}={value}" for key, value in own.items()) or "alone",
 )
-def test_an_option_changes_what_is_learned_and_is_written_down(fit, fit_once, pictures, own):
+def test_an_option_changes_what_is_learned_and_is_written_down(fit, fit_once, pictures, own, beside):
+    """By itself: what else it needs is said to both runs."""
     rows = pictures(33)  # eleven of each: not a whole number of batches
-    plain = fit_once(rows, thaw())
-    run = fit(rows, thaw(**own))
+    plain = fit_once(rows, thaw(**beside))
+    run = fit(rows, thaw(**beside, **own))
     stored = run.stages()[0]["settings"]
     assert {key: stored[key] for key in own} == own
-    if "accumulate" not in own:  # which changes nothing but the rounding
-        assert fit.same(fit.weights(run), fit.weights(plain)) == ("patience" in own), "of a single epoch"
+    assert not fit.same(fit.weights(run), fit.weights(plain))
+
+
+def test_accumulating_changes_nothing_but_the_rounding(fit, pictures, monkeypatch):
+    from headstart.engine.loop import Loop
+
+    rows, sizes = pictures(33), []
+    backward = Loop._backward
+    monkeypatch.setattr(
+        Loop, "_backward", lambda self, update, micro: sizes.append(micro) or backward(self, update, micro)
+    )
+    plain, parts = (fit.weights(fit(rows, thaw(accumulate=count))) for count in (1, 4))
+    assert set(sizes) == {16, 4}
+    assert all(np.allclose(plain[name], value, atol=1e-5) for name, value in parts.items())
+
+
+def test_no_batch_is_mixed_where_the_probability_is_zero(fit, fit_once, pictures):
+    rows = pictures(33)
+    plain = fit.weights(fit_once(rows, thaw()))
+    mixed = fit.weights(fit(rows, thaw(mixup=0.4, mix_probability=0.0)))
+    assert all(np.allclose(plain[name], value, atol=1e-5) for name, value in mixed.items())
 
 
 def test_the_balanced_sampler_and_balanced_weights_see_the_imbalance(fit, pictures):
