@@ -92,6 +92,25 @@ def test_single_items_and_batches_agree(toy_run: Run, exported: Path) -> None:
     assert [each.label for each in found] == [predictor.classes[i] for i in shares.argmax(axis=1)]
 
 
+def test_rows_that_come_in_chunks_keep_their_places(
+    toy_run: Run, exported: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Eleven files in chunks of four, one of the second chunk and one of the third unreadable."""
+    for number, file in enumerate(sorted(photos(toy_run).rglob("00[0-3].png"))[:11]):
+        shutil.copy(file, tmp_path / f"{number:02d}.png")
+    for number in (5, 9):
+        (tmp_path / f"{number:02d}.png").write_bytes(b"no picture")
+    model = Predictor(exported, threads=1)
+    whole = model.predict(str(tmp_path))
+    assert [row.label for row in whole] == ["dark"] * 4 + ["red", "", "red", "red"] + ["stripes", "", "stripes"]
+    monkeypatch.setattr(predictor, "CHUNK", 4)
+    parts = model.predict(str(tmp_path))
+    assert [(row.name, row.label, row.problem) for row in parts] == [
+        (row.name, row.label, row.problem) for row in whole
+    ]
+    assert [bool(row.problem) for row in parts] == [number in (5, 9) for number in range(11)]
+
+
 def test_where_a_runtime_refuses_the_file_the_next_variant_answers(
     exported: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -18,6 +18,7 @@ from headstart.core.run import Run
 from headstart.measure.evaluation import Evaluation
 from headstart.measure.metrics import softmax
 from headstart.measure.prediction import NO_NUMBER, Predictions
+from headstart.workflows import classifier
 from headstart.workflows import predict as workflow
 
 THAW: dict[str, Any] = {"thaw": {"epochs": 2, "batch_size": 16, "blocks": 1, "gate": {"on_fail": "warn"}}}
@@ -103,6 +104,23 @@ def test_batches_and_order_do_not_matter(run, pictures):
     for a, b in zip(whole, reversed(turned), strict=True):
         assert a.label == b.label
         assert a.score == pytest.approx(b.score, abs=1e-6)
+
+
+def test_rows_that_come_in_chunks_keep_their_places(run, pictures, tmp_path, monkeypatch):
+    """Twenty files in chunks of sixteen, one in each unreadable."""
+    for index, value in enumerate(pictures(20, 6)[0]):
+        Image.fromarray(value).save(tmp_path / f"{index:02d}.png")
+    for index in (3, 18):
+        (tmp_path / f"{index:02d}.png").write_bytes(b"no picture")
+    whole = headstart.predict(run, tmp_path)
+    monkeypatch.setattr(classifier, "BATCH", 1)
+    parts = headstart.predict(run, tmp_path)
+    wanted = ["" if index in (3, 18) else ("dark", "red", "stripes")[index % 3] for index in range(20)]
+    for found in (whole, parts):
+        assert [row.label for row in found] == wanted
+        assert [bool(row.problem) for row in found] == [not label for label in wanted]
+    assert [row.score for row in parts] == pytest.approx([row.score for row in whole], abs=1e-5, nan_ok=True)
+    assert workflow.embed(run, tmp_path)[1] == tuple(row.name for row in whole if row.label)
 
 
 def test_a_model_has_the_shape_of_a_pipeline_and_shows_itself(run, pictures):
