@@ -14,6 +14,8 @@ from headstart import results
 from headstart.core.errors import ArtefactError, ConfigError, DataError
 from headstart.core.events import Notice, StageDone
 from headstart.core.run import Run
+from headstart.data.settings import DataSettings, SplitSettings
+from headstart.experiment import Experiment
 from headstart.measure.evaluation import Evaluation
 from headstart.report import page
 from headstart.terminal import THEME
@@ -84,6 +86,14 @@ def test_the_interval_of_the_mean_ends_where_the_metric_does():
     assert loss["low"] == 0.0
     assert loss["high"] > 2
     assert folds._over_folds("profit", [-1.0, 3.0], {})["low"] < -1, "of an own metric nothing is known"
+
+
+def test_the_time_of_a_run_is_shared_out_among_its_folds(tmp_path):
+    whole = Experiment(time_limit=90.0, data=DataSettings(split=SplitSettings(folds=3)))
+    one = folds._alone(whole, Run(tmp_path / "run"), 2, 3)
+    assert one.time_limit == 30.0
+    assert (one.name, one.output_dir, one.data.split.folds) == ("fold-2", str(tmp_path / "run"), None)
+    assert folds._alone(Experiment(), Run(tmp_path / "run"), 2, 3).time_limit is None
 
 
 def test_students_quantiles():
