@@ -31,12 +31,25 @@ def test_other_channels_and_sizes(fit, pictures, channels, size):
 
 @pytest.mark.parametrize("kind", ["mlp", "cosine"])
 def test_heads_without_a_closed_form_are_trained_on_cached_features(fit, pictures, kind):
-    run = fit(pictures(30), head={"kind": kind, "hidden": 16, "dropout": 0.1})
+    run = fit(pictures(30), head={"kind": kind, "dropout": 0.1, **({"hidden": 16} if kind == "mlp" else {})})
     (stage,) = run.stages()
     assert (stage["method"], stage["frozen_blocks"]) == ("probe", 4)
     assert stage["updates"] > 0
     assert stage["metrics"]["val"]["accuracy"]["value"] == 1.0
     assert fit.said(EpochDone)
+
+
+def test_settings_that_a_head_does_not_have_are_refused(fit, pictures):
+    rows = pictures(30)
+    for kind in ("linear", "cosine"):
+        with pytest.raises(
+            ConfigError, match=f"head.hidden: is the width of a hidden layer, and a {kind} head"
+        ) as told:
+            fit(rows, head={"kind": kind, "hidden": 16})
+        assert told.value.problems[0].remedy == "leave it out, or say head.kind=mlp"
+    for kind in ("mlp", "cosine"):
+        with pytest.raises(ConfigError, match=rf"plan\[0\]\.probe\.strengths: are those of a head .* of kind {kind}"):
+            fit(rows, [{"probe": {"strengths": [0.01, 1.0]}}], head={"kind": kind})
 
 
 SGD = {"optimizer": "sgd", "lr": 1e-3}

@@ -15,7 +15,7 @@ from headstart.measure import metrics, own
 from headstart.measure.metrics import OwnMetric
 from headstart.stages import budget
 from headstart.stages.base import Stage, Training
-from headstart.stages.methods import contrastive, mlm
+from headstart.stages.methods import contrastive, mlm, probe
 
 if TYPE_CHECKING:
     from headstart.data.splits import Splits
@@ -91,7 +91,7 @@ def task(experiment: Experiment, labels: np.ndarray) -> dict[str, Any]:
 
 
 def settings(experiment: Experiment, modality: str) -> None:
-    """No setting is for another kind of rows than these.
+    """No setting is for another kind of rows than these, or for another kind of head than that.
 
     Raises:
         ConfigError: all that are.
@@ -105,8 +105,18 @@ def settings(experiment: Experiment, modality: str) -> None:
     if modality == "audio" and experiment.data.sampling_rate is not None and experiment.data.source is not None:
         what = "is the rate of samples that are given as arrays; files tell their own"
         problems.append(Problem(what, "data.sampling_rate", "leave it out"))
+    problems += _no_hidden_layer(experiment)
     if problems:
-        raise ConfigError("settings do not fit the rows", problems=problems)
+        raise ConfigError("settings do not fit the rows or the head", problems=problems)
+
+
+def _no_hidden_layer(experiment: Experiment) -> list[Problem]:
+    """The width of a hidden layer, of a head that has none; the usual width says nothing, it is in every file."""
+    head = experiment.head
+    if head.kind not in ("linear", "cosine") or head.hidden == type(head)().hidden:
+        return []
+    what = f"is the width of a hidden layer, and a {head.kind} head has none"
+    return [Problem(what, "head.hidden", "leave it out, or say head.kind=mlp")]
 
 
 def _noun(modality: str) -> str:
@@ -164,6 +174,8 @@ def _trials(
     if isinstance(stage, contrastive.Settings):
         trials.append(("head", partial(_solvable, model)))
         trials.append(("pairs", partial(_of_classes, labels)))
+    if isinstance(stage, probe.Settings) and stage.strengths is not None:
+        trials.append(("strengths", partial(_has_path, model)))
     if getattr(stage, "sampler", "") == "balanced":
         trials.append(("sampler", partial(balance.row_weights, labels, len(model.classes))))
     if isinstance(stage, Training):
@@ -191,6 +203,15 @@ def _solvable(model: Model) -> None:
 
     if not isinstance(model.head, heads.Linear):
         raise ConfigError("this stage solves its head, which only a linear one can be", remedy="leave head.kind out")
+
+
+def _has_path(model: Model) -> None:
+    """Strengths are of a head that is solved."""
+    from headstart.models import heads
+
+    if not isinstance(model.head, heads.Linear):
+        what = f"are those of a head that is solved, and one of kind {model.head.kind} is trained by gradient steps"
+        raise ConfigError(what, remedy="leave them out, or leave head.kind out")
 
 
 def _of_classes(labels: np.ndarray) -> None:
