@@ -155,11 +155,6 @@ def test_unreadable_rows_are_not_usable_and_may_stop() -> None:
     assert checked(splits, on_unreadable="stop", max_unreadable=0.5).errors
 
 
-def test_copies_of_unlabelled_target_rows_are_no_leak_but_other_splits_are() -> None:
-    target = Rows(list(CLEAN.test.items), np.full(12, -1), CLEAN.test.names)  # type: ignore[union-attr]
-    assert checked(replace(CLEAN, target=target)).findings == ()
-
-
 def test_one_store_for_all_splits_and_known_duplicates_give_the_same_audit() -> None:
     splits = with_items("test", {3: TRAIN[6], 4: corpus.encoded(photo(7), quality=50), 5: b""})
     items, at, index = [], 0, {}

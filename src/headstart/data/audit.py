@@ -133,7 +133,7 @@ def _classes(views: list[View], classes: tuple[str, ...]) -> list[Finding]:
         findings.append(Finding("small-class", "warning", "train", rows, names, text, "add rows or join classes"))
     for view in views[1:]:
         gone = [name for name, count in zip(classes, counts[view.split], strict=True) if count == 0]
-        if gone and view.split != "target":
+        if gone:
             text = f"{view.split} has no rows of: {listed(gone)}; nothing is measured about them there"
             findings.append(Finding("class-missing", "warning", view.split, (), tuple(gone), text, "add rows of them"))
     if train.rows.labels.ndim == 2:

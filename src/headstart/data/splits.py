@@ -90,21 +90,20 @@ class Rows:
 
 @dataclass(frozen=True)
 class Splits:
-    """Training, validation and test rows (test and target may be None), the classes in index order."""
+    """Training, validation and test rows (test may be None), the classes in index order."""
 
     train: Rows
     val: Rows
     classes: tuple[str, ...]
     modality: str
     test: Rows | None = None
-    target: Rows | None = None  # unlabelled rows of another domain, for adaptation
     source: str = ""  # what the user gave, for people
     fingerprint: str = ""  # SHA-256 over names, labels and split membership
     notes: tuple[str, ...] = field(default=())  # how the splits came to be, in sentences
 
     def present(self) -> dict[str, Rows]:
         """The splits that exist, by name."""
-        named = {"train": self.train, "val": self.val, "test": self.test, "target": self.target}
+        named = {"train": self.train, "val": self.val, "test": self.test}
         return {name: rows for name, rows in named.items() if rows is not None}
 
     def counts(self) -> dict[str, dict[str, int]]:

@@ -145,7 +145,7 @@ def ranks(splits: Splits, world: int) -> None:
     Raises:
         ConfigError: a split has fewer rows than there are processes; the same on all of them.
     """
-    shared = {name: len(rows) for name, rows in splits.present().items() if name != "target"}
+    shared = {name: len(rows) for name, rows in splits.present().items()}
     few = [f"{name} ({count})" for name, count in shared.items() if count < world]
     if few:
         raise ConfigError(

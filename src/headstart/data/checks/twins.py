@@ -43,9 +43,7 @@ def _links(rows: tuple[int, ...], place: list[Place]) -> Iterable[tuple[int, int
 def _by_splits(kind: str, pairs: Iterable[tuple[int, int]], place: list[Place]) -> list[Finding]:
     grouped: dict[tuple[str, str], list[tuple[Place, Place]]] = {}
     for a, b in pairs:
-        splits = place[a][0].split, place[b][0].split
-        if "target" not in splits or splits[0] == splits[1]:  # target rows may well be the test rows without labels
-            grouped.setdefault(splits, []).append((place[a], place[b]))
+        grouped.setdefault((place[a][0].split, place[b][0].split), []).append((place[a], place[b]))
     return [_finding(kind, first, second, found) for (first, second), found in grouped.items()]
 
 
