@@ -18,21 +18,17 @@ def optimizer(kind=torch.optim.SGD, **settings):
 
 
 @pytest.mark.parametrize("total", [4, 7, 10, 33, 100])
-@pytest.mark.parametrize("kind", ["sgd", "adam"])
-def test_one_cycle_is_torchs(total, kind):
-    ours, theirs = (
-        optimizer(momentum=0.9) if kind == "sgd" else optimizer(torch.optim.AdamW, betas=(0.9, 0.99)) for _ in range(2)
-    )
+@pytest.mark.parametrize("share", [0.15, 0.3])
+def test_one_cycle_is_torchs(total, share):
+    ours, theirs = optimizer(momentum=0.9), optimizer(momentum=0.9)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(
-        theirs, max_lr=[1e-3, 1e-1], total_steps=total, pct_start=0.3, base_momentum=0.85, max_momentum=0.95
+        theirs, max_lr=[1e-3, 1e-1], total_steps=total, pct_start=share, cycle_momentum=False
     )
-    schedule = Schedule("one_cycle", momentum=(0.95, 0.85))
     for step in range(total):
-        apply(ours, schedule, step, total)
+        apply(ours, Schedule("one_cycle", pct_start=share), step, total)
         for mine, other in zip(ours.param_groups, theirs.param_groups, strict=True):
             assert mine["lr"] == pytest.approx(other["lr"], rel=1e-9)
-            key = "momentum" if kind == "sgd" else "betas"
-            assert mine[key] == pytest.approx(other[key], rel=1e-9)
+            assert mine["momentum"] == 0.9
         theirs.step()
         if step + 1 < total:
             scheduler.step()
@@ -62,12 +58,6 @@ def test_factors_stay_in_range_and_never_stop_learning(name, total, warmup):
         assert max(factors) == 1.0
 
 
-def test_the_floor_is_where_it_ends():
-    for name in ("cosine", "linear"):
-        factors = [Schedule(name, floor=0.25).factor(step, 1000) for step in range(1000)]
-        assert min(factors) == factors[-1] == pytest.approx(0.25, abs=2e-3)
-
-
 def test_every_group_keeps_its_ratio_and_a_second_pass_changes_nothing():
     made = optimizer()
     for step in (3, 7, 3):
@@ -83,7 +73,7 @@ def test_a_step_outside_the_schedule_is_an_error():
 
 @pytest.mark.parametrize(
     "settings",
-    [{"name": "cosin"}, {"warmup": -0.1}, {"warmup": 5}, {"floor": 2.0}, {"pct_start": 0.0}, {"momentum": (0.9, 0.8)}],
+    [{"name": "cosin"}, {"warmup": -0.1}, {"warmup": 5}, {"pct_start": 0.0}],
 )
 def test_wrong_settings_are_refused(settings):
     with pytest.raises(ConfigError):
