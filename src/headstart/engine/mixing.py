@@ -71,7 +71,7 @@ def _neighbours(values: torch.Tensor) -> torch.Tensor:
 @dataclass(frozen=True)
 class Mixer:
     """Mixes batches. ``mixup`` and ``cutmix`` are the alphas of lambda's Beta law (0: never), ``probability`` the share
-    of batches that are mixed, ``switch`` the share of these that CutMix gets where both are on.
+    of batches that are mixed; where both are on, each gets half of them.
 
     Raises:
         ConfigError: a number is out of range.
@@ -81,12 +81,11 @@ class Mixer:
     cutmix: float
     probability: float
     classes: int
-    switch: float = 0.5
 
     def __post_init__(self) -> None:
         if self.mixup < 0 or self.cutmix < 0:
             raise ConfigError("alphas must not be negative", where="mixup, cutmix")
-        if not (0 <= self.probability <= 1 and 0 <= self.switch <= 1):
+        if not 0 <= self.probability <= 1:
             raise ConfigError("must lie in [0, 1]", where="mix_probability")
 
     def draw(self, height: int, width: int, rng: np.random.Generator) -> Draw:
@@ -94,7 +93,7 @@ class Mixer:
         if (self.mixup == 0 and self.cutmix == 0) or rng.random() >= self.probability:
             return Draw()
         both = self.mixup > 0 and self.cutmix > 0
-        if rng.random() < (self.switch if both else float(self.cutmix > 0)):
+        if rng.random() < (0.5 if both else float(self.cutmix > 0)):
             lam = float(rng.beta(self.cutmix, self.cutmix))
             return Draw("cutmix", *cut(lam, height, width, (int(rng.integers(height)), int(rng.integers(width)))))
         return Draw("mixup", float(rng.beta(self.mixup, self.mixup)))
