@@ -92,7 +92,7 @@ def test_a_non_finite_value_never_enters(place, value):
     before = {name: average.clone() for name, average in ema.averages.items()}
     model.state_dict()[place].view(-1)[1] = value
     assert not ema.update(model)
-    assert (ema.updates, ema.skipped) == (1, 1)
+    assert ema.updates == 1
     assert all(torch.equal(before[name], ema.averages[name]) for name in before)
     assert not finite([torch.ones(3), torch.tensor([value])])
     assert finite([torch.full((3,), 3e38)])

@@ -27,7 +27,6 @@ class EMA:
             raise ConfigError(f"{decay} is outside (0, 1)", where="ema")
         self.decay = decay
         self.updates = 0
-        self.skipped = 0
         self.averages = {name: value.detach().clone() for name, value in moving(module).items()}
 
     def decay_at(self, update: int) -> float:
@@ -40,7 +39,6 @@ class EMA:
         values = {name: value.detach() for name, value in self._values(module).items()}
         floating = [name for name, value in values.items() if value.is_floating_point()]
         if not finite([values[name] for name in floating]):
-            self.skipped += 1
             return False
         self.updates += 1
         share = 1 - self.decay_at(self.updates)
@@ -69,9 +67,9 @@ class EMA:
                     value.copy_(own[name])
 
     def state_tensors(self) -> dict[str, torch.Tensor]:
-        """Contiguous CPU copies of the averages, and the counters, for safetensors."""
+        """Contiguous CPU copies of the averages, and the number of updates, for safetensors."""
         state = {f"average/{name}": value.to("cpu", copy=True).contiguous() for name, value in self.averages.items()}
-        return {**state, "counters": torch.tensor([self.updates, self.skipped])}
+        return {**state, "updates": torch.tensor(self.updates)}
 
     def load_tensors(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Continue from ``state_tensors``, bit for bit.
@@ -80,11 +78,11 @@ class EMA:
             ArtefactError: the names or shapes are another model's; nothing is changed then.
         """
         shapes = {f"average/{name}": value.shape for name, value in self.averages.items()}
-        if {name: value.shape for name, value in tensors.items()} != {**shapes, "counters": torch.Size([2])}:
+        if {name: value.shape for name, value in tensors.items()} != {**shapes, "updates": torch.Size([])}:
             raise ArtefactError("the saved averages belong to another model, or to other thawed blocks")
         for name, value in self.averages.items():
             value.copy_(tensors[f"average/{name}"])
-        self.updates, self.skipped = (int(count) for count in tensors["counters"])
+        self.updates = int(tensors["updates"])
 
     def _values(self, module: nn.Module) -> dict[str, torch.Tensor]:
         """The module's own tensors of which there is an average."""
