@@ -1,13 +1,15 @@
-"""Make the README's pictures anew from the demo: `python scripts/pictures.py` (needs Chromium).
+"""Make the README's pictures anew from a run: `python scripts/pictures.py runs/photos` (needs Chromium).
 
-The terminal is recorded by rich and the report photographed as it is; both show drawn pictures only.
+The terminal is recorded by rich and the report photographed as it is, down to where rows would be shown. The run of
+those there is `headstart fit pacs/photo --backbone torchvision/mobilenet_v2 --name photos image_size=128` with weights
+of ImageNet.
 """
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -15,27 +17,25 @@ from PIL import Image, ImageChops
 from rich.console import Console
 from rich.terminal_theme import MONOKAI
 
-from headstart import tables
+from headstart import results
 from headstart.core.run import Run
-from headstart.terminal import THEME, Terminal
-from headstart.workflows.demo import demo
+from headstart.terminal import THEME
 
 PICTURES = Path(__file__).resolve().parents[1] / "docs" / "pictures"
 REPORT = (1280, 1900)  # the first page or so of the report, in pixels
 
 
-def main() -> None:
+def main(folder: str) -> None:
+    """Of the run in ``folder``, which is named as it was written."""
+    run = Run.open(folder)
+    shown = Console(record=True, width=100, theme=THEME, highlight=False, emoji=False, force_terminal=True)
+    results.show(run, shown)
     PICTURES.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
-        console = Console(record=True, width=100, theme=THEME, highlight=False, emoji=False, force_terminal=True)
-        with Terminal(console) as terminal:
-            run: Run = demo(Path("runs"), on_event=terminal)
-        shown = Console(record=True, width=100, theme=THEME, highlight=False, emoji=False, force_terminal=True)
-        tables.results(run, shown)
-        drawing = Path(folder) / "terminal.svg"
+    with tempfile.TemporaryDirectory() as drawings:
+        drawing = Path(drawings) / "terminal.svg"
         shown.save_svg(str(drawing), title="headstart fit", theme=MONOKAI)
-        photograph(drawing, PICTURES / "terminal.png", (1240, 520))
-        photograph(run.path.resolve() / "report.html", PICTURES / "report.png", REPORT)
+        photograph(drawing, PICTURES / "terminal.png", (1240, 560))
+    photograph(run.path.resolve() / "report.html", PICTURES / "report.png", REPORT)
 
 
 def photograph(page: Path, picture: Path, size: tuple[int, int]) -> None:
@@ -51,4 +51,4 @@ def photograph(page: Path, picture: Path, size: tuple[int, int]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])
