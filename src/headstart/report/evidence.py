@@ -13,7 +13,7 @@ from headstart.report import charts
 from headstart.report.contents import Contents
 from headstart.report.formats import count, duration
 
-SPLITS = ("train", "val", "test", "target")
+SPLITS = ("train", "val", "test")
 SHOWN_CLASSES = 40
 SHOWN_NAMES = 6
 SEVERITIES = ("error", "warning", "info")
