@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import functools
+import subprocess
+import sys
+import types
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torchvision.transforms import v2
 
 from headstart.core import functions
 
@@ -46,6 +51,13 @@ class Told:
         return canvas
 
 
+def transforms(function: Any) -> Any:
+    return v2.Compose([v2.Lambda(function), v2.RandomHorizontalFlip(0.3)])
+
+
+Told.__module__ = "torchvision.transforms"
+
+
 def closed(over: Any) -> Any:
     return lambda labels, probabilities: over
 
@@ -54,6 +66,37 @@ def inner(value: float) -> Any:
     return made(f"def f(y, p):\n    def g(z):\n        return z * {value}\n    return [g(each) for each in y]")
 
 
+class Two:
+    """Its call goes to another method."""
+
+    def __init__(self, held: Any = None) -> None:
+        self.held = held
+
+    def __call__(self, canvas: Any, rng: Any) -> Any:
+        return self.other(canvas)
+
+    def other(self, canvas: Any) -> Any:
+        return canvas
+
+
+class Edited(Two):
+    def other(self, canvas: Any) -> Any:
+        return canvas[::-1]
+
+
+def renamed(cls: type, name: str) -> Any:
+    """An object of a class with that name: what editing it in a notebook gives."""
+    held = {key: value for key, value in vars(cls).items() if key not in ("__dict__", "__weakref__")}
+    return type(name, cls.__bases__, held)()
+
+
+def module(value: float) -> types.ModuleType:
+    made_of = types.ModuleType("my_helpers")
+    exec(f"def noise(x):\n    return x * {value}", made_of.__dict__)
+    return made_of
+
+
+CALLS = "def f(y, p):\n    return helpers.noise(y)"
 DEEP = "def h(y):\n    return y * {}\n\ndef f(y, p):\n    return h(y)"
 PAIRS = {
     "constant": (made("f = lambda y, p: .2"), made("f = lambda y, p: .8")),
@@ -71,6 +114,16 @@ PAIRS = {
     "attribute of its object": (Scaled(1.0).method, Scaled(2.0).method),
     "set": (made("f = lambda y, p: y in {1, 2}"), made("f = lambda y, p: y in {1, 3}")),
     "in a table": (Scaled(1.0, {"a": [1, (2, {3})]}), Scaled(1.0, {"a": [1, (2, {4})]})),
+    "method that a call goes to": (renamed(Two, "Net"), renamed(Edited, "Net")),
+    "method of a bound one's object": (renamed(Two, "Net").other, renamed(Edited, "Net").other),
+    "function in a library's object": (transforms(lambda x: x), transforms(lambda x: x + 1)),
+    "helper in a module": (made(CALLS, helpers=module(1.0)), made(CALLS, helpers=module(2.0))),
+    "table of the module": (
+        made("def f(y, p): return V['a']", V={"a": 1}),
+        made("def f(y, p): return V['a']", V={"a": 2}),
+    ),
+    "tensor closed over": (closed(torch.zeros(2000)), closed(torch.eye(2000)[0])),
+    "array in an attribute": (Two(np.zeros(2000)), Two(np.arange(2000.0))),
     "told by its repr": (Scaled(1.0, Told(1)), Scaled(1.0, Told(2))),
     "made of others": (Scaled(1.0, Scaled(1.0)), Scaled(1.0, Scaled(2.0))),
 }
@@ -115,3 +168,35 @@ def test_functions_are_found_in_settings_with_their_places() -> None:
 
     settings = {"metric": closed(1), "plan": [Stage("light"), Stage(closed(2))], "head": {"kind": "linear"}}
     assert [place for place, _ in functions.inside(settings)] == ["metric", "plan.1.augment"]
+
+
+def test_digests_are_the_same_in_every_process() -> None:
+    """Neither places in memory nor the order of sets, which is another in each, are told."""
+    source = """
+import numpy as np
+from headstart.core import functions
+names = np.array(["a", "bb", None], dtype=object)
+class Mine:
+    def __init__(self):
+        self.names, self.rng, self.words = names, np.random.default_rng(), {"x", "yy", "zzz"}
+    def __call__(self, canvas, rng):
+        return {"x", "yy", "zzz"}
+print(functions.digest(Mine()), functions.digest(lambda y, p: names))
+"""
+    told = {subprocess.run([sys.executable, "-c", source], capture_output=True, check=True).stdout for _ in range(3)}
+    assert len(told) == 1
+
+
+def test_what_calls_leave_behind_does_not_count_inside() -> None:
+    class Counts:
+        calls = 0
+
+        def __call__(self, canvas: Any, rng: Any) -> Any:
+            self.calls += 1
+
+    mine = Counts()
+    with functions.as_they_were():
+        before = functions.digest(mine)
+        mine(None, None)
+        assert functions.digest(mine) == before
+    assert functions.digest(mine) != before, "a changed attribute is a change"

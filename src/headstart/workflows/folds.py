@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headstart.core import functions
 from headstart.core.errors import ConfigError, TrainingError
 from headstart.core.events import Event, Notice
 from headstart.core.run import Run
@@ -61,7 +62,7 @@ def cross_validate(
         raise ConfigError(what, where="data.split.folds", remedy="give all rows in one place, or leave folds out")
     said: list[Event] = []
     backbone = materials.backbone(experiment, said.append, collection)
-    with open_run(experiment, collection, backbone, resume, runtime) as (run, continued):
+    with functions.as_they_were(), open_run(experiment, collection, backbone, resume, runtime) as (run, continued):
         emit = recorder(run, on_event)
         if continued and run.read("folds.json") is not None:
             emit(Notice("info", "complete", f"this experiment is complete in {run.path}; nothing is left to do"))
