@@ -27,7 +27,7 @@ def show(run: Run, console: Console) -> None:
     if found is None:
         _show_stages(run, console)
         return
-    metric, baselines = found["metric"], found["baselines"]
+    metric, baselines = found["metric"], found.get("baselines") or []
     table = _table()
     for title in ("fold", "best stage", "time", f"{metric.replace('_', ' ')} [95 %]", "n"):
         table.add_column(title, justify="right" if title in ("time", "n") else "left", overflow="fold")
@@ -165,13 +165,15 @@ def _show_stages(run: Run, console: Console) -> None:
 
 def _conclusion(run: Run, result: Mapping[str, Any], metric: str) -> Iterator[tuple[str, Text]]:
     test = (result.get("metrics") or {}).get("test")
-    if test and metric in test:
+    if test:
+        beaten = [each for each in result.get("baselines") or [] if metric in each["metrics"]] if metric in test else []
+        metric = metric if metric in test else next(iter(test))  # rows of one class do not have all
         usual = ("accuracy", "macro_f1", "subset_accuracy", "log_loss")
         beside = [name for name in usual if name in test and name != metric]
         others = "".join(f" · {name.replace('_', ' ')} {number(name, test[name]['value'])}" for name in beside)
         count = f", n = {test[metric]['n']}{others}"
         yield "test", Text.assemble(f"{metric} ", score(metric, test[metric]), (count, "quiet"))
-        for other in [each for each in result.get("baselines") or [] if metric in each["metrics"]][:1]:
+        for other in beaten[:1]:
             yield "", Text(_beside(other, metric), "quiet")
     if result.get("optimistic"):
         yield "", Text("there were no rows for a test: selected on these rows, optimistic", style="warn")

@@ -150,6 +150,9 @@ def test_a_threshold_keeps_the_wanted_precision() -> None:
     assert at.coverage == 6 / 8
     strict = verdict.threshold(found, 1.0)
     assert strict is not None
+    every = verdict.threshold(replace(found, labels=np.zeros(8, int)), 1.0)
+    assert every is not None
+    assert (every.coverage, every.value) == (1.0, pytest.approx(0.55, rel=2e-4)), "just below the least sure"
     assert strict.value == pytest.approx(0.875)
     assert verdict.threshold(replace(found, labels=np.ones(8, int)), 0.9) is None
 

@@ -7,6 +7,7 @@ import pytest
 
 from headstart.core.errors import ConfigError
 from headstart.measure import metrics
+from headstart.measure.evaluation import Evaluation
 from headstart.measure.intervals import Difference, normal_p
 
 
@@ -97,6 +98,21 @@ def test_an_own_function_gets_labels_and_probabilities(answers: tuple[np.ndarray
 def test_an_unknown_metric_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match="did you mean 'accuracy'"):
         metrics.measure("acuracy", np.array([0]), np.array([[0.6, 0.4]]))
+
+
+def test_what_rows_of_one_class_cannot_tell_is_left_out() -> None:
+    logits, classes = np.random.default_rng(0).normal(size=(9, 2)), ("a", "b")
+    alone = Evaluation("test", np.arange(9), logits, np.zeros(9, int), classes)
+    both = Evaluation("test", np.arange(9), logits, np.arange(9) % 2, classes)
+
+    def odd(labels: np.ndarray, probabilities: np.ndarray) -> float:
+        return float("nan") if labels.all() or not labels.any() else 0.5
+
+    for own in ("roc_auc", "sensitivity", odd):
+        name = metrics.name_of(own)
+        assert name in both.as_json(own)
+        assert name not in alone.as_json(own)
+        assert "accuracy" in alone.as_json(own)
 
 
 def test_a_metric_of_two_classes_says_so() -> None:

@@ -146,14 +146,20 @@ def test_what_the_user_wrote_is_tried_before_the_first_stage(fit, pictures):
 
     def broken(labels, probabilities):
         asked.append((labels, probabilities))
-        return float("nan")
+        raise KeyError("no such thing")
 
-    with pytest.raises(ConfigError, match="the metric 'broken' gives nan"):
+    with pytest.raises(ConfigError, match="the metric 'broken' fails: KeyError"):
         fit(pictures(), metric=broken)
     ((labels, probabilities),) = asked
     assert probabilities.shape == (len(labels), 3)
     assert probabilities.sum(1) == pytest.approx(np.ones(len(labels)))
     assert not {event.name for event in fit.said(Phase)} & {"decode", "baseline"}
+
+    def sure(labels, probabilities):
+        high = probabilities.max(1) > 0.9
+        return float((probabilities.argmax(1) == labels)[high].mean()) if high.any() else float("nan")
+
+    assert fit(pictures(), metric=sure).read("result.json")["metrics"]["val"]["sure"]["value"] == 1.0
 
 
 def test_a_changed_function_is_another_experiment(fit, pictures):

@@ -172,7 +172,8 @@ def test_an_unreadable_row_is_in_no_fold(fit, pictures, tmp_path):
     assert pooled.metric("accuracy").value == 1.0
 
 
-def test_a_fold_of_one_class_leaves_out_what_it_cannot_tell(fit, pictures, tmp_path):
+@pytest.mark.parametrize("metric", ["accuracy", "roc_auc"])
+def test_a_fold_of_one_class_leaves_out_what_it_cannot_tell(fit, pictures, tmp_path, metric):
     from PIL import Image
 
     inputs, _ = pictures(80)
@@ -181,19 +182,24 @@ def test_a_fold_of_one_class_leaves_out_what_it_cannot_tell(fit, pictures, tmp_p
         place = tmp_path / "scans" / ("ill" if patient > 5 else "well")
         place.mkdir(parents=True, exist_ok=True)
         Image.fromarray(inputs[number]).save(place / f"p{patient}_{number}.png")
-    run = fit(str(tmp_path / "scans"), folds=3, group_by="(p[0-9]+)_", metric="accuracy")
+    run = fit(str(tmp_path / "scans"), folds=3, group_by="(p[0-9]+)_", metric=metric, baseline=True, val=0.3)
     folded = [Run(run.path / f"fold-{number}").read("data.json")["counts"]["test"] for number in (1, 2, 3)]
     assert any(0 in counts.values() for counts in folded), "every fold has both"
     summary = run.read("folds.json")
     assert "roc_auc" not in summary["mean"]
     assert "roc_auc" in summary["pooled"]
     assert summary["mean"]["accuracy"]["n"] == 3
+    assert metric in summary["pooled"]
+    assert bool(summary["baselines"]) == (metric == "accuracy"), "of ranks the baselines of folds are not of one scale"
+    assert "NaN" not in (run.path / "folds.json").read_text()
 
 
 def test_folds_that_score_alike_have_the_interval_of_all_rows():
     pooled = {"accuracy": {"value": 1.0, "low": 0.9, "high": 1.0}}
     found = folds._over_folds("accuracy", [1.0, 1.0, 1.0], pooled)
     assert (found["value"], found["low"], found["high"]) == (1.0, 0.9, 1.0)
+    found = folds._over_folds("accuracy", [0.7, 0.7, 0.7], {"accuracy": {"value": 0.7, "low": 0.6, "high": 0.8}})
+    assert (found["low"], found["high"]) == (0.6, 0.8), "whatever the rounding of their mean"
     found = folds._over_folds("log_loss", [0.5, 0.5], {"log_loss": {"value": 0.6, "low": 0.55, "high": 0.7}})
     assert (found["low"], found["high"]) == (0.5, 0.7), "it holds the mean"
 

@@ -205,8 +205,12 @@ def test_a_run_on_arrays_reads_arrays_again(tmp_path: Path) -> None:
     assert headstart.embed(run, clips[:3])[0].shape[0] == 3
     with pytest.warns(UserWarning, match="has learned"):
         assert len(headstart.evaluate(run, (clips, labels))) == len(clips)
-    with pytest.raises(ConfigError, match="5 is no rate"):
-        headstart.predict(run, clips[:1], sampling_rate=5)
+    for asked in (lambda: headstart.predict(run, clips[:1], sampling_rate=5),
+                  lambda: headstart.evaluate(run, (clips, labels), sampling_rate=5)):  # fmt: skip
+        with pytest.raises(ConfigError, match="5 is no rate"):
+            asked()
+    with pytest.raises(ConfigError, match="and no data"):
+        headstart.evaluate(run, sampling_rate=8_000)
     headstart.export(run, data=(clips, labels), int8=False)
     again = headstart.load(run.path / "export").predict(clips[:3])
     assert [each.label for each in again] == [each.label for each in wanted]

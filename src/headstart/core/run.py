@@ -191,7 +191,8 @@ class Run:
         means = {"fold": "mean of the folds", **_flat(found["mean"]), **judged}
         pooled = {"fold": "all rows", **_flat(found["pooled"]), **judged}
         beside = [
-            {"fold": f"all rows: {each['name']}", **_flat(each["metrics"]), **judged} for each in found["baselines"]
+            {"fold": f"all rows: {each['name']}", **_flat(each["metrics"]), **judged}
+            for each in found.get("baselines") or []
         ]
         return [*folds, means, pooled, *beside]
 

@@ -147,21 +147,30 @@ def find_unlabelled(
         sampling_rate: of samples that are given as arrays alone.
         usual: the same where they are not told, and a table has the column; else a familiar name is looked for.
     """
-    from pydantic import ValidationError
-
     from headstart.data.settings import DataSettings
 
     if not isinstance(input_column, (str, NoneType)):
         what = f"input_column is the name of a column, not {input_column!r}"
         raise ConfigError(what, where="data.input_column", remedy="two columns of a pair are one text: first,second")
-    rate = usual.sampling_rate if sampling_rate is None else sampling_rate
-    try:
-        settings = DataSettings(input_column=input_column, sampling_rate=rate)
-    except ValidationError as error:
-        raise ConfigError(
-            f"{rate!r} is no rate of samples", where="data.sampling_rate", remedy="such as 16_000"
-        ) from error
+    rate = usual.sampling_rate if sampling_rate is None else rate_of(sampling_rate)
+    settings = DataSettings(input_column=input_column, sampling_rate=rate)
     return unlabelled.find_unlabelled(source, modality, settings, usual.input_column)
+
+
+def rate_of(given: Any) -> int:
+    """A rate of samples that somebody has given by hand.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    from pydantic import ValidationError
+
+    from headstart.data.settings import DataSettings
+
+    try:
+        return int(DataSettings(sampling_rate=given).sampling_rate or 0)
+    except ValidationError as error:
+        raise ConfigError(f"{given!r} is no rate of samples", where="data.sampling_rate", remedy="16_000") from error
 
 
 def texts_of(rows: Rows, modality: str) -> tuple[tuple[str, ...], ...]:

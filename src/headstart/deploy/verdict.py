@@ -21,6 +21,7 @@ from headstart.measure.intervals import Difference, Measured, wilson
 TOLERANCE = 0.005  # of the metric: half a point
 SLOWER = 1.05  # times the time of the plain file: within it, a clock cannot tell
 BATCHES = (1, ROWS)
+ROUNDING = 1e-4  # of a probability
 
 
 @dataclass(frozen=True)
@@ -155,8 +156,8 @@ def order(judged: Sequence[Judged]) -> list[str]:
 def threshold(found: Evaluation, wanted: float) -> Threshold | None:
     """The lowest threshold from which on answers were right in at least ``wanted`` of the rows; None where none is.
 
-    Rows of equal confidence are answered together. It lies halfway to the next less confident row, so that rounding
-    decides for none.
+    Rows of equal confidence are answered together. It lies halfway to the next less confident row, or just below the
+    least confident of all, so that rounding decides for none.
     """
     confidence = found.probabilities.max(axis=1)
     ranks = np.argsort(-confidence, kind="stable")
@@ -169,8 +170,9 @@ def threshold(found: Evaluation, wanted: float) -> Threshold | None:
     place = int(good[-1])
     n = place + 1
     share = Measured(float(right[place] / n), *wilson(int(right[place]), n), n)
-    below = float(confidence[ranks][n]) if n < len(found) else 0.0
-    return Threshold(wanted, (float(confidence[ranks][place]) + below) / 2, share, n / len(found))
+    least = float(confidence[ranks][place])
+    value = (least + float(confidence[ranks][n])) / 2 if n < len(found) else least * (1 - ROUNDING)
+    return Threshold(wanted, value, share, n / len(found))
 
 
 def _strange(reference: Evaluation, found: Evaluation, gap: float) -> str:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import html
 import json
+import math
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headstart.core import arrays, manifest
-from headstart.core.errors import ArtefactError, HeadstartError, Problem
+from headstart.core.errors import ArtefactError, ConfigError, HeadstartError, Problem
 from headstart.measure import calibration, classes, metrics, multilabel
 from headstart.measure.classes import ClassScore
 from headstart.measure.intervals import Difference, Measured
@@ -176,10 +178,13 @@ class Evaluation:
         return [name for name in metrics.of_labels(self.labels) if name not in silent]
 
     def as_json(self, own: str | OwnMetric = "auto") -> dict[str, Any]:
-        """Every metric that says something about these classes, and the run's ``own``, as plain values by name."""
+        """Every metric that says something about these classes, and the run's ``own``, as plain values by name; without
+        that where it gives no finite number on these rows, such as on those of one class."""
         own, named = metrics.usual(own, self.labels), list(self.metrics().items())
         if metrics.name_of(own) not in dict(named):
-            named.append((metrics.name_of(own), self.metric(own)))
+            with suppress(ConfigError):  # of a function of the user's own
+                if math.isfinite((found := self.metric(own)).value):
+                    named.append((metrics.name_of(own), found))
         return {name: measured.as_json() for name, measured in named}
 
     def compare(self, other: Evaluation, metric: str | OwnMetric = "auto") -> Difference:

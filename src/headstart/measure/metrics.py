@@ -169,6 +169,7 @@ MULTILABEL: dict[str, Metric] = {
 }
 # Of all rows together: their intervals are bootstrapped, as those of own callables are.
 OF_ALL: dict[str, OwnMetric] = {"sensitivity": ranking.sensitivity}
+RANKING = ("roc_auc", "sensitivity", "mAP")  # of the order of rows by probability
 NAMES = tuple(dict.fromkeys((*METRICS, "ece", *OF_ALL, *MULTILABEL)))
 
 

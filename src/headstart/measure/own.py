@@ -9,6 +9,8 @@ import numpy as np
 
 from headstart.core.errors import ConfigError
 
+REMEDY = "it gets labels (N,), or (N, K) of 0 and 1, and probabilities (N, K), and gives a finite number"
+
 
 def value(name: str, metric: Callable[..., float], labels: np.ndarray, probabilities: np.ndarray) -> float:
     """What the function gives for labels (N,), or (N, K) of 0 and 1, and probabilities (N, K).
@@ -16,12 +18,20 @@ def value(name: str, metric: Callable[..., float], labels: np.ndarray, probabili
     Raises:
         ConfigError: it fails, or gives no finite number.
     """
-    remedy = "it gets labels (N,), or (N, K) of 0 and 1, and probabilities (N, K), and gives a finite number"
+    found = tried(name, metric, labels, probabilities)
+    if len(labels) and not math.isfinite(found):
+        raise ConfigError(f"the metric '{name}' gives {found} on {len(labels):,} rows", where="metric", remedy=REMEDY)
+    return found
+
+
+def tried(name: str, metric: Callable[..., float], labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """The same, finite or not.
+
+    Raises:
+        ConfigError: it fails, or gives no number.
+    """
     try:
-        found = float(metric(labels, probabilities))
+        return float(metric(labels, probabilities))
     except Exception as error:  # whatever a function of the user's own raises
         what = f"the metric '{name}' fails: {type(error).__name__}: {error}"
-        raise ConfigError(what, where="metric", remedy=remedy) from error
-    if len(labels) and not math.isfinite(found):
-        raise ConfigError(f"the metric '{name}' gives {found} on {len(labels):,} rows", where="metric", remedy=remedy)
-    return found
+        raise ConfigError(what, where="metric", remedy=REMEDY) from error

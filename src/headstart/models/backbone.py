@@ -248,6 +248,7 @@ class Backbone(nn.Module):
         self.blocks, self.measured, self.stand_in_rows, self.uniform = chain, None, 1, None
         self.places = {}
         self.blanks.clear()
+        self.pairs.clear()
 
     def _refuted(self, chain: tuple[str, ...], inputs: Tensor) -> str:
         """Why ``chain`` is not a chain of blocks on ``inputs``, or nothing; leaves the backbone set up for it."""

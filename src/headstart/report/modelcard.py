@@ -196,8 +196,8 @@ def _limits(contents: Contents, published: Published) -> list[str]:
     elif int(result.get("test_reads") or 0) > 1:
         reads = _times(result.get("test_reads"))
         lines.append(
-            f"- The test rows were read {reads}; these scores are of the first reading. What was chosen by looking at "
-            "them since, such as another plan, is no longer judged honestly by them."
+            f"- The test rows were read {reads}; these scores are the run's own. What was chosen by looking at them "
+            "since, such as another plan, is no longer judged honestly by them."
         )
     if shown is not None and len(shown) < FEW:
         lines.append(f"- Only {plural(len(shown), 'row')} stand behind the scores: read the intervals.")

@@ -151,7 +151,7 @@ def _notes(contents: Contents) -> list[Note]:
         notes.append(Note("warning", text, f"Keep some {contents.noun}s aside as test, and evaluate them once."))
     reads = int((contents.result or {}).get("test_reads") or 0)
     if reads > 1:
-        text = f"The test rows were read {reads} times; the score here is that of the first reading."
+        text = f"The test rows were read {reads} times; the score here is the run's own."
         remedy = "What is chosen by looking at it again, such as another plan, needs rows that nobody has looked at."
         notes.append(Note("warning", text, remedy))
     if not contents.baselines and contents.stages:

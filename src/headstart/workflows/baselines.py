@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from headstart.core.events import Event
+from headstart.core.errors import HeadstartError
+from headstart.core.events import Event, Notice
 from headstart.core.run import Run
 from headstart.measure import metrics
 from headstart.measure.evaluation import Evaluation
@@ -50,8 +52,14 @@ class Baselines:
             with phase(self.emit, "baseline"):
                 found = each.on(examples)
             found.save(self.run.path / TEST / f"{each.name}.npz")
-            gain = test.compare(found, self.metric).as_json()
-            told.append({"name": each.name, "metrics": found.as_json(self.metric), "gain": gain})
+            try:
+                gain = test.compare(found, self.metric)
+            except HeadstartError as error:  # a function of the user's own: the run has its model without it
+                what = f"the baseline {each.name} was not judged on test rows: {error.summary}"
+                self.emit(Notice("warning", "baseline", what))
+                continue
+            if math.isfinite(gain.value):  # rows of one class have no ROC
+                told.append({"name": each.name, "metrics": found.as_json(self.metric), "gain": gain.as_json()})
         return told
 
     def _rank(self, each: Baseline) -> float:

@@ -43,8 +43,9 @@ def evaluate(
     run = path if isinstance(path, Run) else Run.open(path)
     told = {"input_column": input_column, "label_column": label_column}
     if data is None:
-        if any(told.values()):
-            raise ConfigError("columns are named, and no data", where="data", remedy="give labelled data with --data")
+        if any(told.values()) or sampling_rate is not None:
+            what = "columns or a rate are told, and no data"
+            raise ConfigError(what, where="data", remedy="give labelled data with --data")
         file = run.path / "predictions-test.npz"
         if not file.is_file():
             what = "this run has no test rows"
@@ -80,5 +81,5 @@ def _reading(run: Run, model: Classifier, data: Any, told: dict[str, Any], rate:
         told |= {"task": "multilabel", "label_separator": known.label_separator}
         if not columns and isinstance(known.label_column, tuple):  # such as of a data set of the Hub
             told.setdefault("label_column", known.label_column)
-    told["sampling_rate"] = known.sampling_rate if rate is None else rate
+    told["sampling_rate"] = known.sampling_rate if rate is None else sources.rate_of(rate)
     return DataSettings(on_unreadable="stop", modality=model.modality, **told)

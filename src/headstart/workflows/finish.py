@@ -48,14 +48,15 @@ def conclude(
                 emit(Notice("warning", "test", f"the test rows were not judged: {told}", remedy))
     if not course.runtime.is_main:
         return
-    beside: list[dict[str, Any]] = []
     if test is not None:
         test.save(run.path / "predictions-test.npz")
-        beside = baselines.beside(test.with_temperature(temperature), unsealed) if baselines else []
     final = test if test is not None else val
     with phase(emit, "save"):
         _save_model(run, course, decoded, temperature)
         previews(run, final, decoded, emit)
+    beside: list[dict[str, Any]] = []
+    if test is not None and baselines is not None:
+        beside = baselines.beside(test.with_temperature(temperature), unsealed)
     run.write(
         "result.json",
         {

@@ -8,6 +8,7 @@ Shapes: N rows, F folds, K classes.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -28,7 +29,7 @@ from headstart.measure import metrics
 from headstart.measure.evaluation import Evaluation
 from headstart.measure.intervals import Z95
 from headstart.measure.metrics import OwnMetric
-from headstart.workflows import early, finish, materials, preflight
+from headstart.workflows import early, finish, materials
 from headstart.workflows.baselines import TEST
 from headstart.workflows.places import open_run, recorder, remember_contents
 
@@ -84,7 +85,7 @@ def cross_validate(
             one = _alone(experiment, run, number, count)
             runs.append(fit_rows(one, holding_out(collection, held), runtime, on_event, False, store))
         if runtime.is_main:
-            metric = preflight.metric(experiment.metric, collection.rows.labels)
+            metric = metrics.usual(experiment.metric, collection.rows.labels)
             summary = _summary(run, runs, [held for _, held in parts], collection, store, metric)
             run.write("folds.json", {**summary, "seconds": time.monotonic() - started})
         runtime.wait()
@@ -110,7 +111,7 @@ def held_out(run: Run) -> list[str] | None:
     parent = Run(run.path.parent)
     for fold in parent.read("folds.json", default={}).get("folds", []):
         if fold["name"] == run.path.name:
-            return list(fold["held_out"])
+            return list(fold.get("held_out") or run.read("rows.json", default={}).get("test", []))
     return None
 
 
@@ -149,7 +150,7 @@ def _summary(
     answers.save(run.path / "predictions-folds.npz")
     pooled = answers.as_json(metric)
     scores = [result["metrics"]["test"] for result in results]
-    common = [name for name in scores[0] if all(name in score for score in scores)]  # one class alone has no ROC
+    common = [name for name in scores[0] if all(_is_told(score.get(name)) for score in scores)]
     told = [
         {
             "name": each.path.relative_to(run.path).as_posix(),
@@ -184,14 +185,25 @@ def _baselines(
     metric: str | OwnMetric,
     together: Callable[[Sequence[Evaluation]], Evaluation],
 ) -> list[dict[str, Any]]:
-    """What those without a backbone reach on all rows, and how much more the models do, paired; the best first."""
-    told = []
-    for name in [each["name"] for each in results[0]["baselines"]]:
+    """What those without a backbone reach on all rows, and how much more the models do, paired; the best first.
+
+    None for a metric of how rows are ranked: the baselines of the folds start from other frequencies of classes, so
+    their probabilities are not of one scale.
+    """
+    told: list[dict[str, Any]] = []
+    if metric in metrics.RANKING:
+        return told
+    for name in dict.fromkeys(each["name"] for result in results for each in result["baselines"]):
         found = together([Evaluation.load(each.path / TEST / f"{name}.npz") for each in runs])
         gain = pooled.compare(found, metric).as_json()
         told.append({"name": name, "metrics": found.as_json(metric), "gain": gain})
     sign = 1 if metrics.higher_is_better(metric) else -1
     return sorted(told, key=lambda each: sign * each["gain"]["value"])
+
+
+def _is_told(measured: Mapping[str, float] | None) -> bool:
+    """Whether a fold has that metric, as a number: rows of one class alone have no ROC."""
+    return measured is not None and math.isfinite(measured["value"])
 
 
 def _over_folds(name: str, values: Sequence[float], pooled: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
@@ -200,10 +212,10 @@ def _over_folds(name: str, values: Sequence[float], pooled: Mapping[str, Mapping
     Folds that all score the same tell nothing of how far off they are: then it is the interval of all rows.
     """
     least, most = metrics.limits(name)
-    count, mean, spread = len(values), float(np.mean(values)), float(np.std(values, ddof=1))
-    half = _t95(count - 1) * spread / np.sqrt(count)
+    count, mean = len(values), float(np.mean(values))
+    half = _t95(count - 1) * float(np.std(values, ddof=1)) / np.sqrt(count)
     low, high = max(least, mean - half), min(most, mean + half)
-    if not spread and name in pooled:
+    if min(values) == max(values) and name in pooled:
         low, high = min(mean, pooled[name]["low"]), max(mean, pooled[name]["high"])
     return {"value": mean, "low": low, "high": high, "n": count}
 

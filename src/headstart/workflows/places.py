@@ -232,7 +232,7 @@ def _unlike(run: Run, experiment: Experiment, collection: Collection, network: d
     if not _same_network(known.get("backbone"), network):
         differs.append("the weights")
     elif known.get("data") != _names(collection) or (not differs and not _same_inputs(run, collection, network)):
-        differs.append("the rows")
+        differs.append("the rows, their splits or groups")
     return Problem(
         f"cannot be resumed, for it differs in {', '.join(differs)}", str(run.path), "give what it was given"
     )
