@@ -64,7 +64,7 @@ def test_the_window_holds_most_rows_whole() -> None:
 def test_the_policy_of_lengths_is_said_aloud() -> None:
     """Whoever reads the decision knows what happens to rows that are longer or shorter than the window."""
     told = audio.fitted(AudioSpec(16_000), np.array([16_000 * 2] * 19 + [16_000 * 9]))[1]
-    assert "1 of 20" in told
+    assert "1 of 20 rows is longer" in told
     assert "random window" in told
     assert "average" in told
     whole = audio.fitted(AudioSpec(16_000, 2.0), np.array([16_000 * 2] * 20))[1]

@@ -18,6 +18,7 @@ from headstart.data.splits import Rows, Splits
 from headstart.data.store import Store
 
 from . import corpus
+from .grammar import disagrees
 
 SPEC = ImageSpec((32, 32), 36)
 CLASSES = ("ant", "bee", "cow")
@@ -111,7 +112,7 @@ PLANTED: dict[str, tuple[Callable[[], Splits], str, str, set[int] | None, str]] 
     "mode": (
         lambda: with_items("train", {2: corpus.encoded(corpus.sixteen_bit(), "PNG")}), "odd-mode", "info", {2}, "I;16"),
     "orientation": (lambda: with_items("val", {2: corpus.oriented(6)}), "orientation", "info", {2}, "val/2.png"),
-    "moving": (lambda: with_items("train", {2: corpus.animated("GIF")}), "several-frames", "warning", {2}, "1 hold"),
+    "moving": (lambda: with_items("train", {2: corpus.animated("GIF")}), "several-frames", "warning", {2}, "1 holds"),
     "tiny": (lambda: with_items("train", {2: corpus.encoded(photo(99, (9, 9)), "PNG")}), "tiny", "warning", {2}, "48"),
     "elongated": (
         lambda: with_items("train", {2: corpus.encoded(photo(99, (300, 48)), "PNG")}),
@@ -135,6 +136,7 @@ def test_each_planted_fault_is_found(fault: str) -> None:
     (finding,) = matching
     assert finding.severity == severity
     assert text in finding.message
+    assert not disagrees(finding.message)
     if rows is not None:
         assert set(finding.rows) == rows
         if kind != "small-class" and kind != "shortcut":

@@ -19,6 +19,7 @@ from headstart.data.splits import Rows, counted, strata
 from headstart.data.store import Store
 
 from .. import words
+from .grammar import disagrees
 
 
 def collected(source: Any, **settings: Any) -> Collection:
@@ -133,7 +134,7 @@ def test_empty_cells_beside_several_labels_name_the_task() -> None:
 
 def test_what_nobody_labelled_is_no_row_without_labels() -> None:
     rows = [{"text": "a b", "label": ["x"]}, {"text": "c d", "label": None}, {"text": "e f", "label": []}]
-    with pytest.raises(DataError, match="1 rows have no label: row 1"):
+    with pytest.raises(DataError, match="1 row has no label: row 1"):
         collected(rows)
 
 
@@ -242,6 +243,8 @@ def test_the_audit_tells_of_labels() -> None:
     assert "imbalance" not in kinds, "labels are no shares of a whole"
     assert {"small-class", "no-label"} <= kinds
     assert next(finding for finding in findings if finding.kind == "small-class").names == ("rare",)
-    assert sum(len(finding.rows) for finding in findings if finding.kind == "no-label") == 1
+    (unlabelled,) = [finding for finding in findings if finding.kind == "no-label"]
+    assert len(unlabelled.rows) == 1
+    assert not disagrees(unlabelled.message)
     torn = [finding.message for finding in findings if finding.kind == "conflicting-labels"]
     assert any("(common)" in message and "(rare)" in message for message in torn)

@@ -23,6 +23,8 @@ from headstart.data.settings import DataSettings, SplitSettings
 from headstart.data.splits import Rows, Splits
 from headstart.data.store import Store
 
+from .grammar import disagrees
+
 RATE = 16_000
 SPEC = AudioSpec(RATE)
 
@@ -165,6 +167,7 @@ def test_a_planted_fault_is_found_in_its_row_alone(fault: str, tmp_path: Path) -
     (finding,) = [each for each in found.findings if each.kind == kind]
     assert finding.rows == (12,)
     assert "r12.wav" in finding.message
+    assert not disagrees(finding.message)
     assert len(found.usable["train"]) == 13, "what can be heard is used"
 
 

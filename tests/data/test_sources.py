@@ -44,6 +44,13 @@ class TestDrawnSplits:
         said = f"there is no test split (15% would be 45 rows, fewer than {MIN_TEST_ROWS}; data.split.test="
         assert any(said in note and "optimistic" in note for note in few.notes)
 
+    def test_counts_of_one_read_as_such(self) -> None:
+        notes = sources.read(arrays(4), DataSettings(split=SplitSettings(val=0.1)), seed=0).notes
+        assert any("15% would be 1 row, fewer" in note for note in notes), notes
+        assert any(note.startswith("1 val row was drawn from 4") for note in notes), notes
+        asked = sources.read(arrays(5), DataSettings(split=SplitSettings(test=0.15)), seed=0).notes
+        assert any(note.startswith("the test split has only 1 row:") for note in asked), asked
+
     @pytest.mark.parametrize(("share", "rows"), [(0.4, 32), (0.15, 12)])
     def test_a_test_share_that_was_asked_for_is_drawn(self, share: float, rows: int) -> None:
         splits = sources.read(arrays(80), DataSettings(split=SplitSettings(test=share)), seed=0)

@@ -63,9 +63,11 @@ TREES = {
         [*pets("train/"), "test/1.jpg", "test/2.jpg"], BOTH, ("2 files lie directly in test/, have no class",)
     ),
     "an extra folder beside splits": Tree(
-        [*pets("train/"), *pets("val/"), "samples/a.jpg"], SPLIT, ("1 files lie outside of the splits", "samples/a.jpg")
+        [*pets("train/"), *pets("val/"), "samples/a.jpg"], SPLIT, ("1 file lies outside of the splits", "samples/a.jpg")
     ),
-    "a flat folder beside train": Tree([*pets("train/"), "samples/a.jpg"], BOTH, ("lie outside of the splits",)),
+    "a flat folder beside train": Tree(
+        [*pets("train/"), "samples/a.jpg"], BOTH, ("1 file lies outside of the splits and was left out",)
+    ),
     "a class called train": Tree(
         ["bus/1.jpg", "bus/2.jpg", "car/1.jpg", "train/1.jpg", "train/2.jpg"],
         {"train bus": 2, "train car": 1, "train train": 2},
@@ -87,7 +89,7 @@ TREES = {
     "nested pictures": Tree(
         [*pets(), "cat/2020/may/4.jpg"],
         {"train cat": 4, "train dog": 3},
-        ("1 files lie in folders below their class folder", "cat/2020/may/4.jpg"),
+        ("1 file lies in a folder below its class folder", "cat/2020/may/4.jpg"),
     ),
     "classes one level too deep": Tree(
         pets("photo/") + pets("sketch/"),
@@ -106,6 +108,16 @@ TREES = {
         [*pets(), "cat/notes.txt", "dog/a.HEIC", "dog/README"],
         BOTH,
         ("3 files have another extension", ".heic 1, .txt 1, no extension 1", "cat/notes.txt"),
+    ),
+    "one of each": Tree(
+        [*pets(), "cat/2020/4.jpg", "a.jpg", "dog/README", ".hidden"],
+        {**BOTH, "train cat": 4},
+        (
+            "1 file lies in a folder below its class folder and counts for it: cat/2020/4.jpg",
+            "1 file lies directly in the top folder, has no class and was left out: a.jpg",
+            "1 file has another extension and was left out (no extension 1): dog/README",
+            "1 hidden or system file was ignored: .hidden",
+        ),
     ),
     "extensions in any case": Tree(
         ["cat/1.JPG", "cat/2.JpEg", "dog/1.PNG", "dog/2.WebP"], {"train cat": 2, "train dog": 2}
@@ -127,7 +139,7 @@ TREES = {
     ),
     "val lacks a class": Tree([*pets("train/"), "val/cat/1.jpg"], {**BOTH, "val cat": 1}, ("val has no rows of dog",)),
     "classes that differ by case": Tree(
-        [*pets(), "Cat/1.jpg"], {**BOTH, "train Cat": 1}, ("differ only by case", "'Cat' (1 rows), 'cat' (3 rows)")
+        [*pets(), "Cat/1.jpg"], {**BOTH, "train Cat": 1}, ("differ only by case", "'Cat' (1 row), 'cat' (3 rows)")
     ),
     "classes that differ by Unicode form": Tree(
         [f"{NFC}/1.jpg", f"{NFD}/2.jpg", "tea/1.jpg"], {f"train {NFC}": 2, "train tea": 1}, ("one class: café",)

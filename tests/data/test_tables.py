@@ -94,7 +94,7 @@ CASES = {
     "no header": Case("0.jpg,cat\n1.jpg,dog\n", problems=("the first line looks like data: add a header line",)),
     "header only": Case("path,label\n", problems=("the table has no rows",)),
     "empty file": Case("", problems=("is empty (0 bytes)",)),
-    "one row": Case("path,label\n0.jpg,cat\n", problems=("only one class, 'cat', with 1 rows",)),
+    "one row": Case("path,label\n0.jpg,cat\n", problems=("only one class, 'cat', with 1 row",)),
     "a million columns": Case("a," * 1_000_000 + "\n", problems=("the table has 1,000,001 columns",)),
     "a cell of a megabyte": Case(f"path,label,text\n0.jpg,cat,{'x' * 1_000_000}\n1.jpg,dog,\n", ["cat", "dog"]),
     "zero bytes": Case("path,label\n0.jpg,cat\n1.jpg,d\0g\n", problems=("zero bytes in line 3",)),
@@ -103,7 +103,7 @@ CASES = {
     "empty labels": Case(
         "path,label\n0.jpg,cat\n1.jpg,\n2.jpg,  \n", problems=("2 rows have no label: line 3, line 4",)
     ),
-    "labels that differ by case": Case(PLAIN + "2.jpg,Cat\n", [*PETS, "Cat"], ("'Cat' (1 rows), 'cat' (2 rows)",)),
+    "labels that differ by case": Case(PLAIN + "2.jpg,Cat\n", [*PETS, "Cat"], ("'Cat' (1 row), 'cat' (2 rows)",)),
     "labels with spaces": Case(PLAIN + "2.jpg, cat \n", [*PETS, "cat"], ("spaces around labels were removed",)),
     "labels that differ by Unicode form": Case(f"path,label\n0.jpg,{NFC}\n1.jpg,{NFD}\n2.jpg,tea\n", [NFC, NFC, "tea"]),
     "one file, two labels": Case(PLAIN + "0.jpg,dog\n", [*PETS, "dog"], ("another label than an earlier row: 0.jpg",)),
@@ -131,7 +131,7 @@ CASES = {
     # paths
     "missing files": Case(
         "path,label\n0.jpg,cat\n8.jpg,dog\n1.jpg,dog\n9.jpg,cat\n",
-        problems=("2 of 4 files are missing: line 3: 8.jpg does not exist, line 5: 9.jpg",),
+        problems=("2 of 4 files cannot be found: line 3: 8.jpg does not exist, line 5: 9.jpg",),
     ),
     "an address, a folder, an empty path": Case(
         "path,label\nhttp://a.b/c.jpg,cat\nsub,dog\n,cat\n0.jpg,dog\n",
@@ -220,7 +220,7 @@ def test_few_missing_files_are_left_out_and_named(folder: Path) -> None:
     (folder / "table.csv").write_text(f"path,label\n{rows}gone.jpg,cat\n")
     found = sources.collect(folder / "table.csv", DataSettings())
     assert len(found) == 40
-    assert any("1 of 41 files are missing: line 42: gone.jpg does not exist" in note for note in found.notes)
+    assert any("1 of 41 files cannot be found: line 42: gone.jpg does not exist" in note for note in found.notes)
     with pytest.raises(DataError, match=r"gone\.jpg"):
         sources.collect(folder / "table.csv", DataSettings(on_unreadable="stop"))
 
@@ -233,7 +233,7 @@ def test_a_split_column_gives_the_splits(folder: Path) -> None:
     splits = sources.read(folder / "table.csv", DataSettings(), seed=0)
     assert [len(rows) for rows in splits.present().values()] == [4, 4, 4]
     (folder / "table.csv").write_text("path,label,fold\n0.jpg,a,train\n1.jpg,b,train\n2.jpg,b,3\n")
-    with pytest.raises(DataError, match=r"1 rows name no split: '3' \(line 4\)"):
+    with pytest.raises(DataError, match=r"1 row names no split: '3' \(line 4\)"):
         sources.collect(folder / "table.csv", DataSettings(split_column="fold"))
 
 
@@ -248,7 +248,7 @@ def test_a_group_column_keeps_rows_together(folder: Path) -> None:
         train, val = (set(rows.groups or ()) for rows in (splits.train, splits.val))
         assert not train & val
     assert any("group_by animal: 21 groups of 120 rows" in note for note in splits.notes)
-    assert any("is empty in 1 rows, each is a group of its own: line 121" in note for note in splits.notes)
+    assert "where column 'animal' is empty, each row is a group of its own: line 121" in splits.notes
     with pytest.raises(DataError, match=r"no column 'anmal', did you mean 'animal'"):
         sources.collect(folder / "table.csv", DataSettings(split=SplitSettings(group_by="anmal")))
 

@@ -236,7 +236,7 @@ def test_the_first_column_of_a_pair_can_be_chosen_alone(tmp_path: Path) -> None:
 def test_texts_have_no_names_for_a_regular_expression(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="texts have none") as caught:
         collected(table(tmp_path), split=SplitSettings(group_by=r"^(\w+)"))
-    assert "files are missing" not in str(caught.value)
+    assert "cannot be found" not in str(caught.value)
 
 
 def test_a_column_cannot_be_both(tmp_path: Path) -> None:

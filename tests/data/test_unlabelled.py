@@ -38,7 +38,7 @@ def test_a_missing_file_of_a_table_is_its_rows_own_problem(tmp_path: Path) -> No
     rows, _ = sources.find_unlabelled(tmp_path / "t.csv")
     assert rows.names == ("a.jpg", "nope.jpg", "b.jpg")
     (tmp_path / "u.csv").write_text("path\nphotos/a.jpg\nphotos/b.jpg\n", encoding="utf-8")
-    with pytest.raises(DataError, match="2 of 2 files are missing") as caught:
+    with pytest.raises(DataError, match="2 of 2 files cannot be found") as caught:
         sources.read_unlabelled(tmp_path / "u.csv")
     assert "relative paths start at" in str(caught.value)
 

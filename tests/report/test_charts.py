@@ -102,11 +102,6 @@ def test_numbers_are_written_for_people() -> None:
         "1 h 12 min",
     ]
     assert [formats.parameters(x) for x in (513, 2600, 11_180_103)] == ["513", "2.6 k", "11.2 M"]
-    assert [formats.plural(n, w) for n, w in ((1, "class"), (2, "class"), (1200, "row"))] == [
-        "1 class",
-        "2 classes",
-        "1,200 rows",
-    ]
     assert formats.clean("a\x1b\u202eb\nc") == "a\\u001b\\u202eb\nc"
     assert formats.clean(3) == 3
     assert formats.higher_is_better("own_metric")

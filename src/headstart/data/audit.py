@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from headstart.core import registry
+from headstart.core.plural import plural
 from headstart.data.checks import shortcuts
 from headstart.data.checks import twins as audit_twins
 from headstart.data.checks.duplicates import Duplicates
@@ -147,7 +148,8 @@ def _without_labels(views: list[View]) -> list[Finding]:
     for view in views:
         rows = np.flatnonzero(~view.rows.labels.any(axis=1)).tolist()
         if rows:
-            text = f"{len(rows)} of {len(view.store)} rows have no label: {{names}}"
+            of = f"of {len(view.store):,} rows"
+            text = f"{plural(len(rows), f'{of} has', f'{of} have')} no label: {{names}}"
             remedy = "they teach what has none of the labels; label them where that is not what they are"
             findings.append(view.finding("no-label", "info", rows, text, remedy))
     return findings

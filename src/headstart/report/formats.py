@@ -122,12 +122,6 @@ def p_value(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
 
 
-def plural(value: int, noun: str) -> str:
-    """1 picture, 3 pictures, 2 classes."""
-    many = f"{noun}es" if noun.endswith("ss") else f"{noun}s"
-    return f"{value:,} {noun if value == 1 else many}"
-
-
 def markdown(text: Any, limit: int = 80) -> str:
     """A text of the user's on one line of Markdown, where none of it can act as markup, a link or a mention."""
     line = " ".join(str(clean(text)).split())

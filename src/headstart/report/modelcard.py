@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from headstart.core.plural import plural
 from headstart.measure.classes import ClassScore
 from headstart.measure.evaluation import Evaluation
 from headstart.report import metadata
 from headstart.report.contents import Contents, measured
-from headstart.report.formats import duration, gain, interval, markdown, metric_title, parameters, plural, score
+from headstart.report.formats import duration, gain, interval, markdown, metric_title, parameters, score
 from headstart.report.metadata import Published
 from headstart.report.story import against_baseline, trained
 

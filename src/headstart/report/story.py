@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from headstart.core.plural import plural
 from headstart.measure.evaluation import Evaluation
 from headstart.measure.intervals import Difference
 from headstart.report.contents import Contents
@@ -17,7 +18,6 @@ from headstart.report.formats import (
     metric_title,
     p_value,
     parameters,
-    plural,
     score,
 )
 

@@ -23,6 +23,7 @@ from headstart.core import registry
 from headstart.core.errors import ArtefactError
 from headstart.core.events import Event, Notice
 from headstart.core.machine import processor, usable_cores
+from headstart.core.plural import plural
 from headstart.core.run import Run
 from headstart.deploy import contract, folder, mates, timing
 from headstart.deploy.folder import Golden
@@ -96,7 +97,7 @@ def bench(
         for size in BATCHES:
             inputs = golden.inputs[np.arange(size) % len(golden.inputs)]
             turns = {name: functools.partial(call, inputs) for name, call in calls.items()} | peaks
-            told = f"{len(calls)} candidates with {size} row{'s' * (size > 1)} at a time, about {seconds:.0f} s"
+            told = f"{plural(len(calls), 'candidate')} with {plural(size, 'row')} at a time, about {seconds:.0f} s"
             emit(Notice("info", "bench", told))
             measured[size] = timing.interleaved(turns, rounds=7, seconds=seconds)
     if (slowed := max(_unrest(found["peak fp32"]) for found in measured.values())) > BUSY:

@@ -18,6 +18,7 @@ from headstart.core import keyed
 from headstart.core.errors import ArtefactError
 from headstart.core.events import Decision, Notice
 from headstart.core.machine import processor
+from headstart.core.plural import plural
 from headstart.core.remembered import Remembered
 from headstart.core.run import Run
 from headstart.data import canvases
@@ -84,7 +85,7 @@ def _remembered(
     views = [stage.views for stage in stages if isinstance(stage, probe.Settings)]
     passing = len(decoded.splits.train) * max(views, default=1)
     if not trains and passing < FEW_ROWS:
-        reason = f"{passing} rows pass the network: to time others takes as long as they save"
+        reason = f"{plural(passing, 'row passes', 'rows pass')} the network: to time others takes as long as they save"
         emit(Decision("precision", "fp32", reason))
         return "fp32"
     backbone = frontiers.model.backbone

@@ -12,6 +12,7 @@ import numpy as np
 
 from headstart.core.errors import DataError, Problem
 from headstart.core.events import Event, Notice, Progress
+from headstart.core.plural import plural
 from headstart.data.reading.collection import listing
 from headstart.data.reading.unlabelled import NOTHING, Usual
 from headstart.data.splits import Rows
@@ -95,7 +96,8 @@ class Classifier:
             strange = [place for place, name in enumerate(classes) if name in unknown]
             of = rows.labels[:, strange].any(axis=1) if rows.labels.ndim == 2 else np.isin(rows.labels, strange)
             places = [rows.names[row] for row in np.flatnonzero(of)]
-            told = f"{len(places)} of {len(rows)} rows have them ({listing(places)})" if places else "no row has them"
+            have = plural(len(places), f"of {len(rows):,} rows has", f"of {len(rows):,} rows have")
+            told = f"{have} them ({listing(places)})" if places else "no row has them"
             raise DataError(
                 f"the model does not know the classes {', '.join(unknown)}: {told}",
                 where=where or split,
@@ -195,7 +197,7 @@ class Classifier:
             yield usable + start, values[np.argsort(by_length)], problems
 
     def __repr__(self) -> str:
-        return f"Classifier({self.model.backbone.origin.uri!r}, {len(self.classes)} classes)"
+        return f"Classifier({self.model.backbone.origin.uri!r}, {plural(len(self.classes), 'class')})"
 
 
 def _tell_notes(notes: Sequence[str], on_event: Emit | None) -> None:
@@ -206,7 +208,7 @@ def _tell_notes(notes: Sequence[str], on_event: Emit | None) -> None:
 
 def _nothing_read(unreadable: Sequence[Problem]) -> DataError:
     """All rows have their problem; the first tell enough."""
-    more = [Problem(f"and {len(unreadable) - SHOWN} more rows")] if len(unreadable) > SHOWN else []
+    more = [Problem(f"and {plural(len(unreadable) - SHOWN, 'more row')}")] if len(unreadable) > SHOWN else []
     return DataError("no row could be read", problems=[*unreadable[:SHOWN], *more])
 
 
@@ -215,4 +217,6 @@ def _tell_unreadable(unreadable: Sequence[Problem], count: int, on_event: Emit |
     if unreadable and on_event is not None:
         left = "; ".join(f"{problem.where} {problem.what}" for problem in unreadable[:SHOWN])
         more = f"; and {len(unreadable) - SHOWN} more" if len(unreadable) > SHOWN else ""
-        on_event(Notice("warning", "unreadable", f"{len(unreadable)} of {count} rows are left out: {left}{more}"))
+        of = f"of {count:,} rows"
+        told = plural(len(unreadable), f"{of} is", f"{of} are")
+        on_event(Notice("warning", "unreadable", f"{told} left out: {left}{more}"))

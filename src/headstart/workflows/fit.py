@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from headstart.core import interruption, manifest, storage
 from headstart.core.errors import HeadstartError
 from headstart.core.events import Decision, Event, Notice
+from headstart.core.plural import plural
 from headstart.core.run import Run
 from headstart.stages import auto, plans
 from headstart.stages.base import Stage, Training
@@ -185,7 +186,8 @@ def choose_plan(experiment: Experiment, model: Model, decoded: Decoded, emit: Em
         for name in ("epochs", "patience"):
             few, enough = getattr(before, name, None), getattr(after, name, None)
             if few and few != enough and isinstance(before, Training):
-                updates = f"{few} epochs would be {few * before.updates_per_epoch(rows)} updates on {rows} rows"
+                updates = plural(few * before.updates_per_epoch(rows), "update")
+                updates = f"{plural(few, 'epoch')} would be {updates} on {plural(rows, 'row')}"
                 emit(Decision(f"{name} of {after.title}", str(enough), f"{updates}, too few to learn"))
     return plans.settled(longer, modality)
 

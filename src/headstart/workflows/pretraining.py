@@ -9,6 +9,7 @@ import numpy as np
 
 from headstart.core.errors import DataError
 from headstart.core.events import Notice
+from headstart.core.plural import plural
 from headstart.data import sources
 from headstart.data.splits import UNLABELLED, Rows
 from headstart.data.store import Store
@@ -33,7 +34,7 @@ def pretrain(course: Course, index: int, stage: mlm.Settings) -> tuple[Outcome, 
     model, runtime = course.model, course.runtime
     texts = course.train if stage.texts is None else _read(stage.texts, course)
     masking = Masking(model.backbone.spec.tokenizer, stage.share)
-    course.start(index, stage, f"the backbone, restoring masked words of {len(texts):,} texts", rows=len(texts))
+    course.start(index, stage, f"the backbone, restoring masked words of {plural(len(texts), 'text')}", rows=len(texts))
     model.thaw("all")
     model.head.requires_grad_(False)  # it answers nothing here
     learner = Restorer(model, course.seed, runtime.autocast).to(runtime.device)
@@ -69,6 +70,7 @@ def _read(written: str, course: Course) -> Examples:
     if not len(store.usable):
         raise DataError("there is no text to learn from", where=written)
     if len(store.usable) < len(rows):
-        told = f"{len(rows) - len(store.usable)} of {len(rows)} texts cannot be read and are left out"
+        of = f"of {len(rows):,} texts cannot be read and"
+        told = plural(len(rows) - len(store.usable), f"{of} is left out", f"{of} are left out")
         course.emit(Notice("warning", "unreadable", f"{written}: {told}"))
     return Examples("texts", rows.take(store.usable), store.take(store.usable), spec)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from headstart.core import manifest, registry, storage
 from headstart.core.errors import ArtefactError, ConfigError, Problem
 from headstart.core.events import Event, Notice
+from headstart.core.plural import plural
 from headstart.core.run import Run
 from headstart.data.reading import hub as datasets
 from headstart.deploy import contract, folder, hub
@@ -80,7 +81,7 @@ def push(
     insist_nothing_private(run, place, list(files))
     address = ""
     if not dry_run:
-        emit(Notice("info", "push", f"{len(files)} files, {sum(files.values()) / 1e6:.1f} MB, to {repo}"))
+        emit(Notice("info", "push", f"{plural(len(files), 'file')}, {sum(files.values()) / 1e6:.1f} MB, to {repo}"))
         told = f"Headstart model of {run.read('data.json', default={}).get('fingerprint', '')[:12]}"
         stale = [] if found is None or found.is_empty else sorted(allowed())
         address = hub.upload(place, list(files), repo, secret, private=private, stale=stale, message=told)

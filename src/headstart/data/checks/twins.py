@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from headstart.core.plural import plural
 from headstart.data.checks.duplicates import Duplicates, find
 from headstart.data.checks.findings import Finding, Severity, View, listed
 from headstart.data.splits import UNLABELLED
@@ -53,12 +54,14 @@ def _finding(kind: str, first: str, second: str, pairs: list[tuple[Place, Place]
     view = pairs[0][1][0]
     noun = view.store.kind.NOUN[0]
     names = tuple(view.rows.names[row] for row in rows)
-    total = len(view.store)
+    of = f"of {len(view.store):,}"
     if first == second:
-        message = f"{len(rows)} of {total} are {_WORDS[kind]} {noun} as another row: {told}"
+        are = plural(len(rows), f"{of} is", f"{of} are")
+        message = f"{are} {_WORDS[kind]} {noun} as another row: {told}"
         remedy = "remove the copies; where Headstart makes the split, copies stay together"
         return Finding(f"{kind}-duplicates", "info", first, rows, names, message, remedy)
-    message = f"{len(rows)} of {total} {second} rows are {_WORDS[kind]} {noun} as a row of {first}: {told}"
+    are = plural(len(rows), f"{of} {second} rows is", f"{of} {second} rows are")
+    message = f"{are} {_WORDS[kind]} {noun} as a row of {first}: {told}"
     remedy = f"remove them from one of the two: what is measured on {second} is too good with them"
     return Finding(f"{kind}-duplicates-across", "warning", f"{first}+{second}", rows, names, message, remedy)
 

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from headstart.core.errors import ConfigError
+from headstart.core.plural import plural
 from headstart.core.registry import suggest
 from headstart.data.modalities.base import insist_types
 from headstart.data.sounds import decoding
@@ -202,7 +203,8 @@ def fitted(spec: AudioSpec, lengths: np.ndarray) -> tuple[AudioSpec, str]:
             f"{how}: the window holds every row whole",
         )
     told = "training hears a random window of these, predictions the average of all their windows"
-    return spec, f"{how}: {longer} of {len(lengths)} rows are longer than the window; {told}"
+    of = f"of {len(lengths):,} rows"
+    return spec, f"{how}: {plural(longer, f'{of} is', f'{of} are')} longer than the window; {told}"
 
 
 def largest_canvas(spec: AudioSpec) -> int:

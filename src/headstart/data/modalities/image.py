@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from headstart.core.errors import ConfigError
+from headstart.core.plural import plural
 from headstart.data import augment as augmentation
 from headstart.data.modalities.base import insist_types
 from headstart.data.pictures import decoding
@@ -57,7 +58,7 @@ class ImageSpec:
         if min(*self.size, self.resize, self.channels) < 1:
             raise ConfigError("size, resize and channels of an image spec must be positive")
         if not len(self.mean) == len(self.std) == self.channels:
-            raise ConfigError(f"mean and std need {self.channels} numbers each, one a channel")
+            raise ConfigError(f"mean and std need {plural(self.channels, 'number')} each, one a channel")
 
     @property
     def input_shape(self) -> tuple[int, int, int]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import simplejpeg
 
+from headstart.core.plural import plural
 from headstart.data.modalities.base import DecodeError
 from headstart.data.pictures import exif
 
@@ -68,7 +69,9 @@ def header(data: bytes) -> Header:
         raise DecodeError("truncated", "ends too early: a JPEG file that was cut off before its size is told")
     bits, height, width, bands = size
     if bits != 8 or bands not in _MODES:
-        raise DecodeError("unsupported-mode", f"has pixels of a kind that is not read here ({bands} bands, {bits} bit)")
+        raise DecodeError(
+            "unsupported-mode", f"has pixels of a kind that is not read here ({plural(bands, 'band')}, {bits} bit)"
+        )
     if not width or not height:
         raise DecodeError("corrupt", "is damaged: a JPEG file without width or height")
     return Header(width, height, _MODES[bands], found or exif.in_xmp(xmp) or 1)

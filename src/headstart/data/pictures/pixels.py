@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
+from headstart.core.plural import plural
 from headstart.data.modalities.base import DecodeError
 
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
@@ -56,7 +57,9 @@ def from_array(value: np.ndarray, channels: int) -> np.ndarray:
     if found == channels:
         return value
     if found not in (1, 2, 3, 4) or channels not in _MODES:
-        raise DecodeError("wrong-channels", f"has {found} channels where {channels} are wanted")
+        raise DecodeError(
+            "wrong-channels", f"has {plural(found, 'channel')} where {plural(channels, 'is', 'are')} wanted"
+        )
     if found == 1:
         return from_pil(Image.fromarray(value[:, :, 0]), channels)
     return from_pil(Image.fromarray(value, mode="LA") if found == 2 else Image.fromarray(value), channels)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from headstart.core.errors import DataError, Problem
+from headstart.core.plural import plural
 from headstart.core.registry import suggest
 from headstart.data.reading.labels import remedy_of_missing
 from headstart.data.reading.splitting import sample
@@ -259,7 +260,7 @@ def class_problems(labels: np.ndarray, given: np.ndarray, classes: Sequence[str]
         problems.append(Problem(f"classes without a training row: {listing(unseen)}", source, remedy))
     if len(known) == 1 and labels.ndim == 1:
         remedy = "a classifier needs two classes or more: add rows of another class (such as 'other')"
-        problems.append(Problem(f"only one class, '{known[0]}', with {max(train):,} rows", source, remedy))
+        problems.append(Problem(f"only one class, '{known[0]}', with {plural(max(train), 'row')}", source, remedy))
     return problems
 
 
@@ -270,7 +271,7 @@ def _missing_labels(found: Found) -> list[Problem]:
     if not missing:
         return []
     place = found.place or (lambda row: found.names[row])
-    what = f"{len(missing):,} rows have no label: {listing(place(row) for row in missing)}"
+    what = f"{plural(len(missing), 'row has', 'rows have')} no label: {listing(place(row) for row in missing)}"
     return [Problem(what, found.source, remedy_of_missing(found.labels, found.several))]
 
 
@@ -309,7 +310,7 @@ def _class_notes(labels: np.ndarray, given: np.ndarray, classes: Sequence[str]) 
     counts = counted(labels, len(classes))
     for twins in alike.values():
         if len(twins) > 1:
-            shown = ", ".join(f"'{classes[twin]}' ({counts[twin]:,} rows)" for twin in twins)
+            shown = ", ".join(f"'{classes[twin]}' ({plural(counts[twin], 'row')})" for twin in twins)
             notes.append(f"class names differ only by case, spaces or signs: {shown}; merge them if they mean the same")
     for index, split in enumerate(SPLITS[1:], start=1):
         present = counted(labels[given == index], len(classes))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from headstart.core.errors import DataError, Problem
+from headstart.core.plural import plural
 from headstart.core.registry import suggest
 from headstart.data.modalities.base import Unreadable
 from headstart.data.reading import labelling
@@ -219,7 +220,7 @@ def _given(table: Table, column: str, problems: list[Problem]) -> np.ndarray:
     splits = [split_name(value) for value in values]
     bad = [f"'{values[row]}' ({table.place(row)})" for row, split in enumerate(splits) if split is None]
     if bad:
-        what = f"split column '{column}': {len(bad):,} rows name no split: {listing(bad)}"
+        what = f"split column '{column}': {plural(len(bad), 'row names', 'rows name')} no split: {listing(bad)}"
         problems.append(Problem(what, table.source, "write train, val or test; rename the column if it means else"))
     return np.array([SPLITS.index(split or "train") for split in splits], dtype=np.int8)
 
@@ -227,11 +228,11 @@ def _given(table: Table, column: str, problems: list[Problem]) -> np.ndarray:
 def _groups(table: Table, column: str, notes: list[str]) -> list[str]:
     """Group names of a column; rows without one are groups of their own."""
     names = ["" if value is None or value != value else str(value) for value in as_list(table.columns[column])]
-    empty = [row for row, name in enumerate(names) if not name.strip()]
+    alone = [row for row, name in enumerate(names) if not name.strip()]
     groups = [f"group:{clean_label(name)}" if name.strip() else f"alone:{row}" for row, name in enumerate(names)]
-    if empty:
-        places = listing(table.place(row) for row in empty)
-        notes.append(f"column '{column}' is empty in {len(empty):,} rows, each is a group of its own: {places}")
+    if alone:
+        places = listing(table.place(row) for row in alone)
+        notes.append(f"where column '{column}' is empty, each row is a group of its own: {places}")
     notes.append(grouping_note(column, groups))
     return groups
 
@@ -298,12 +299,12 @@ def _resolved(written: str, base: str) -> tuple[str, str]:
 def _without_missing(found: Found, missing: dict[int, str], base: str, settings: DataSettings) -> Found:
     """Few missing files are left out and named, many are a mistake (``on_unreadable``, ``max_unreadable``)."""
     total = len(found.items)
-    what = f"{len(missing):,} of {total:,} files are missing: {listing(missing.values())}"
+    what = f"{len(missing):,} of {total:,} files cannot be found: {listing(missing.values())}"
     if settings.on_unreadable == "stop" or len(missing) > settings.max_unreadable * total:
         remedy = f"relative paths start at {printable(base)}; data.max_unreadable is the share that may be left out"
         found.problems.append(Problem(what, found.source, remedy))
         return found
-    found.notes.append(f"{what}; these rows were left out")
+    found.notes.append(f"{what}; left out")
     return found.keep([row for row in range(total) if row not in missing])
 
 
@@ -316,4 +317,4 @@ def _note_contradictions(found: Found) -> None:
         if first.setdefault(path, label) != label
     ]
     if torn:
-        found.notes.append(f"{len(torn):,} rows give a file another label than an earlier row: {listing(torn)}")
+        found.notes.append(f"rows that give a file another label than an earlier row: {listing(torn)}")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from headstart.core.errors import ConfigError, DataError, Problem
+from headstart.core.plural import plural
 from headstart.data.reading import splitting
 from headstart.data.reading.collection import SPLITS, Collection, class_problems, listing
 from headstart.data.settings import DEFAULT_TEST
@@ -130,7 +131,8 @@ def _shares(pool: int, fixed: Mapping[str, np.ndarray], settings: DataSettings) 
             shares["test"] = share
         else:
             small = (
-                f"{share:.0%} would be {rows} rows, fewer than {MIN_TEST_ROWS}; data.split.test=… draws it all the same"
+                f"{share:.0%} would be {plural(rows, 'row')}, fewer than {MIN_TEST_ROWS}; "
+                "data.split.test=… draws it all the same"
             )
             reason = "data.split.test is 0" if asked == 0 else small
             notes.append(_without_test(reason))
@@ -187,9 +189,11 @@ def _drawn_notes(
     parts = " and ".join(f"{len(rows):,} {split}" for split, rows in drawn.items() if split != "train")
     what = "class" if collection.rows.labels.ndim == 1 else "labels"
     way = f"stratified by {what}" + ("" if groups is None else ", groups and duplicates kept together")
-    notes = [f"{parts} rows were drawn from {pool:,} ({way}, seed {seed})"]
+    were = "row was" if pool - len(drawn["train"]) == 1 else "rows were"
+    notes = [f"{parts} {were} drawn from {pool:,} ({way}, seed {seed})"]
     if 0 < len(drawn.get("test", ())) < MIN_TEST_ROWS:
-        notes.append(f"the test split has only {len(drawn['test'])} rows: read its intervals, not the numbers alone")
+        few = plural(len(drawn["test"]), "row")
+        notes.append(f"the test split has only {few}: read its intervals, not the numbers alone")
     for split, rows in drawn.items():
         counts = counted(collection.rows.labels[rows], len(collection.classes))
         if split != "train" and not counts.all():

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from headstart.core.errors import ConfigError, DataError, Problem
+from headstart.core.plural import plural
 from headstart.data.reading.collection import SPLITS, Found, listing, natural_key, printable, split_name
 from headstart.data.reading.guess import EXTENSIONS, of_extension, of_files
 
@@ -41,20 +42,24 @@ class Walk:
         kinds = Counter(os.path.splitext(name)[1].lower() or "no extension" for name in self.others)
         by_kind = ", ".join(f"{kind} {count:,}" for kind, count in sorted(kinds.items(), key=lambda k: (-k[1], k[0])))
         said = (
-            (self.hidden, "hidden or system {file was|files and folders were} ignored"),
-            (self.others, f"{{file has|files have}} another extension and {{was|were}} left out ({by_kind})"),
-            (self.strange, "{entry is no regular file|entries are no regular files} (broken links, pipes), left out"),
+            (self.hidden, "hidden or system file was ignored", "hidden or system files and folders were ignored"),
+            (
+                self.others,
+                f"file has another extension and was left out ({by_kind})",
+                f"files have another extension and were left out ({by_kind})",
+            ),
+            (
+                self.strange,
+                "entry is no regular file (broken links, pipes), left out",
+                "entries are no regular files (broken links, pipes), left out",
+            ),
             (
                 self.loops,
-                "{link leads to a folder that was|links lead to folders that were} read already, not followed",
+                "link leads to a folder that was read already, not followed",
+                "links lead to folders that were read already, not followed",
             ),
         )
-        return [f"{len(names):,} {_numbered(what, len(names))}: {listing(names)}" for names, what in said if names]
-
-
-def _numbered(text: str, count: int) -> str:
-    """``{one|several}`` as the count has it."""
-    return re.sub(r"\{(.*?)\|(.*?)\}", r"\1" if count == 1 else r"\2", text)
+        return [f"{plural(len(names), one, many)}: {listing(names)}" for names, one, many in said if names]
 
 
 def walk(root: str, modality: str) -> Walk:
@@ -155,7 +160,8 @@ def path_groups(names: Sequence[str], pattern: str, notes: list[str]) -> list[st
             f"{pattern} matches none of the paths", where=where, remedy=f"a path is {printable(names[0])}"
         )
     if alone:
-        notes.append(f"group_by does not match {len(alone):,} paths, each is a group of its own: {listing(alone)}")
+        unmatched = plural(len(alone), "path, a", "paths, each a")
+        notes.append(f"group_by does not match {unmatched} group of its own: {listing(alone)}")
     groups = [
         f"alone:{name}" if match is None or match[1] is None else f"group:{match[1]}"
         for name, match in zip(names, matches, strict=True)
@@ -229,21 +235,26 @@ def _rows(
 ) -> tuple[list[str], list[str], np.ndarray]:
     """Paths, labels and given splits of the labelled files, train first, then by class and path."""
     rows: list[tuple[int, str, str]] = []
-    stray: dict[str, list[str]] = {}
+    stray: dict[tuple[str, str], list[str]] = {}
     deep = []
     depth = 0 if layout is None else 1
     for name in files:
         parts = name.split("/")
         if layout is not None and len(parts) > 1 and parts[0] not in layout:
-            stray.setdefault("lie outside of the splits and were left out", []).append(name)
+            outside = "file lies outside of the splits and was", "files lie outside of the splits and were"
+            stray.setdefault(outside, []).append(name)
         elif len(parts) < depth + 2:
             place = printable(parts[0]) + "/" if len(parts) > 1 else "the top folder"
-            stray.setdefault(f"lie directly in {place}, have no class and were left out", []).append(name)
+            loose = (
+                f"file lies directly in {place}, has no class and was",
+                f"files lie directly in {place}, have no class and were",
+            )
+            stray.setdefault(loose, []).append(name)
         else:
             rows.append((0 if layout is None else SPLITS.index(layout[parts[0]]), parts[depth], name))
             if len(parts) > depth + 2:
                 deep.append(name)
-    notes += [f"{len(names):,} files {what}: {listing(names)}" for what, names in stray.items()]
+    notes += [f"{plural(len(names), *what)} left out: {listing(names)}" for what, names in stray.items()]
     if deep:
         notes.append(_deep_note(deep, depth))
     if layout is not None:
@@ -256,7 +267,12 @@ def _rows(
 
 def _deep_note(deep: Sequence[str], depth: int) -> str:
     """Files in folders below a class folder; when all classes hold the same folders, those may be the classes."""
-    note = f"{len(deep):,} files lie in folders below their class folder and count for it: {listing(deep, 3)}"
+    told = plural(
+        len(deep),
+        "file lies in a folder below its class folder and counts for it",
+        "files lie in folders below their class folder and count for it",
+    )
+    note = f"{told}: {listing(deep, 3)}"
     inside: dict[str, set[str]] = {}
     for parts in (name.split("/") for name in deep):
         inside.setdefault(parts[depth], set()).add(parts[depth + 1])
@@ -289,9 +305,10 @@ def _advice(found: Walk, modality: str) -> str:
     if tables := [name for name in found.others if name.endswith((".csv", ".tsv", ".jsonl", ".parquet"))]:
         return f"is the table {listing(tables, 3)} the data? give its path"
     if found.files:
-        return (
-            f"{len(found.files):,} files lie there without a class: sort them into <class>/ folders, or use `predict`"
+        files = plural(
+            len(found.files), "file lies there without a class: sort it", "files lie there without a class: sort them"
         )
+        return f"{files} into <class>/ folders, or use `predict`"
     if found.others:
         known = ", ".join(sorted(EXTENSIONS[modality]))
         return f"found {listing(found.others, 3)}; files of {modality} data end in {known}"

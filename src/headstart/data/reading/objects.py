@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headstart.core.errors import DataError, Problem
+from headstart.core.plural import plural
 from headstart.data.reading.arrays import as_pictures, with_rate
 from headstart.data.reading.collection import SPLITS, Found, listing, merged, split_name
 from headstart.data.reading.columns import LABEL_NAMES, familiar, from_columns
@@ -66,7 +67,7 @@ def frame_table(frame: Any) -> Table:
         DataError: two columns have one name.
     """
     names = [str(column) for column in frame.columns]
-    source = f"DataFrame ({len(frame):,} rows)"
+    source = f"DataFrame ({plural(len(frame), 'row')})"
     if len(set(names)) < len(names):
         raise DataError("column names occur twice", where=source, remedy="rename them")
     return _table({name: frame.iloc[:, index] for index, name in enumerate(names)}, source)
@@ -114,12 +115,12 @@ def _read_arrays(inputs: Any, labels: Any, modality: str, settings: DataSettings
     items = as_pictures(with_rate(inputs, source, settings), source, notes)
     if not hasattr(labels, "__len__") or len(items) != len(labels):
         count = len(labels) if hasattr(labels, "__len__") else "no length"
-        raise DataError(f"X has {len(items):,} rows, y has {count}", where=source, remedy="one label a row")
+        raise DataError(f"X has {plural(len(items), 'row')}, y has {count}", where=source, remedy="one label a row")
     return _from_pairs(items, labels, source, notes, modality, settings)
 
 
 def _read_list(source: Sequence[Any], modality: str, settings: DataSettings) -> Found:
-    described = f"list of {len(source):,} items"
+    described = f"list of {plural(len(source), 'item')}"
     if source and all(isinstance(entry, Mapping) for entry in source):
         names = dict.fromkeys(name for entry in source for name in entry)
         columns = {str(name): [entry.get(name) for entry in source] for name in names}
@@ -130,7 +131,8 @@ def _read_list(source: Sequence[Any], modality: str, settings: DataSettings) -> 
         if isinstance(entry, str) or not hasattr(entry, "__len__") or len(entry) != 2
     ]
     if bad or not source:
-        what = f"{len(bad):,} items are no (item, label) pairs: {listing(bad)}" if bad else "the list is empty"
+        wrong = plural(len(bad), "item is no (item, label) pair", "items are no (item, label) pairs")
+        what = f"{wrong}: {listing(bad)}" if bad else "the list is empty"
         raise DataError(
             what,
             where=described,
@@ -147,7 +149,7 @@ def _read_torch(dataset: Any, modality: str, settings: DataSettings) -> Found:
     while hasattr(whole, "dataset") and hasattr(whole, "indices"):  # torch.utils.data.Subset, random_split
         order = [int(whole.indices[row]) for row in order]
         whole = whole.dataset
-    source = f"torch dataset {type(whole).__name__} ({len(order):,} rows)"
+    source = f"torch dataset {type(whole).__name__} ({plural(len(order), 'row')})"
     if not len(order):
         raise DataError("the dataset is empty", where=source)
     classes = getattr(whole, "classes", None)

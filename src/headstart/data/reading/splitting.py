@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from headstart.core.errors import DataError
+from headstart.core.plural import plural
 from headstart.data.splits import Rows, of_class, strata
 
 _COVERED_FROM = 0.25  # a class whose share amounts to at least this many rows gets one row in the part
@@ -57,8 +58,8 @@ def split(
     for index, name in enumerate(names, start=1):
         if not (part == index).any():
             raise DataError(
-                f"no row can be spared for {name}: {len(labels)} rows in {len(np.unique(groups))} groups, "
-                f"{len(np.unique(labels))} classes",
+                f"no row can be spared for {name}: {plural(len(labels), 'row')} in "
+                f"{plural(len(np.unique(groups)), 'group')}, {plural(len(np.unique(labels)), 'class')}",
                 remedy="add rows, or give the split yourself; rows of the same contents stay together, and those of a "
                 "group (data.split.group_by)",
             )
@@ -83,7 +84,8 @@ def folds(
     movable = ~np.isin(groups, groups[lonely])
     units = len(np.unique(groups[movable]))
     if k < 2 or units < k:
-        raise DataError(f"{k} folds cannot be made of {units} independent rows or groups", remedy="choose 2 ≤ k ≤ rows")
+        parts = plural(units, "independent row or group", "independent rows or groups")
+        raise DataError(f"{plural(k, 'fold')} cannot be made of {parts}", remedy="choose 2 ≤ k ≤ rows")
     rng = np.random.default_rng(seed)
     quotas = _fold_quotas(np.bincount(labels[movable], minlength=int(labels.max()) + 1), k)
     fold = np.full(len(labels), _ALWAYS_TRAIN)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from headstart.core.errors import DataError, Problem
+from headstart.core.plural import plural
 from headstart.data.files import read_bytes
 from headstart.data.reading.collection import listing, printable
 
@@ -138,10 +139,12 @@ def _read_csv(text: str, path: str, source: str, notes: list[str], delimiter: st
         rows.append(cells)
         lines.append(line)
     if blank:
-        notes.append(f"{len(blank)} blank line{'s' * (len(blank) > 1)} left out: {listing(blank)}")
+        notes.append(f"{plural(len(blank), 'blank line')} left out: {listing(blank)}")
     if ragged:
         remedy = "quote cells that hold the separator"
-        problems.append(Problem(f"the header has {len(names)} columns, but {listing(ragged)}", source, remedy))
+        problems.append(
+            Problem(f"the header has {plural(len(names), 'column')}, but {listing(ragged)}", source, remedy)
+        )
     nul = [f"line {line}" for line, cells in zip(lines, rows, strict=True) if any("\0" in cell for cell in cells)]
     if nul:
         problems.append(Problem(f"zero bytes in {listing(nul)}", source, "the file is damaged, or not a text table"))

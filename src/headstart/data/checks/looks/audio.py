@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from headstart.core.plural import plural
 from headstart.data.checks.findings import Finding, View
 from headstart.data.modalities.audio import MAX_SECONDS, Facts
 
@@ -15,6 +16,7 @@ CLIPPED_SHARE = 0.01  # of the samples: from there on it is heard
 LOW_RATE = 8_000  # samples a second; speech ends at 3.4 kHz there
 FAR = 10.0  # times the median length
 SHORT = 0.1  # seconds
+ARE = ("is", "are")
 
 
 def looks(view: View) -> list[Finding]:
@@ -23,27 +25,30 @@ def looks(view: View) -> list[Finding]:
     if not seen:
         return []
     findings = []
-    checks: list[tuple[str, Callable[[Facts], bool], str, str]] = [
-        ("silent", lambda f: f.silent, "are silent", "remove them: there is nothing to learn from"),
+    checks: list[tuple[str, Callable[[Facts], bool], tuple[str, str], str, str]] = [
+        ("silent", lambda f: f.silent, ARE, "silent", "remove them: there is nothing to learn from"),
         (
             "clipped",
             lambda f: f.clipped > CLIPPED_SHARE,
-            f"are clipped (more than {CLIPPED_SHARE:.0%} of the samples at full scale)",
+            ARE,
+            f"clipped (more than {CLIPPED_SHARE:.0%} of the samples at full scale)",
             "record or convert them with less gain",
         ),
-        ("cut-short", lambda f: f.cut, "end before their header says", "copy or download them again"),
+        ("cut-short", lambda f: f.cut, ("ends", "end"), "before the header says so", "copy or download them again"),
         (
             "long",
             lambda f: f.seconds > f.kept + 0.01,
-            f"are longer than {MAX_SECONDS:.0f} s, only that much is used",
+            ARE,
+            f"longer than {MAX_SECONDS:.0f} s, only that much is used",
             "cut them into parts",
         ),
-        ("short", lambda f: f.seconds < SHORT, f"are shorter than {SHORT} s", "were they cut by mistake?"),
+        ("short", lambda f: f.seconds < SHORT, ARE, f"shorter than {SHORT} s", "were they cut by mistake?"),
     ]
-    for kind, check, what, remedy in checks:
+    for kind, check, verb, what, remedy in checks:
         rows = [row for row, facts in seen.items() if check(facts)]
         if rows:
-            findings.append(view.finding(kind, "warning", rows, f"{len(rows)} {what}: {{names}}", remedy))
+            text = f"{plural(len(rows), *verb)} {what}: {{names}}"
+            findings.append(view.finding(kind, "warning", rows, text, remedy))
     return findings + _unlike(view, seen)
 
 
@@ -58,7 +63,9 @@ def _unlike(view: View, seen: dict[int, Facts]) -> list[Finding]:
     usual = float(np.median([facts.seconds for facts in seen.values()]))
     far = [row for row, facts in seen.items() if facts.seconds > FAR * usual or facts.seconds < usual / FAR]
     if far:
-        text = f"{len(far)} are {FAR:.0f} times longer or shorter than usual ({usual:.1f} s): {{names}}"
+        text = (
+            f"{plural(len(far), 'is', 'are')} {FAR:.0f} times longer or shorter than usual ({usual:.1f} s): {{names}}"
+        )
         findings.append(view.finding("odd-length", "info", far, text))
     return findings
 
@@ -67,6 +74,6 @@ def _unlike(view: View, seen: dict[int, Facts]) -> list[Finding]:
 STORED: dict[str, Callable[[Facts], object]] = {
     "format": lambda facts: facts.format,
     "rate": lambda facts: f"{facts.rate} Hz",
-    "channels": lambda facts: f"{facts.channels} channels",
+    "channels": lambda facts: plural(facts.channels, "channel"),
     "length": lambda facts: f"about {2 ** round(math.log2(max(facts.seconds, 0.01)))} s",
 }

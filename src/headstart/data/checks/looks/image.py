@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from headstart.core.plural import plural
 from headstart.data.checks.findings import Finding, View
 from headstart.data.modalities.image import MAX_ELONGATION, Facts
 
@@ -30,12 +31,12 @@ def looks(view: View) -> list[Finding]:
         findings.append(view.finding("odd-mode", "info", rows, text))
     turned = [row for row, facts in seen.items() if facts.orientation != 1]
     if turned:
-        text = f"{len(turned)} carry an EXIF orientation, which was applied: {{names}}"
+        text = f"{plural(len(turned), 'carries', 'carry')} an EXIF orientation, which was applied: {{names}}"
         remedy = "other programs may show them turned; labels drawn there (boxes) would not fit"
         findings.append(view.finding("orientation", "info", turned, text, remedy))
     moving = [row for row, facts in seen.items() if facts.frames > 1]
     if moving:
-        text = f"{len(moving)} hold several frames or pages, of which the first is used: {{names}}"
+        text = f"{plural(len(moving), 'holds', 'hold')} several frames or pages, of which the first is used: {{names}}"
         findings.append(view.finding("several-frames", "warning", moving, text, "save the frame that is meant"))
     return findings + _shapes(view, seen)
 
@@ -57,11 +58,12 @@ def _shapes(view: View, seen: dict[int, Facts]) -> list[Finding]:
     usual = float(np.median(list(sides.values())))
     tiny = [row for row, side in sides.items() if side < TINY_SIDE or side < min(16.0, usual / 4)]
     if tiny:
-        text = f"{len(tiny)} are tiny (a median picture has {usual:.0f} pixels on its shorter side): {{names}}"
+        side = f"a median picture has {usual:.0f} pixels on its shorter side"
+        text = f"{plural(len(tiny), 'is', 'are')} tiny ({side}): {{names}}"
         findings.append(view.finding("tiny", "warning", tiny, text, "are they icons or thumbnails by mistake?"))
     long = [r for r, facts in seen.items() if max(facts.width, facts.height) > MAX_ELONGATION * sides[r]]
     if long:
-        text = f"{len(long)} are longer than {MAX_ELONGATION}:1, only the middle is used: {{names}}"
+        text = f"{plural(len(long), 'is', 'are')} longer than {MAX_ELONGATION}:1, only the middle is used: {{names}}"
         findings.append(view.finding("elongated", "warning", long, text, "cut them into parts, or crop them"))
     return findings
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from headstart.core.plural import plural
 from headstart.data.checks.findings import Finding, View
 from headstart.data.modalities.text import Facts
 from headstart.data.texts import reading
@@ -35,16 +36,19 @@ def looks(view: View) -> list[Finding]:
         lost = sum(seen[row].tokens - seen[row].kept for row in cut)
         total = sum(facts.tokens for facts in seen.values())
         longest = max(seen[row].tokens for row in cut)
+        most, of = max(seen[row].kept for row in cut), f"of {len(seen):,}"
+        one = f"{of} is longer than {most} tokens and loses its end"
+        several = f"{of} are longer than {most} tokens and lose their end"
         text = (
-            f"{len(cut)} of {len(seen)} are longer than {max(seen[row].kept for row in cut)} tokens and lose their end "
-            f"({lost / total:.1%} of all tokens; the longest has {longest}): {{names}}"
+            f"{plural(len(cut), one, several)} ({lost / total:.1%} of all tokens; the longest has {longest}): {{names}}"
         )
         severity = "warning" if lost > 0.05 * total else "info"
         remedy = "allow more with max_length=…, where the network takes it; time grows with it"
         findings.append(view.finding("truncated", severity, cut, text, remedy))  # type: ignore[arg-type]
     strange = [row for row, facts in seen.items() if facts.unknown > UNKNOWN_SHARE * facts.kept]
     if strange:
-        text = f"{len(strange)} consist to more than {UNKNOWN_SHARE:.0%} of tokens the vocabulary lacks: {{names}}"
+        consist = plural(len(strange), "consists", "consist")
+        text = f"{consist} to more than {UNKNOWN_SHARE:.0%} of tokens the vocabulary lacks: {{names}}"
         findings.append(view.finding("unknown-tokens", "warning", strange, text, "a backbone of this language?"))
     spaced = [facts for facts in seen.values() if facts.script in SPACED]
     words, broken = sum(facts.words for facts in spaced), sum(facts.broken for facts in spaced)
@@ -57,11 +61,12 @@ def looks(view: View) -> list[Finding]:
         findings.append(view.finding("broken-words", "warning", [], text, remedy))
     garbled = [row for row, facts in seen.items() if facts.garbled]
     if garbled:
-        text = f"{len(garbled)} hold the traces of a wrong encoding (such as Ã© for é): {{names}}"
+        text = f"{plural(len(garbled), 'holds', 'hold')} the traces of a wrong encoding (such as Ã© for é): {{names}}"
         findings.append(view.finding("garbled", "warning", garbled, text, "read the source again as what it is"))
     guessed = [row for row, facts in seen.items() if facts.format == reading.LATIN]
     if guessed:
-        text = f"{len(guessed)} are not UTF-8 and were read as Windows' Latin (cp1252): {{names}}"
+        read = plural(len(guessed), "is not UTF-8 and was", "are not UTF-8 and were")
+        text = f"{read} read as Windows' Latin (cp1252): {{names}}"
         findings.append(view.finding("guessed-encoding", "warning", guessed, text, "check their accented letters"))
     return findings + _unlike(view, seen)
 
@@ -73,14 +78,13 @@ def _unlike(view: View, seen: dict[int, Facts]) -> list[Finding]:
     odd = [row for row, facts in seen.items() if facts.script in rare]
     if odd:
         told = ", ".join(f"{scripts[script]} {script.lower() or 'without letters'}" for script in sorted(rare))
-        text = f"{len(odd)} are in another script than the rest ({told}): {{names}}"
+        text = f"{plural(len(odd), 'is', 'are')} in another script than the rest ({told}): {{names}}"
         findings.append(view.finding("other-script", "info", odd, text))
     usual = float(np.median([facts.characters for facts in seen.values()]))
     far = [row for row, facts in seen.items() if facts.characters > FAR * usual or facts.characters < usual / FAR]
     if far:
-        text = (
-            f"{len(far)} are more than {FAR:.0f} times longer or shorter than usual ({usual:.0f} characters): {{names}}"
-        )
+        are, characters = plural(len(far), "is", "are"), f"{usual:.0f} characters"
+        text = f"{are} more than {FAR:.0f} times longer or shorter than usual ({characters}): {{names}}"
         findings.append(view.finding("odd-length", "info", far, text))
     return findings
 
