@@ -17,6 +17,7 @@ from headstart import verdicts
 from headstart.core import manifest
 from headstart.core.run import Run
 from headstart.data.modalities import text
+from headstart.data.reading.unlabelled import NOTHING
 from headstart.deploy import folder, mates, timing
 from headstart.deploy.ladder import TRANSFORMER, Rung
 from headstart.deploy.predictor import Predictor, Variant
@@ -97,7 +98,7 @@ def dynamic(text_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     judge = replace(judge, runtimes=("onnxruntime",))
     kept = [*judge.judge(folder.FLOAT, "plain"), *judge.judge(folder.INT8, "dynamic")]
     kept = [replace(each, fault="", refused="") for each in kept]
-    ship._write(judge, decoded, kept, [], ["onnxruntime int8", "onnxruntime fp32"], None)
+    ship._write(judge, decoded, kept, [], ["onnxruntime int8", "onnxruntime fp32"], NOTHING)
     return place
 
 
