@@ -40,7 +40,7 @@ def test_findings_come_gravest_first_with_remedies() -> None:
     ]
     assert "remove it from test" in told
     assert "small [class] (train)" in told
-    assert told.endswith("120 rows checked: 1 errors, 1 warnings; nothing was changed")
+    assert told.endswith("120 rows checked: 1 error, 1 warning; nothing was changed")
 
 
 def test_counts_of_many_classes_show_the_largest() -> None:
@@ -85,6 +85,22 @@ def test_evaluations_show_every_number_with_its_interval() -> None:
     told = shown(results.classes(evaluation.per_class()))
     assert all(name in told for name in evaluation.classes)
     assert told.count("%") >= 9
+
+
+def test_a_class_without_rows_has_dashes_comes_last_and_is_told_where_it_was_answered() -> None:
+    logits = np.eye(4)[[0, 0, 1, 2, 0]]
+    answers = Evaluation("test", np.arange(5), logits, np.array([0, 0, 1, 1, 1]), ("ant", "bee", "cow", "dog"))
+    lines = shown(results.classes(answers.per_class())).splitlines()
+    assert [line.split() for line in lines[-3:-1]] == [["cow", "0", "–", "0.0", "%", "–"], ["dog", "0", "–", "–", "–"]]
+    assert lines[-1] == "answered, and no row is of them, which macro F1 counts as 0: cow"
+    assert answers.metric("macro_f1").value == pytest.approx((0.8 + 0.5 + 0) / 3), "and the line tells the truth"
+    unanswered = Evaluation("test", np.arange(2), np.eye(4)[[0, 0]], np.array([0, 1]), ("ant", "bee", "cow", "dog"))
+    lines = shown(results.classes(unanswered.per_class())).splitlines()
+    bee = next(line for line in lines if line.startswith("bee"))
+    assert bee.split()[-3:] == ["–", "0.0", "%"], "never answered: no precision"
+    assert lines[-1].split()[0] == "dog"
+    few = shown(results.classes(unanswered.per_class(), limit=1)).splitlines()
+    assert few[-1].split() == ["and", "1", "better", "one", "and", "2", "without", "rows"]
 
 
 def test_predictions_show_labels_and_problems() -> None:

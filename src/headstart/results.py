@@ -8,11 +8,14 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from headstart.core.plural import plural
 from headstart.core.run import Run
+from headstart.data.reading.collection import listing
+from headstart.data.reading.guess import new_rows
 from headstart.tables import count as sized
 from headstart.tables import score, stage_table
 from headstart.terminal import SHARES, clean, duration, number
@@ -113,22 +116,28 @@ def evaluation(measured: Mapping[str, Any], title: str) -> Table:
     return table
 
 
-def classes(scores: Iterable[Any], limit: int = 40) -> Table:
-    """Recall, precision and F1 of every class; of many classes the worst."""
+def classes(scores: Iterable[Any], limit: int = 40) -> RenderableType:
+    """Recall, precision and F1 of every class; of many classes the worst, those without rows last."""
     table = _table()
-    ranked = sorted(scores, key=lambda score: score.f1.value)
+    ranked = sorted(scores, key=lambda score: (score.recall.n == 0, score.f1.value))
     several = any(score.average_precision is not None for score in ranked)
     for title in ("class", "n", "recall [95 %]", "precision", "F1", *(["AP [95 %]"] if several else [])):
         table.add_column(title, justify="left" if title == "class" else "right", overflow="fold")
     for each in ranked[:limit]:
-        precision = each.precision
-        values = [str(each.recall.n), _within(each.recall)]
-        values += [f"{100 * precision.value:.1f} %", f"{100 * each.f1.value:.1f} %"]
+        rows, precision = each.recall.n, f"{100 * each.precision.value:.1f} %" if each.precision.n else "–"
+        values = [_within(each.recall), precision, f"{100 * each.f1.value:.1f} %"] if rows else ["–", precision, "–"]
         values += [_within(each.average_precision)] if several else []
-        table.add_row(Text(clean(each.name)), *values)
-    if len(ranked) > limit:
-        table.add_row(Text(f"and {len(ranked) - limit} better ones", style="quiet"))
-    return table
+        table.add_row(Text(clean(each.name)), str(rows), *values)
+    hidden = [each.recall.n > 0 for each in ranked[limit:]]
+    counts = ((sum(hidden), "better one", "better ones"), (hidden.count(False), "without rows", "without rows"))
+    if hidden:
+        told = " and ".join(plural(*count) for count in counts if count[0])
+        table.add_row(Text(f"and {told}", style="quiet"))
+    invented = [each.name for each in ranked if each.precision.n and not each.recall.n]
+    if not invented:
+        return table
+    told = f"answered, and no row is of them, which macro F1 counts as 0: {listing(invented)}"
+    return Group(table, Text(told, style="quiet"))
 
 
 def _within(found: Any) -> str:
@@ -193,5 +202,5 @@ def _conclusion(run: Run, result: Mapping[str, Any], metric: str) -> Iterator[tu
     if (run.path / "report.html").is_file():
         yield "report", Text(clean(run.path / "report.html"))
     if run.model_folder.is_dir() and not result.get("beaten_by"):
-        rows = "new.csv" if run.read("data.json", default={}).get("modality") == "text" else "new/"
+        rows = new_rows(run.read("data.json", default={}).get("modality", ""))
         yield "next", Text(f"headstart predict {clean(shlex.quote(str(run.path)))} {rows}", style="accent")

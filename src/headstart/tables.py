@@ -10,6 +10,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from headstart.core.plural import plural
 from headstart.terminal import VERDICTS, clean, duration, number
 
 FEW = 10  # backbones of a list that are told at length
@@ -72,7 +73,8 @@ def findings(found: Sequence[Any], checked: int) -> RenderableType:
         message = Text.assemble(clean(finding.message), (where + remedy, "quiet"))
         grid.add_row(Text(finding.severity, style=SEVERITIES[finding.severity]), message)
     counts = {name: sum(finding.severity == name for finding in found) for name in order}
-    told = f"{checked} rows checked: {counts['error']} errors, {counts['warning']} warnings; nothing was changed"
+    serious = f"{plural(counts['error'], 'error')}, {plural(counts['warning'], 'warning')}"
+    told = f"{plural(checked, 'row')} checked: {serious}; nothing was changed"
     return Group(grid, Text(told, style="bold"))
 
 
@@ -111,7 +113,7 @@ def checks(found: Iterable[Any]) -> Table:
 def plan(table: Any, console: Console) -> None:
     """What ``fit`` would do: the stages, every block with its rate in each of them, and what speaks against it."""
     reason = f": {table.reason}" if table.reason else ""
-    size = f"{count(table.parameters)} parameters · {table.train_rows} training rows"
+    size = f"{count(table.parameters)} parameters · {plural(table.train_rows, 'training row')}"
     console.print(Text(clean(f"plan {table.name}{reason} · {table.backbone}, {size}")))
     stages = _table()
     stages.add_column("stage", style="bold", overflow="fold")

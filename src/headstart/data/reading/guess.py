@@ -42,6 +42,11 @@ PAIRED = {
 LOOKED_AT = 50  # values
 
 
+def new_rows(modality: str) -> str:
+    """What examples of a command call the rows to predict: a table of texts, a folder of anything else."""
+    return "new.csv" if modality == "text" else "new/"
+
+
 def of_extension(name: str) -> str | None:
     """The modality of a file by its ending, or None."""
     extension = os.path.splitext(name)[1].lower()
