@@ -242,6 +242,10 @@ def test_the_next_line_can_be_pasted_into_a_shell(tmp_path: Path) -> None:
     console = plain(200)
     results.show(finished(tmp_path / "my runs"), console)
     assert f"headstart predict '{tmp_path}/my runs/photos' new/" in text(console)
+    run = finished(tmp_path / "texts")
+    manifest.write_json(run.path / "data.json", {**run.read("data.json", default={}), "modality": "text"})
+    results.show(run, console)
+    assert f"headstart predict {tmp_path}/texts/photos new.csv" in text(console)
 
 
 def test_a_run_without_any_stage_yet_can_be_shown(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from headstart.core import manifest
 from headstart.core.errors import NothingAccepted
+from headstart.data.reading.guess import new_rows
 from headstart.terminal import clean, number
 
 LEGEND = (
@@ -61,7 +62,8 @@ def show(place: Path, console: Console) -> None:
         for each in verdict["variants"]:
             if each["name"] == verdict["accepted"][0] and each["threshold"]:
                 console.print(Text(_sure(each["threshold"]), style="quiet"))
-        console.print(Text(f"headstart predict {clean(shlex.quote(str(place)))} new/", style="accent"))
+        rows = new_rows(verdict["data"].get("modality", ""))
+        console.print(Text(f"headstart predict {clean(shlex.quote(str(place)))} {rows}", style="accent"))
 
 
 def published(files: Mapping[str, int]) -> Table:

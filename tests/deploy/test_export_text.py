@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from pathlib import Path
 
@@ -10,13 +11,16 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from rich.console import Console
 
 import headstart
+from headstart import verdicts
 from headstart.core.run import Run
 from headstart.data.modalities import text
 from headstart.deploy import contract, folder, graph
 from headstart.deploy.predictor import Predictor
 from headstart.models import backbone as backbones
+from headstart.terminal import THEME
 
 from .. import words
 from . import torchless
@@ -108,6 +112,13 @@ def test_strings_and_tables_without_torch(text_run: Run, tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr
     with open(tmp_path / "found.csv", newline="") as file:
         assert [row["label"] for row in csv.DictReader(file)] == [row.label for row in model.predict(texts)]
+
+
+def test_what_to_do_next_is_told_of_a_table(text_run: Run) -> None:
+    place = text_run.path / "export"
+    verdicts.show(place, console := Console(file=io.StringIO(), width=1000, theme=THEME))
+    assert f"headstart predict {place} new.csv" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert "headstart predict path/to/this/folder new.csv" in (place / "README.md").read_text()
 
 
 def test_an_export_refuses_pairs_where_it_learned_texts(text_run: Run) -> None:

@@ -39,6 +39,7 @@ def test_the_table_fits_and_tells_every_variant(exported: Path) -> None:
     assert all(each["name"] in text for each in verdict["variants"])
     assert "✓ used" in text
     assert "too few to tell" in text
+    assert f"{exported} new/" in " ".join(shown(exported, 1000).split())
 
 
 def test_the_report_tells_the_verdict(toy_run: Run, exported: Path) -> None:

@@ -125,6 +125,13 @@ def test_an_unfinished_run_still_gives_a_card(make: Make) -> None:
     assert "## Limits" in body
 
 
+def test_new_rows_of_an_export_are_called_as_they_are_given(make: Make) -> None:
+    run, about = make(), replace(ABOUT, onnx=True)
+    assert "headstart predict pets/export new/" in write(run, about)
+    run.write("data.json", {**run.read("data.json"), "modality": "text"})
+    assert "headstart predict pets/export new.csv" in write(run, about)
+
+
 @pytest.mark.parametrize("start", range(0, len(NAMES), 7))
 def test_hostile_names_are_harmless(make: Make, benign: str, start: int) -> None:
     chosen = [f"{NAMES[(start + i) % len(NAMES)]} {i}" for i in range(7)]

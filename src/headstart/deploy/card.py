@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from headstart.core.markdown import plain
+from headstart.data.reading.guess import new_rows
 from headstart.deploy.verdict import BATCHES, Judged
 from headstart.measure.evaluation import Evaluation
 
 SHOWN = 20  # classes that are named
 
 
-def readme(judged: Sequence[Judged], order: Sequence[str], reference: Evaluation, metric: str) -> str:
+def readme(judged: Sequence[Judged], order: Sequence[str], reference: Evaluation, metric: str, modality: str) -> str:
     """Markdown. Names of classes are the user's: what could be markup in them is left out.
 
     Args:
@@ -30,7 +31,7 @@ def readme(judged: Sequence[Judged], order: Sequence[str], reference: Evaluation
         "",
         *several,
         "```",
-        "headstart predict path/to/this/folder new/     # the base install is enough: no torch",
+        f"headstart predict path/to/this/folder {new_rows(modality)}     # the base install is enough: no torch",
         "```",
         "",
         f"| variant | MB | {metric} (n = {judged[0].score.n}) | same decision | ms alone | rows/s of {BATCHES[1]} | |",

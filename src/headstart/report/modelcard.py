@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from headstart.core.plural import plural
+from headstart.data.reading.guess import new_rows
 from headstart.measure.classes import ClassScore
 from headstart.measure.evaluation import Evaluation
 from headstart.report import metadata
@@ -81,7 +82,7 @@ def _usage(contents: Contents, published: Published) -> list[str]:
     if published.onnx:
         lines += ["", "Without torch, by the ONNX files (`pip install headstart` is enough):", "", "```"]
         lines += [f"hf download {repo} --local-dir {published.title}"]
-        lines += [f"headstart predict {published.title}/export new/", "```"]
+        lines += [f"headstart predict {published.title}/export {new_rows(contents.modality)}", "```"]
     told = "Headstart and the ONNX files divide logits by the temperature below; other libraries do not."
     return [*lines, "", f"Input: {markdown(published.input, 300)}. {told}"]
 

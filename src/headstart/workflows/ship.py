@@ -240,7 +240,12 @@ def _write(
         "format": folder.FORMAT,
         "headstart": __version__,
         "host": {"processor": cpu, "features": features, "threads": judge.threads, "runtimes": versions},
-        "data": {"split": "val", "rows": len(judge.val), "fingerprint": decoded.splits.fingerprint},
+        "data": {
+            "modality": decoded.splits.modality,
+            "split": "val",
+            "rows": len(judge.val),
+            "fingerprint": decoded.splits.fingerprint,
+        },
         **usual._asdict(),
         "metric": judge.metric,
         "tolerance": judge.tolerance,
@@ -250,7 +255,7 @@ def _write(
         "accepted": order,
     }
     manifest.write_json(judge.place / folder.VERDICT, told)
-    readme = card.readme(kept, order, judge.reference, judge.metric)
+    readme = card.readme(kept, order, judge.reference, judge.metric, decoded.splits.modality)
     manifest.write_text(judge.place / folder.README, readme)
     manifest.seal(judge.place)
 
