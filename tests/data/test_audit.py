@@ -184,6 +184,22 @@ def test_the_audit_can_be_stored_and_is_cut_short_there() -> None:
     assert "and 24 more" in copies["message"]
 
 
+def test_a_prompt_shows_the_gravest_findings_in_a_few_lines() -> None:
+    splits = with_items("train", {5: b"junk", 7: corpus.encoded(photo(7))[:-40], 10: TRAIN[0]})
+    found = checked(splits, max_unreadable=0)
+    first, *lines = repr(found).splitlines()
+    assert first == "Audit(60 rows checked, 1 error, 1 warning, 1 info)"
+    assert lines[0].startswith("  error: train: 2 of 36 cannot be read")
+    assert max(map(len, lines)) <= 122
+    assert len(lines) == len(found.findings)
+    assert found._repr_html_().count("<tr>") == 1 + len(found.findings)
+    many = repr(replace(found, findings=found.findings * 4)).splitlines()
+    assert (len(many), many[-1]) == (7, f"  and {4 * len(found.findings) - 5} more")
+    assert repr(splits) == "Splits('', image rows: 36 train, 12 val, 12 test; 3 classes)"
+    assert repr(splits.train) == "Rows(36)"
+    assert "train/7.png" not in repr(replace(found.findings[0], message=""))
+
+
 def test_names_with_braces_are_told_as_they_are() -> None:
     rows = replace(CLEAN.train, names=tuple(f"{{x}}{n}" for n in range(36)))
     splits = replace(with_items("train", {2: corpus.oriented(6)}))

@@ -167,6 +167,7 @@ def test_frame_and_html() -> None:
     hostile = Evaluation("<script>", whole.rows, whole.logits, whole.labels, CLASSES)._repr_html_()
     assert "<script>" not in hostile
     assert "accuracy" in hostile
+    assert hostile.count("<tr>") == 1 + len(whole.metrics())
 
 
 def test_measure_imports_nothing_heavy() -> None:

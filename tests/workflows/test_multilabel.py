@@ -161,10 +161,17 @@ def test_a_plan_and_an_audit_are_laid_out(tmp_path: Path) -> None:
     own = {"backbone": "builtin/tiny", "image_size": 32, "device": "cpu"}
     table = headstart.plan(marked(40), plan=["probe", THAW], **own)
     assert [stage.title for stage in table.stages] == ["probe", "thaw-all"]
+    first, *lines = repr(table).splitlines()
+    assert first.startswith(f"PlanTable(\"the user's own\", 'builtin/tiny', {table.train_rows} training rows, about ")
+    assert [line.split(":")[0] for line in lines[:2]] == ["  probe", "  thaw-all"]
+    assert table.stages[1].layers[0].name not in repr(table), "the blocks are in the table that the terminal shows"
+    assert table._repr_html_().count("<tr>") == 3
     with pytest.raises(ConfigError, match="says nothing of rows with any number"):
         headstart.plan(marked(40), plan=["probe", {"thaw": {"gate": {"metric": "accuracy"}}}], **own)
     splits, found = headstart.audit(marked(40), **own)
     assert splits.train.labels.ndim == 2
+    assert len(repr((splits, found)).splitlines()) <= 7
+    assert f"{len(splits.train)} train, {len(splits.val)} val" in repr(splits)
     assert {finding.kind for finding in found.findings} >= {"no-label"}
 
 

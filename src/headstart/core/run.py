@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 import os
 import time
@@ -10,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headstart.core import manifest
+from headstart.core import manifest, notebook
 from headstart.core.errors import ArtefactError, ConfigError
 from headstart.core.events import Decision, Event
 from headstart.core.storage import placed
@@ -170,13 +169,10 @@ class Run:
         titles = {f"{metric}_low": "95 % from", f"{metric}_high": "to"}
         order = ["fold", "best", "stage", "trainable", "updates", "seconds", metric, *titles, "verdict"]
         shown = [name for name in order if any(name in line for line in lines)]
-        head = "".join(f"<th>{html.escape(titles.get(name, name))}</th>" for name in shown)
-        cells = ["".join(_cell(line.get(name, "")) for name in shown) for line in lines]
-        body = "".join(f"<tr>{line}</tr>" for line in cells)
         test = (self.read("result.json", default={}).get("metrics") or {}).get("test") or {}
         told = f": {metric} {test[metric]['value']:.4g} on {test[metric]['n']} test rows" if metric in test else ""
-        caption = html.escape(f"{self.path}{told}")
-        return f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        cells = ([line.get(name, "") for name in shown] for line in lines)
+        return notebook.table([titles.get(name, name) for name in shown], cells, f"{self.path}{told}")
 
     def _lines(self) -> list[dict[str, Any]]:
         """The stages, or the folds, as flat rows."""
@@ -211,7 +207,3 @@ def _flat(metrics: dict[str, dict[str, float]]) -> dict[str, float]:
     for name, measured in metrics.items():
         found |= {name: measured["value"], f"{name}_low": measured["low"], f"{name}_high": measured["high"]}
     return found
-
-
-def _cell(value: Any) -> str:
-    return f"<td>{html.escape(f'{value:.4g}' if isinstance(value, float) else str(value))}</td>"

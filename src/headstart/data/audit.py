@@ -6,14 +6,15 @@ Everything is told from what the stores saw while they decoded each row once. Sh
 from __future__ import annotations
 
 import math
+import textwrap
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from headstart.core import registry
+from headstart.core import notebook, registry
 from headstart.core.plural import plural
 from headstart.data.checks import shortcuts
 from headstart.data.checks import twins as audit_twins
@@ -25,6 +26,7 @@ from headstart.data.store import Store
 FEW_ROWS = 5  # of a class in training
 IMBALANCE = 10.0  # largest class / smallest class
 ROWS_STORED = 200  # of one finding, in JSON
+REPEATED, WIDTH = 5, 120  # findings in a prompt, and characters of each
 REFUSED = 50  # unreadable rows that are named where they stop a run
 _RANK = {"error": 0, "warning": 1, "info": 2}
 
@@ -35,7 +37,7 @@ class Audit:
 
     findings: tuple[Finding, ...]
     checked: int  # rows of all splits
-    usable: dict[str, np.ndarray] = field(repr=False)  # split -> (M,) int64 rows that could be decoded
+    usable: dict[str, np.ndarray]  # split -> (M,) int64 rows that could be decoded
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -46,6 +48,23 @@ class Audit:
     def remarks(self) -> tuple[Finding, ...]:
         """The findings that stop nothing."""
         return tuple(finding for finding in self.findings if finding.severity != "error")
+
+    def __repr__(self) -> str:
+        """The counts, and the beginnings of the gravest findings; ``findings`` holds them whole."""
+        lines = [f"{each.severity}: {each.split}: {each.message}" for each in self.findings[:REPEATED]]
+        lines += [f"and {left} more"] if (left := len(self.findings) - REPEATED) > 0 else []
+        shown = "".join(f"\n  {textwrap.shorten(line, WIDTH, placeholder=' …')}" for line in lines)
+        return f"Audit({self._counts}){shown}"
+
+    def _repr_html_(self) -> str:
+        rows = ((each.severity, each.split, each.message, each.remedy) for each in self.findings)
+        return notebook.table(("", "split", "finding", "what to do"), rows, self._counts)
+
+    @property
+    def _counts(self) -> str:
+        found = Counter(finding.severity for finding in self.findings)
+        told = [plural(found["error"], "error"), plural(found["warning"], "warning"), f"{found['info']} info"]
+        return ", ".join([f"{plural(self.checked, 'row')} checked", *told])
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; of long lists of rows the first 200."""

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from headstart.core.plural import plural
+
 UNLABELLED = -1
 COMMON = 10  # rows with the same labels, from which on they are shared out for themselves
 
@@ -77,6 +79,9 @@ class Rows:
     def __len__(self) -> int:
         return len(self.items)
 
+    def __repr__(self) -> str:
+        return f"Rows({len(self):,})"
+
     def take(self, indices: Sequence[int] | np.ndarray) -> Rows:
         """These rows only, in the order given."""
         order = np.asarray(indices, dtype=np.int64)
@@ -100,6 +105,10 @@ class Splits:
     source: str = ""  # what the user gave, for people
     fingerprint: str = ""  # SHA-256 over names, labels and split membership
     notes: tuple[str, ...] = field(default=())  # how the splits came to be, in sentences
+
+    def __repr__(self) -> str:
+        rows = ", ".join(f"{len(rows):,} {name}" for name, rows in self.present().items())
+        return f"Splits({self.source!r}, {self.modality} rows: {rows}; {plural(len(self.classes), 'class')})"
 
     def present(self) -> dict[str, Rows]:
         """The splits that exist, by name."""

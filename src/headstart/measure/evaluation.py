@@ -5,7 +5,6 @@ Shapes: N rows, K classes.
 
 from __future__ import annotations
 
-import html
 import json
 import math
 from collections.abc import Iterable, Sequence
@@ -17,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headstart.core import arrays, manifest
+from headstart.core import arrays, manifest, notebook
 from headstart.core.errors import ArtefactError, ConfigError, HeadstartError, Problem
+from headstart.core.plural import plural
 from headstart.measure import calibration, classes, metrics, multilabel
 from headstart.measure.classes import ClassScore
 from headstart.measure.intervals import Difference, Measured
@@ -297,16 +297,15 @@ class Evaluation:
         return replace(self, rows=self.rows[order], logits=self.logits[order], labels=self.labels[order])
 
     def __repr__(self) -> str:
-        return f"Evaluation({self.split!r}, {len(self)} rows, {len(self.classes)} classes)"
+        return f"Evaluation({self.split!r}, {self._size})"
+
+    @property
+    def _size(self) -> str:
+        return f"{plural(len(self), 'row')}, {plural(len(self.classes), 'class')}"
 
     def _repr_html_(self) -> str:
-        lines = "".join(
-            f"<tr><td>{html.escape(name)}</td><td>{m.value:.4f}</td><td>{m.low:.4f} – {m.high:.4f}</td></tr>"
-            for name, m in self.metrics().items()
-        )
-        caption = f"{html.escape(self.split)}: {len(self)} rows, {len(self.classes)} classes"
-        head = "<tr><th>metric</th><th>value</th><th>95 % interval</th></tr>"
-        return f"<table><caption>{caption}</caption><thead>{head}</thead><tbody>{lines}</tbody></table>"
+        rows = ((name, f"{m.value:.4f}", f"{m.low:.4f} – {m.high:.4f}") for name, m in self.metrics().items())
+        return notebook.table(("metric", "value", "95 % interval"), rows, f"{self.split}: {self._size}")
 
 
 def _few(rows: np.ndarray) -> str:

@@ -5,14 +5,15 @@ Shapes: N rows, B rows of a part, K classes.
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headstart.core import notebook
 from headstart.core.errors import ConfigError
+from headstart.core.plural import plural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -136,16 +137,12 @@ class Predictions(Sequence[Prediction]):
         return pd.DataFrame(rows)
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{html.escape(item.shown)}</td><td>{html.escape(self._told(item) or item.problem)}</td>"
-            f"<td>{item.score:.3f}</td></tr>"
-            for item in self._items[:50]
-        )
-        more = f"<caption>{len(self)} rows, the first 50 shown</caption>" if len(self) > 50 else ""
-        return f"<table>{more}<tr><th>name</th><th>label</th><th>score</th></tr>{rows}</table>"
+        rows = ((item.shown, self._told(item) or item.problem, f"{item.score:.3f}") for item in self._items[:50])
+        more = f"{len(self)} rows, the first 50 shown" if len(self) > 50 else ""
+        return notebook.table(("name", "label", "score"), rows, more)
 
     def _told(self, item: Prediction) -> str:
         return ", ".join(item.labels) if self.several else item.label
 
     def __repr__(self) -> str:
-        return f"Predictions({len(self)} rows)"
+        return f"Predictions({plural(len(self), 'row')})"

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headstart.core import notebook
 from headstart.core.errors import Problem
 from headstart.core.events import Event
+from headstart.core.plural import plural
 from headstart.stages import auto, budget, plans
 from headstart.stages.base import Stage, Training
 from headstart.stages.methods import probe
@@ -58,7 +60,11 @@ class PlanStage:
     cached: bool
     seconds: float
     memory_mb: float
-    layers: tuple[PlanLayer, ...]
+    layers: tuple[PlanLayer, ...] = field(repr=False)
+
+    def __str__(self) -> str:
+        length = f"; {plural(self.epochs, 'epoch')}, {plural(self.updates, 'update')}" if self.epochs else ""
+        return f"{self.title}: {self.trains}{length}"
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,24 @@ class PlanTable:
     def seconds(self) -> float:
         """Estimate for all stages."""
         return sum(stage.seconds for stage in self.stages)
+
+    def __repr__(self) -> str:
+        """A line for each stage, and what speaks against the plan."""
+        shown = "".join(f"\n  {line}" for line in (*self.stages, *self.problems))
+        return f"PlanTable({self._size}){shown}"
+
+    def _repr_html_(self) -> str:
+        head = ("stage", "trains", "parameters", "epochs", "updates", "seconds", "MB")
+        stages = (
+            (each.title, each.trains, f"{each.trainable:,}", each.epochs, each.updates, each.seconds, each.memory_mb)
+            for each in self.stages
+        )
+        return notebook.table(head, stages, "; ".join([self._size, *map(str, self.problems)]))
+
+    @property
+    def _size(self) -> str:
+        rows = plural(self.train_rows, "training row")
+        return f"{self.name!r}, {self.backbone!r}, {rows}, about {self.seconds:.0f} s"
 
 
 def plan(experiment: Experiment, *, data: Any = None, on_event: Callable[[Event], None] | None = None) -> PlanTable:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from headstart.data.splits import Rows
@@ -20,8 +20,8 @@ class Finding:
     kind: str  # a stable word, such as "unreadable"
     severity: Severity  # an error means that training should not start
     split: str  # "train"; "train+test" for what concerns two, where rows and names are those of the second
-    rows: tuple[int, ...]
-    names: tuple[str, ...]  # of the rows, or of the classes when it is about classes
+    rows: tuple[int, ...] = field(repr=False)
+    names: tuple[str, ...] = field(repr=False)  # of the rows, or of the classes when it is about classes
     message: str
     remedy: str = ""
 
