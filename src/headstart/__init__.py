@@ -133,14 +133,13 @@ def evaluate(
     Columns of a table are those of the run where it has them, unless told. Warns where rows are left out, and where
     the run has learned from them.
     """
-    import warnings
-
+    from headstart.core import warned
     from headstart.core.events import Notice
     from headstart.workflows.evaluate import evaluate as evaluate_run
 
     def warn(event: Event) -> None:
         if isinstance(event, Notice) and event.level == "warning":
-            warnings.warn(event.message, stacklevel=4)
+            warned.warn(event.message)
 
     return evaluate_run(
         run,

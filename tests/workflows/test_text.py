@@ -202,8 +202,9 @@ def test_rows_that_the_run_has_seen_are_told(run: Run, table: Path, tmp_path: Pa
     file = tmp_path / "under another name.tsv"
     file.write_text("\n".join(["text\tlabel", *of["train"][:30], *of["val"][:20], *of["test"][:10]]) + "\n")
     (message,) = told(file)
-    with pytest.warns(UserWarning, match="the model has learned 30"):
+    with pytest.warns(UserWarning, match="the model has learned 30") as warned:
         headstart.evaluate(run, file)
+    assert warned[0].filename == __file__, "the line that asked, not one of ours"
     assert message.startswith("of 60 rows the model has learned 30 and was chosen by 20")
     file.write_text("\n".join(["text\tlabel", *of["test"]]) + "\n")
     assert told(file) == []
