@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from headstart.core import settings
+from headstart.core import registry, settings
 from headstart.core.errors import ConfigError
 from headstart.data.settings import SplitSettings
 from headstart.experiment import Experiment, load
@@ -262,6 +262,36 @@ def test_a_setting_in_a_place_of_others_is_told_its_own(given: str, own: str) ->
     assert problem.what.startswith("unknown setting")
     assert problem.where == given.partition("=")[0]
     assert problem.remedy == (f"it is {own}" if own else "")
+
+
+@pytest.mark.parametrize(
+    ("given", "where", "wrong", "meant"),
+    [("augment=strnog", "augment", "strnog", "strong"),
+     ("augment={preset: lihgt, flip: 0}", "augment", "lihgt", "light"),
+     ("plan.thaw-half.augment=stadnard", "plan[2].gradual.thaw-half.augment", "stadnard", "standard")],
+)  # fmt: skip
+def test_a_misspelt_preset_is_told_once_with_the_other_mistakes(given: str, where: str, wrong: str, meant: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load(None, [given, "batch_size=abc"])
+    told = {problem.where: problem for problem in raised.value.problems}
+    assert set(told) == {where, "batch_size"}
+    assert len(raised.value.problems) == 2, "once, though three stages augment"
+    assert f"unknown preset '{wrong}', did you mean '{meant}'?" in told[where].what
+    assert told[where].remedy.startswith("known: auto, none, ")
+
+
+@pytest.mark.parametrize("kind", ["image", "audio", "text"])
+def test_the_presets_of_every_modality_are_known(kind: str) -> None:
+    presets = registry.find("headstart.data.modalities", kind).PRESETS
+    for name in (*presets, "auto"):
+        assert load(augment=name).training == {"augment": name}
+    assert load(augment={"mask": 0.1}).training == {"augment": {"mask": 0.1}}
+    assert load(augment=abs).training == {"augment": abs}
+
+
+def test_the_settings_of_a_stage_have_names() -> None:
+    with pytest.raises(ConfigError, match=r"plan\[0\].thaw: the settings of a stage have names \(got 3\)"):
+        load(None, ["plan=[{thaw: 3}]"])
 
 
 def test_the_split_may_be_given_without_its_place() -> None:

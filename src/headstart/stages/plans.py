@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from headstart.core import registry
 from headstart.core.errors import ConfigError, Problem
 from headstart.core.settings import Keys, Written, keys_of, problems_from
+from headstart.data import presets
 from headstart.stages.base import Gate, Stage, Training
 from headstart.stages.methods import probe, scratch, thaw
 
@@ -187,7 +188,7 @@ def problems(plan: Any, settings: Mapping[str, Any]) -> list[Problem]:
         override(stages, settings)
     except ConfigError as error:
         found += error.problems
-    return found
+    return found + presets.problems(settings.get("augment"), "augment")
 
 
 def settled(stages: Sequence[Stage], modality: str = "image") -> tuple[Stage, ...]:
@@ -248,8 +249,14 @@ def _entry(entry: Any, where: str, modality: str, problems: list[Problem]) -> St
     except ConfigError as error:
         problems.extend(replace(problem, where=where) for problem in error.problems)
         return None
+    given = settings or {}
+    if not isinstance(given, Mapping):
+        what = f"the settings of a stage have names (got {given!r})"
+        problems.append(Problem(what, f"{where}.{name}", "for example: thaw: {blocks: 4}"))
+        return None
+    problems += presets.problems(given.get("augment"), f"{where}.{name}.augment")
     own = {} if base is None else settings_of(base)
-    return _validate(kind, {**own, **(settings or {})}, f"{where}.{name}", problems)
+    return _validate(kind, {**own, **given}, f"{where}.{name}", problems)
 
 
 def _validate(kind: type[Stage], values: dict[str, Any], where: str, problems: list[Problem]) -> Stage | None:

@@ -18,6 +18,7 @@ from headstart.core.plural import plural
 from headstart.core.registry import suggest
 from headstart.data.modalities.base import insist_types
 from headstart.data.sounds import decoding
+from headstart.data.sounds.augment import PRESETS as PRESETS
 from headstart.data.sounds.augment import AudioPolicy, augmented
 from headstart.data.sounds.augment import policy as policy
 from headstart.data.splits import Rows

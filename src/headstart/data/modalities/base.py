@@ -71,6 +71,7 @@ class Modality(Protocol):
     EXTENT: str  # what ``extent`` counts
     DTYPE: str  # of a canvas
     RANK: int  # its axes, at most 3
+    PRESETS: Mapping[str, Any]  # augmentations by name, which ``policy`` takes
     SKETCH: tuple[int, ...]  # shape of a sketch, uint8
     # Facts: a subclass of Facts, above
     Spec: type  # what a backbone wants to be given; to_json, from_json, blank(rows), kept_by

@@ -97,7 +97,7 @@ class ImageSpec:
 
 
 Spec = ImageSpec
-policy = augmentation.policy
+policy, PRESETS = augmentation.policy, augmentation.PRESETS
 
 
 def decode(item: Any, spec: ImageSpec) -> np.ndarray:
