@@ -165,7 +165,7 @@ CASES: dict[str, Case] = {
     "nothing": Case("", problems=("is empty",)),
     "a column twice": Case("text,text,label\na,b,x\n", problems=("names columns twice",)),
     "rows of a split": Case("text,label,split\na b,x,train\nc d,y,train\ne f,x,dev\ng h,y,tset\n",
-                            problems=("name no split", "tset")),
+                            problems=("names no split", "tset")),
     # folders
     "a folder of odd files": Case(
         folder({"up/1.txt": b"good", "up/2.txt": b"", "up/3.txt": b"caf\xe9", "down/1.txt": "bad".encode("utf-16"),
