@@ -394,6 +394,12 @@ def test_the_command_names_the_file_where_it_lies(make: Make) -> None:
 @pytest.mark.parametrize(
     ("source", "uri", "told"),
     [
+        (
+            "photos/",
+            "metric",
+            "# functions: metric, plan.1.thaw.augment "
+            "headstart.fit(config='some/runs/{}/experiment.yaml', metric=metric, plan=plan)",
+        ),
         (None, "", "# data: photos/ headstart.fit(data, config='some/runs/{}/experiment.yaml')"),
         (
             "photos/",
@@ -409,6 +415,8 @@ def test_what_was_given_as_an_object_is_given_again(make: Make, source: str | No
     stored = yaml.safe_load(path.read_text())
     path.write_text(yaml.safe_dump({**stored, "output_dir": "some/runs", "data": {"source": source}}))
     run.write("model/headstart.json", {"origin": {"uri": uri}})
+    if uri == "metric":
+        run.write("identity.json", {"functions": {"plan.1.thaw.augment": "ab", "metric": "cd"}})
     _, tree = write(run)
     assert told.format(run.name) in tree.text
     assert "headstart fit --config" not in tree.text

@@ -121,7 +121,7 @@ def ece_measured(probabilities: np.ndarray, labels: np.ndarray, *, seed: int = 0
     have several are taken for answers of their own: where they hang together, the interval is a little too narrow.
 
     Where every bin holds right answers alone, or none, there is nothing to draw: then the share of right answers may be
-    as far off as Wilson's interval for so many rows that all agree reaches, and so may the gaps.
+    as far off as Wilson's interval for so many answers that all agree reaches, and so may the gaps.
     """
     confidence, correct = _sorted(probabilities, labels)
     n, edges = len(confidence), _edges(len(confidence), bins)

@@ -47,6 +47,7 @@ class Contents:
     decisions: list[dict[str, Any]]
     result: dict[str, Any] | None
     origin: dict[str, Any]  # where the backbone came from
+    functions: dict[str, Any]  # of the user's own, by their place in the settings
     best: dict[str, Any] | None  # the stage whose model the run kept
     val: Evaluation | None  # of the best stage
     test: Evaluation | None
@@ -197,6 +198,7 @@ def read(run: Run) -> Contents:
         decisions=reader.json("decisions.json", list),
         result=result,
         origin=reader.json("model/headstart.json", dict).get("origin") or {},
+        functions=reader.json("identity.json", dict).get("functions") or {},
         best=best,
         val=val,
         test=reader.evaluation("predictions-test.npz"),

@@ -206,14 +206,18 @@ def identity(contents: Contents) -> list[tuple[str, str]]:
 
 
 def command(contents: Contents) -> str:
-    """What makes this run again, from the folder it was started in: its own file holds every setting, but not rows or
-    a module that were given as Python objects."""
+    """What makes this run again, from the folder it was started in: its own file holds every setting, but not rows, a
+    module or functions that were given as Python objects."""
     place = Path(str(contents.experiment.get("output_dir") or "."), contents.name, "experiment.yaml").as_posix()
     data = contents.experiment.get("data")
     rows = isinstance(data, dict) and data.get("source") is None
     module = str(contents.origin.get("uri") or "").startswith("object:")
-    if not rows and not module:
+    functions = sorted(str(name) for name in contents.functions)
+    if not rows and not module and not functions:
         return f"headstart fit --config {shlex.quote(place)}"
+    again = dict.fromkeys(name.partition(".")[0] for name in functions)  # a plan is given as a whole
     given = ["data"] * rows + [f"config={place!r}"] + ["backbone=module"] * module
+    given += [f"{name}={name}" for name in again]
     told = [f"# data: {contents.data.get('source')}"] * rows + [f"# module: {contents.origin.get('uri')}"] * module
+    told += [f"# functions: {', '.join(functions)}"] * bool(functions)
     return "\n".join(["import headstart", "", *told, f"headstart.fit({', '.join(given)})"])

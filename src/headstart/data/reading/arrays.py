@@ -60,5 +60,7 @@ def with_rate(inputs: Any, source: str, settings: DataSettings) -> Any:
     axes = len(shape)
     if axes == 1 and rate is None and not hasattr(inputs, "shape"):
         remedy = "of sounds, say how many samples are a second: sampling_rate=16_000; or give rows (samples, rate)"
-        raise DataError(f"a row is an array {shape}, which is no picture", where=source, remedy=remedy)
+        raise DataError(
+            f"a row is an array {shape}: no picture, and samples without a rate", where=source, remedy=remedy
+        )
     return inputs if rate is None or axes not in (1, 2) else [(row, rate) for row in inputs]
