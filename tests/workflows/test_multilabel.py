@@ -52,6 +52,26 @@ def test_pictures_are_judged_by_map(run: Run) -> None:
     assert baselines == {"majority", "pixels"}
 
 
+def test_stages_are_judged_as_the_model_decides(tmp_path: Path) -> None:
+    """Its threshold is for probabilities at its temperature, which labels that nobody can tell make a large one."""
+    pictures, marks = marked(200, seed=3)
+    rng = np.random.default_rng(4)
+    noisy = np.where(rng.random(marks.shape) < 0.3, 1 - marks, marks)
+    own = {"backbone": "builtin/tiny", "image_size": 32, "output_dir": str(tmp_path), "val": 0.4, "threshold": 0.3}
+    own |= {"metric": "macro_f1", "baseline": False, "on_event": lambda event: None}
+    thaw = {"thaw": {**THAW["thaw"], "epochs": 12, "mixup": 0, "augment": "none", "gate": {"on_fail": "warn"}}}
+    run = headstart.fit((pictures, noisy), plan=["probe", thaw], **QUICK | own)
+    result = run.read("result.json")
+    best = next(stage for stage in run.stages() if stage["name"] == result["best"])
+    stored = Evaluation.load(run.path / best["folder"] / "predictions.npz")
+    assert abs(result["temperature"] - 1) > 0.1, "the toy fits its rows too well"
+    assert stored.metric("macro_f1").value != stored.with_temperature(result["temperature"]).metric("macro_f1").value
+    assert best["metrics"]["val"]["macro_f1"]["value"] == pytest.approx(result["metrics"]["val"]["macro_f1"]["value"])
+    probe, thawed = run.stages()
+    gain = thawed["metrics"]["val"]["macro_f1"]["value"] - probe["metrics"]["val"]["macro_f1"]["value"]
+    assert thawed["verdict"]["difference"]["value"] == pytest.approx(gain), "gates compare the same"
+
+
 @pytest.mark.filterwarnings("ignore:of .* rows the model has learned")
 def test_predictions_are_the_labels_that_reach_the_threshold(run: Run, tmp_path: Path) -> None:
     model, (pictures, _) = headstart.load(run), marked()

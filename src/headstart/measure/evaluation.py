@@ -240,6 +240,13 @@ class Evaluation:
         """The same answers with logits divided by ``temperature``; no prediction changes at a threshold of 0.5."""
         return replace(self, logits=self.logits / np.float32(temperature))
 
+    def decided(self) -> Evaluation:
+        """As the finished model decides: a threshold other than 0.5 is for probabilities at the temperature that these
+        rows fit; otherwise it decides as here."""
+        if not self.several or self.threshold == 0.5:
+            return self
+        return self.with_temperature(calibration.fit_temperature(self.logits, self.labels))
+
     def save(self, path: str | Path) -> None:
         """Write an .npz file (numpy's own format, no pickle), atomically."""
         facts = {"format": FORMAT, "split": self.split, "classes": self.classes}

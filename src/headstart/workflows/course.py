@@ -111,8 +111,8 @@ class Course:
         else:
             outcome = self._probe(index, stage) if isinstance(stage, probe.Settings) else self._train(index, stage)
         earlier = self.incumbent
-        before, name = (earlier.evaluation, earlier.title) if earlier else (None, "")
-        return outcome, gates.check(stage.gate, outcome.evaluation, before, metric=self.metric, name=name)
+        before, name = (earlier.evaluation.decided(), earlier.title) if earlier else (None, "")
+        return outcome, gates.check(stage.gate, outcome.judged, before, metric=self.metric, name=name)
 
     def _keep(self, incumbent: Incumbent | None, stage: Stage) -> None:
         self.incumbent = incumbent

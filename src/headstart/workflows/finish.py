@@ -72,7 +72,7 @@ def conclude(
                 "before": final.reliability().as_json(),
                 "after": final.with_temperature(temperature).reliability().as_json(),
             },
-            "beaten_by": unbeaten(run, val, course.metric),
+            "beaten_by": unbeaten(run, val.with_temperature(temperature), course.metric),
             "test_reads": run.test_reads,
             "optimistic": test is None,
             "seconds": time.monotonic() - started,

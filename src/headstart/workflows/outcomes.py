@@ -38,6 +38,11 @@ class Outcome:
     cache: CacheDecision | None = None
     details: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def judged(self) -> Evaluation | Restoring:
+        """The same as the finished model decides (see ``Evaluation.decided``)."""
+        return self.evaluation.decided() if isinstance(self.evaluation, Evaluation) else self.evaluation
+
 
 def result(
     model: Model,
@@ -69,7 +74,7 @@ def result(
         "updates": outcome.updates,
         "epochs": outcome.epochs,
         "seconds": seconds,
-        "metrics": {"val": outcome.evaluation.as_json(metric)},
+        "metrics": {"val": outcome.judged.as_json(metric)},
         "verdict": verdict.as_json(),
         "cache": None if outcome.cache is None else outcome.cache.__dict__,
         "layers": layers,
