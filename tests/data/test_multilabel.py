@@ -124,7 +124,7 @@ def test_lists_beside_single_labels_are_a_mistake() -> None:
 def test_empty_cells_beside_several_labels_name_the_task() -> None:
     rows = [{"text": "a b", "label": "food|price"}, {"text": "c d", "label": ""}, {"text": "e f", "label": "price"}]
     with pytest.raises(
-        DataError, match=r"1 rows have no label[\s\S]*if 'food\|price' is several labels, task=multilabel"
+        DataError, match=r"1 row has no label[\s\S]*if 'food\|price' is several labels, task=multilabel"
     ):
         collected(rows)
     assert told(collected(rows, task="multilabel")) == [["food", "price"], [], ["price"]]

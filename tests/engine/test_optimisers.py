@@ -36,7 +36,7 @@ def train(model, optimizer, steps, schedule=None):
 
 @pytest.mark.parametrize("name", optimisers.NAMES)
 def test_saved_state_continues_bit_equal(name, tmp_path):
-    schedule = schedules.Schedule("one_cycle", momentum=(0.95, 0.85))
+    schedule = schedules.Schedule("one_cycle")
     straight = network()
     optimizer = build(name, straight)
     expected = train(straight, optimizer, range(8), schedule)

@@ -217,7 +217,7 @@ def test_columns_are_those_that_are_named_or_else_the_runs(fit_once, pictures, t
     familiar = headstart.evaluate(trained, table("d.csv", "path", "label"))
     assert len({*map(tuple, familiar.logits)}) == 1, "the run's columns are no must"
     assert len(headstart.evaluate(trained, tmp_path / "folder")) == len(labels)
-    with pytest.raises(ConfigError, match="columns are named, and no data"):
+    with pytest.raises(ConfigError, match="columns or a rate are told, and no data"):
         headstart.evaluate(trained, input_column="shot")
     with pytest.raises(ConfigError, match="no table is given"):
         headstart.predict(trained, tmp_path / "folder", input_column="shot")

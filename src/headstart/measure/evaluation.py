@@ -177,14 +177,14 @@ class Evaluation:
             silent.add("roc_auc")
         return [name for name in metrics.of_labels(self.labels) if name not in silent]
 
-    def as_json(self, own: str | OwnMetric = "auto") -> dict[str, Any]:
-        """Every metric that says something about these classes, and the run's ``own``, as plain values by name; without
-        that where it gives no finite number on these rows, such as on those of one class."""
+    def as_json(self, own: str | OwnMetric = "auto", *, partly: bool = False) -> dict[str, Any]:
+        """Every metric that says something about these classes, and the run's ``own``, as plain values by name;
+        ``partly``: without that where it gives no finite number, such as on rows of one class."""
         own, named = metrics.usual(own, self.labels), list(self.metrics().items())
-        if metrics.name_of(own) not in dict(named):
-            with suppress(ConfigError):  # of a function of the user's own
-                if math.isfinite((found := self.metric(own)).value):
-                    named.append((metrics.name_of(own), found))
+        with suppress(*([ConfigError] if partly else [])):
+            if (name := metrics.name_of(own)) not in dict(named):
+                found = self.metric(own)
+                named += [(name, found)] if not partly or math.isfinite(found.value) else []
         return {name: measured.as_json() for name, measured in named}
 
     def compare(self, other: Evaluation, metric: str | OwnMetric = "auto") -> Difference:

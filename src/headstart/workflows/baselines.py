@@ -59,7 +59,9 @@ class Baselines:
                 self.emit(Notice("warning", "baseline", what))
                 continue
             if math.isfinite(gain.value):  # rows of one class have no ROC
-                told.append({"name": each.name, "metrics": found.as_json(self.metric), "gain": gain.as_json()})
+                told.append(
+                    {"name": each.name, "metrics": found.as_json(self.metric, partly=True), "gain": gain.as_json()}
+                )
         return told
 
     def _rank(self, each: Baseline) -> float:

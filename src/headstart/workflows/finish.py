@@ -64,7 +64,9 @@ def conclude(
             "metric": metrics.name_of(course.metric),
             "metrics": {
                 "val": val.with_temperature(temperature).as_json(course.metric),
-                "test": None if test is None else test.with_temperature(temperature).as_json(course.metric),
+                "test": None
+                if test is None
+                else test.with_temperature(temperature).as_json(course.metric, partly=True),
             },
             "baselines": beside,  # on the test rows
             "temperature": temperature,

@@ -148,7 +148,7 @@ def _summary(
         places.append(readable[stored.rows])
     answers = _together(collection, places, parts)
     answers.save(run.path / "predictions-folds.npz")
-    pooled = answers.as_json(metric)
+    pooled = answers.as_json(metric, partly=True)
     scores = [result["metrics"]["test"] for result in results]
     common = [name for name in scores[0] if all(_is_told(score.get(name)) for score in scores)]
     told = [
@@ -196,7 +196,7 @@ def _baselines(
     for name in dict.fromkeys(each["name"] for result in results for each in result["baselines"]):
         found = together([Evaluation.load(each.path / TEST / f"{name}.npz") for each in runs])
         gain = pooled.compare(found, metric).as_json()
-        told.append({"name": name, "metrics": found.as_json(metric), "gain": gain})
+        told.append({"name": name, "metrics": found.as_json(metric, partly=True), "gain": gain})
     sign = 1 if metrics.higher_is_better(metric) else -1
     return sorted(told, key=lambda each: sign * each["gain"]["value"])
 
