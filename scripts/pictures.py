@@ -1,8 +1,8 @@
 """Make the README's pictures anew from a run: `python scripts/pictures.py runs/photos` (needs Chromium).
 
 The terminal is recorded by rich and the report photographed as it is, down to where rows would be shown. The run of
-those there is `headstart fit pacs/cartoon --backbone torchvision/mobilenet_v2 --name photos image_size=128` with weights
-of ImageNet.
+those there is `headstart fit pacs/cartoon --backbone torchvision/mobilenet_v2 --name photos image_size=128`, with
+ImageNet weights.
 """
 
 from __future__ import annotations
