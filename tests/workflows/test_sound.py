@@ -218,6 +218,9 @@ def test_a_run_on_arrays_reads_arrays_again(tmp_path: Path) -> None:
     files.usual = NOTHING
     with pytest.raises(DataError, match="sampling_rate=16_000"):
         files.predict(clips[:1])
+    with pytest.raises(DataError, match="samples without a rate"):
+        files.predict([np.stack([clips[0]] * 2, axis=1)])
+    assert len(files.predict([np.stack([clips[0]] * 2, axis=1)], sampling_rate=sounds.RATE)) == 1
 
 
 def test_settings_of_other_rows_are_refused(recordings: Path) -> None:

@@ -189,6 +189,10 @@ def _from_object(
             listed = list(source) if axes else as_list(source)
         if modality == "audio":
             listed = with_rate(listed, "data", settings)
+            if listed and len(getattr(listed[0], "shape", ())) == 2:
+                raise DataError(
+                    "samples without a rate", where="data", remedy="sampling_rate=16_000, or (samples, rate)"
+                )
         if modality == "text" or not all(isinstance(item, (str, os.PathLike)) for item in listed):
             return listed, [f"row {row}" for row in range(len(listed))]
         source = listed
