@@ -268,3 +268,10 @@ def test_features_are_written_over_nothing(run, pictures, tmp_path, monkeypatch)
     for name in ("features.npz", "features-2.npz"):
         assert cli.run(["embed", str(run.path), "a.png"]) == 0
         assert len(np.load(name)["features"]) == 1
+
+
+def test_a_rate_is_of_sounds(fit, pictures):
+    run = fit(pictures(30))
+    for asked in (headstart.predict, headstart.evaluate, headstart.embed):
+        with pytest.raises(ConfigError, match="setting of sounds, and these rows are pictures"):
+            asked(run, pictures(6, 1), sampling_rate=8_000)

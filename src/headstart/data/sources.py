@@ -152,21 +152,24 @@ def find_unlabelled(
     if not isinstance(input_column, (str, NoneType)):
         what = f"input_column is the name of a column, not {input_column!r}"
         raise ConfigError(what, where="data.input_column", remedy="two columns of a pair are one text: first,second")
-    rate = usual.sampling_rate if sampling_rate is None else rate_of(sampling_rate)
+    rate = usual.sampling_rate if sampling_rate is None else rate_of(sampling_rate, modality)
     settings = DataSettings(input_column=input_column, sampling_rate=rate)
     return unlabelled.find_unlabelled(source, modality, settings, usual.input_column)
 
 
-def rate_of(given: Any) -> int:
+def rate_of(given: Any, modality: str) -> int:
     """A rate of samples that somebody has given by hand.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: it is none, or the rows are no sounds.
     """
     from pydantic import ValidationError
 
     from headstart.data.settings import DataSettings
 
+    if modality != "audio":
+        noun = registry.find("headstart.data.modalities", modality).NOUN[1]
+        raise ConfigError(f"is a setting of sounds, and these rows are {noun}", where="data.sampling_rate")
     try:
         return int(DataSettings(sampling_rate=given).sampling_rate or 0)
     except ValidationError as error:

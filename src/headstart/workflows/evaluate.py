@@ -81,5 +81,5 @@ def _reading(run: Run, model: Classifier, data: Any, told: dict[str, Any], rate:
         told |= {"task": "multilabel", "label_separator": known.label_separator}
         if not columns and isinstance(known.label_column, tuple):  # such as of a data set of the Hub
             told.setdefault("label_column", known.label_column)
-    told["sampling_rate"] = known.sampling_rate if rate is None else sources.rate_of(rate)
+    told["sampling_rate"] = known.sampling_rate if rate is None else sources.rate_of(rate, model.modality)
     return DataSettings(on_unreadable="stop", modality=model.modality, **told)
