@@ -187,6 +187,19 @@ print(functions.digest(Mine()), functions.digest(lambda y, p: names))
     assert len(told) == 1
 
 
+def test_what_cannot_be_looked_at_ends_nothing() -> None:
+    class Shy:
+        def __getattribute__(self, name: str) -> Any:
+            raise RuntimeError("not yours")
+
+    deep: list[Any] = []
+    for _ in range(5_000):
+        deep = [deep]
+    for held in (Shy(), torch.ones(3, dtype=torch.bfloat16), deep):
+        assert functions.digest(closed(held)) == functions.digest(closed(held))
+    assert functions.digest(closed(Shy())) != functions.digest(made("f = lambda y, p: .2"))
+
+
 def test_what_calls_leave_behind_does_not_count_inside() -> None:
     class Counts:
         calls = 0

@@ -35,8 +35,11 @@ def digest(function: Any) -> str:
     if known is not None and id(function) in known:
         return known[id(function)]
     found = hashlib.sha256()
-    for part in _told(function, set()):
-        found.update(part.encode("utf-8", "backslashreplace") + b"\0")
+    try:
+        for part in _told(function, set()):
+            found.update(part.encode("utf-8", "backslashreplace") + b"\0")
+    except Exception:  # whatever an object raises that is looked at: what was told until then has to do
+        found.update(b"and more")
     if known is not None:
         known[id(function)] = found.hexdigest()
     return found.hexdigest()
