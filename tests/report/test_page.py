@@ -265,7 +265,13 @@ def test_the_baseline_on_test_rows_is_told_where_it_is_kept(make: Make) -> None:
     high = {"accuracy": {"value": 0.999, "low": 0.99, "high": 1.0, "n": 560}}
     run.write("result.json", {**result, "baselines": [{**entry, "metrics": high, "gain": worse}]})
     assert "On test rows the best baseline without a backbone (pixels) reaches 99.9%: nothing was" in write(run)[1].text
-    for broken in ([{**entry, "gain": None}], [{"gain": gain}], ["pixels"], None):
+    for broken in (
+        [{**entry, "gain": None}],
+        [{**entry, "gain": {**gain, "n": 560, "more": 1}}],
+        [{"gain": gain}],
+        ["pixels"],
+        None,
+    ):
         run.write("result.json", {**result, "baselines": broken})
         assert "On the same validation rows" in write(run)[1].text
 

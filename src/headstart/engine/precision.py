@@ -1,9 +1,9 @@
 """Precision and memory layout, chosen by measurement on this machine.
 
 bf16 is no gift. A CPU without instructions for it is slower in bf16 than in fp32: a training step by 1.2 to 2.4 times
-where it has AVX-512, by up to a hundred times where it does not. A product of two matrices tells so in milliseconds, by
-3.5 and by 45 times. Where that does not rule it out, one training step is timed in each candidate, and a richer one is
-taken only where it is ``WORTH`` times faster than the simpler one it replaces.
+where it has AVX-512, by up to a hundred times where it does not. A product of two matrices tells so in milliseconds
+(with AVX-512 it takes 3.5 times as long). Where that does not rule it out, one training step is timed in each
+candidate, and a richer one is taken only where it is ``WORTH`` times faster than the simpler one it replaces.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ class Contents:
         """The baseline that is best on validation rows, on the test rows: name, metrics, and the model's gain."""
         for found in (self.result or {}).get("baselines") or []:
             gain = found.get("gain") if isinstance(found, dict) else None
-            whole = isinstance(gain, dict) and gain.keys() >= {"value", "low", "high", "p"}
+            whole = isinstance(gain, dict) and gain.keys() == {"value", "low", "high", "p", "n"}
             return found if whole and measured(found.get("metrics"), self.metric) else None
         return None
 
