@@ -128,6 +128,17 @@ def test_what_the_files_of_a_run_say(fit, pictures):
     assert [event["event"] for event in run.events()].count("StageDone") == 3
 
 
+def test_a_mistake_of_several_stages_is_told_once_with_its_places(fit, pictures):
+    def bad(canvas, rng):
+        raise ValueError("no such picture")
+
+    with pytest.raises(ConfigError) as caught:
+        fit(pictures(), ["probe", {"thaw": {"augment": bad}}, {"thaw": {"augment": bad, "name": "more", "blocks": 99}}])
+    told = {problem.where: problem.what for problem in caught.value.problems}
+    assert "no such picture" in told.pop("plan[1].thaw-all.augment, plan[2].more.augment")
+    assert list(told) == ["plan[2].more.blocks"], "and what differs stands for itself"
+
+
 def test_what_the_user_wrote_is_tried_before_the_first_stage(fit, pictures):
     def bad(canvas, rng):
         raise ValueError("no such picture")

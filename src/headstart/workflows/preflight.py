@@ -49,13 +49,15 @@ def check(
         ConfigError: all that cannot work, each with the stage it stands in.
     """
     problems = _order(stages)
+    found: dict[tuple[str, str], list[str]] = {}  # what is wrong and its remedy -> where: of several stages told once
     for index, stage in enumerate(stages):
         for setting, trial in _trials(stage, model, labels, examples):
             try:
                 trial()
             except HeadstartError as error:
-                where = f"plan[{index}].{stage.title}.{setting}"
-                problems += [Problem(each.what, where, each.remedy) for each in error.problems]
+                for each in error.problems:
+                    found.setdefault((each.what, each.remedy), []).append(f"plan[{index}].{stage.title}.{setting}")
+    problems += [Problem(what, ", ".join(places), remedy) for (what, remedy), places in found.items()]
     problems += [] if force else budget.starved(stages, len(labels))
     if problems:
         raise ConfigError("the plan does not fit the model or the data", problems=problems)
