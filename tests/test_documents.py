@@ -80,7 +80,7 @@ def test_a_command_that_is_wrong_is_noticed(tmp_path):
     for wrong in ("headstart fit photos/ --bogus 1", "headstart fits photos/", "headstart fit photos/ lrr=1e-3"):
         page.write_text(f"say\n```\n{wrong}   # why\n```\nand `headstart fit RUN`, `headstart fit … x=1`")
         (words,) = told(page, "headstart")
-        with pytest.raises(Exception, match="bogus|fits|lrr"):
+        with pytest.raises(Exception, match=r"bogus|fits|lrr"):
             settled(parsed(words)[1])
 
 
