@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 
 import numpy as np
 import pytest
@@ -86,6 +87,22 @@ def test_the_interval_covers() -> None:
         found = metrics.measure("roc_auc", labels[rows], shares[rows])
         hits += found.low <= truth <= found.high
     assert 0.92 <= hits / seeds <= 1.0
+
+
+@pytest.mark.parametrize("apart", [1.5, 3.5, 4.5])
+def test_the_interval_of_a_sensitivity_covers_where_nearly_all_are_found(apart: float) -> None:
+    """Scores of two normal distributions: 44, 97 and 99.8 % of the ill lie above 95 % of the healthy."""
+    normal = statistics.NormalDist()
+    truth = 1 - normal.cdf(normal.inv_cdf(SPECIFICITY) - apart)
+    labels = np.repeat([0, 1], (60, 30))
+    hits, seeds = 0, 60
+    for seed in range(seeds):
+        scores = np.random.default_rng(seed).normal(apart * labels)
+        ill = 1 / (1 + np.exp(-scores))
+        found = metrics.measure("sensitivity", labels, np.stack([1 - ill, ill], 1))
+        assert found.low < found.high, "n rows prove nothing for certain"
+        hits += found.low <= truth <= found.high
+    assert hits / seeds >= 0.9
 
 
 def test_two_classes_are_told_their_area_and_many_are_not() -> None:

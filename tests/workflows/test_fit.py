@@ -188,7 +188,7 @@ def test_a_changed_function_is_another_experiment(fit, pictures):
     assert fit(rows, metric=metric(0.3)).path == first.path
     other = fit(rows, metric=metric(0.7))
     assert other.path != first.path
-    assert [run.frame().iloc[0]["mine"] for run in (first, other)] == [0.3, 0.7]
+    assert [run.frame().iloc[-1]["mine"] for run in (first, other)] == [0.3, 0.7]
     plan = ["probe", {"thaw": {**SHORT, "augment": turning(1)}}]
     turned = fit(rows, plan)
     assert fit(rows, plan).path == turned.path
@@ -498,12 +498,18 @@ def test_a_frozen_buffer_that_moves_stops_the_run(fit, pictures, monkeypatch):
 
 
 def test_a_run_shows_itself(fit, pictures):
-    run = fit(with_test_rows(pictures), PLAN, name="<b>bold")
+    run = fit(with_test_rows(pictures), PLAN, name="<b>bold", baseline=True)
     frame = run.frame()
-    assert list(frame["stage"]) == ["probe", "last", "all"]
+    assert list(frame["stage"]) == ["majority", "pixels", "probe", "last", "all"], "what is to be beaten comes first"
+    assert list(frame["verdict"][:2]) == ["baseline", "baseline"]
+    assert list(frame["accuracy"][:2]) == [
+        each["metrics"]["accuracy"]["value"] for each in run.read("baseline/result.json")
+    ]
+    assert set(frame["metric"]) == {"accuracy"}
+    assert frame["updates"].dtype.kind == "i", "counts stay whole"
     assert frame["accuracy"].between(frame["accuracy_low"], frame["accuracy_high"]).all()
     shown = run._repr_html_()
-    assert shown.count("<tr>") == 4
+    assert shown.count("<tr>") == 6
     assert "15 test rows" in shown
     assert "<b>" not in shown
     assert "<b>bold" in repr(run)

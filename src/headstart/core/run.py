@@ -151,7 +151,8 @@ class Run:
         return self.read("result.json", default={}).get("beaten_by") or None
 
     def frame(self) -> pd.DataFrame:
-        """A DataFrame of the stages: what trained, how long, every validation metric with its interval, the verdict.
+        """A DataFrame of the baselines, then the stages: what trained, how long, every validation metric with its
+        interval, the verdict.
 
         Of a cross-validated run it holds the folds, with the scores of their test rows, their mean, all rows, and what
         the baselines reach on all rows.
@@ -175,10 +176,12 @@ class Run:
         return notebook.table([titles.get(name, name) for name in shown], cells, f"{self.path}{told}")
 
     def _lines(self) -> list[dict[str, Any]]:
-        """The stages, or the folds, as flat rows."""
+        """The baselines and the stages, or the folds, as flat rows."""
         found = self.read("folds.json")
         if found is None:
-            return [_stage(stage) for stage in self.stages()]
+            stages = [_stage(stage) for stage in self.stages()]
+            beside = self.read("baseline/result.json", default=[]) if stages else []
+            return [*({**_baseline(each), "metric": stages[0]["metric"]} for each in beside), *stages]
         judged = {"metric": found["metric"]}
         folds = [
             {"fold": fold["name"], "best": fold["best"], "seconds": fold["seconds"], **_flat(fold["metrics"]), **judged}
@@ -199,6 +202,14 @@ def _stage(stage: dict[str, Any]) -> dict[str, Any]:
     verdict = stage["verdict"]
     told = {"verdict": verdict["decision"], "reason": verdict["reason"], "metric": verdict["metric"]}
     return {"stage": stage["name"], **{key: stage[key] for key in chosen}, **_flat(stage["metrics"]["val"]), **told}
+
+
+def _baseline(found: dict[str, Any]) -> dict[str, Any]:
+    """One line of ``frame``: of the network nothing trains."""
+    nothing = dict.fromkeys(("trainable", "frozen_blocks", "blocks", "updates", "epochs"), 0)
+    told = {"verdict": "baseline", "reason": "no backbone"}
+    named = {"stage": found["name"], "method": "baseline", **nothing, "seconds": found["seconds"]}
+    return {**named, **_flat(found["metrics"]), **told}
 
 
 def _flat(metrics: dict[str, dict[str, float]]) -> dict[str, float]:

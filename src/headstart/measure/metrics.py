@@ -235,7 +235,8 @@ def measure(
     """The metric with its 95 % interval. ``threshold``: from which a label is given, where a row may have several.
 
     Shares take Wilson's interval (at the effective number of rows where classes weigh differently), losses the
-    skewness-corrected interval of a mean, ECE and own callables the bootstrap (resampled within classes).
+    skewness-corrected interval of a mean, ECE and own callables the bootstrap (resampled within classes), sensitivity
+    the wider of that and of Wilson's, on each side.
     """
     n = len(labels)
     metric = OF_ALL.get(metric, metric) if isinstance(metric, str) else metric
@@ -244,6 +245,9 @@ def measure(
         low, high = intervals.bootstrap(
             lambda rows: float(metric(labels[rows], probabilities[rows])), n, seed=seed, strata=_strata(labels)
         )
+        if metric is ranking.sensitivity:  # near 0 and 1 hardly a resample differs from the rows
+            alike = intervals.wilson(value * (labels == 1).sum(), (labels == 1).sum())
+            low, high = min(low, alike[0]), max(high, alike[1])
         return Measured(value, min(low, value), max(high, value), n)
     if check(metric, labels) == "ece":
         return calibration.ece_measured(probabilities, labels, seed=seed)

@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from headstart.core.errors import Problem
+from headstart.core.plural import plural
 from headstart.stages.base import Stage, Training
 
 FROM_RANDOM_HEAD = 100  # updates below which a stage that starts from a random head is refused
@@ -34,8 +35,8 @@ def starved(stages: Sequence[Stage], rows: int) -> list[Problem]:
         epochs = -(-least // stage.updates_per_epoch(rows))
         found.append(
             Problem(
-                f"{stage.updates(rows)} updates are too few to learn ({stage.epochs} epochs of "
-                f"{stage.updates_per_epoch(rows)} updates on {rows} rows; at least {least} are needed)",
+                f"{stage.updates(rows)} updates are too few to learn ({plural(stage.epochs, 'epoch')} of "
+                f"{plural(stage.updates_per_epoch(rows), 'update')} on {rows} rows; at least {least} are needed)",
                 f"plan[{index}].{stage.title}",
                 f"epochs={epochs}, or a smaller batch_size{also}; force=true runs it as it is",
             )
