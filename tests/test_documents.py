@@ -19,9 +19,11 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted(
     [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "benchmarks" / "README.md", ROOT / "pretraining" / "README.md"]
 )
+GUIDES = [page for page in PAGES if page.name == "README.md" and page.parent == ROOT or page.parent.name == "docs"]
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 INLINE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 ELIDED = re.compile(r"…|\bRUN\b|--help|^\w+ \w+$")  # a form or a name, not a command to type
+FORMS = ("key=value", "pooling=mean|cls|native|layers")  # of settings
 SETTLE = ("fit", "plan", "audit")  # verbs that take settings
 
 
@@ -73,6 +75,15 @@ def test_every_command_of_the_documents_is_one_that_the_program_takes(page, monk
         verb, given = parsed(words)
         if verb in SETTLE:
             settled(given)
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_setting_that_a_sentence_names_is_one(page):
+    prose = FENCED.sub("", page.read_text(encoding="utf-8"))
+    ours = re.sub(r"^\| .*? \| (?=.* \|$)", "", prose, flags=re.MULTILINE)  # beside what other tools call it
+    for text in (" ".join(found.split()) for found in INLINE.findall(ours)):
+        if re.fullmatch(r"([a-z_][\w.]*=\S+ ?)+", text) and text not in FORMS:
+            experiment.load(None, shlex.split(text)).stages()
 
 
 def test_a_command_that_is_wrong_is_noticed(tmp_path):
