@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted(
     [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "benchmarks" / "README.md", ROOT / "pretraining" / "README.md"]
 )
-GUIDES = [page for page in PAGES if page.name == "README.md" and page.parent == ROOT or page.parent.name == "docs"]
+GUIDES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 INLINE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 ELIDED = re.compile(r"…|\bRUN\b|--help|^\w+ \w+$")  # a form or a name, not a command to type
