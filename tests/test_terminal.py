@@ -103,6 +103,17 @@ def test_a_terminal_shows_progress_and_leaves_a_short_story() -> None:
     assert shown._tasks == {}, "no bar is left behind"
 
 
+def test_every_epoch_shows_the_metric_that_it_was_judged_by() -> None:
+    """Continued pretraining is judged by a loss of its own, the stages after it by what the run is."""
+    console = plain()
+    shown = Terminal(console, metric="auto")
+    for stage, told in ((0, {"masked_loss": 4.5}), (1, {"accuracy": 0.91})):
+        shown(events.EpochDone(stage, 1, 1, 4, 0.5, 0.4, told, 3e-4, 1.2, True))
+    first, second = text(console).splitlines()
+    assert "masked_loss 4.5" in first
+    assert "accuracy 91.0 %" in second
+
+
 def test_the_terminal_is_given_back_when_work_fails() -> None:
     def work() -> None:
         with Terminal(console) as shown:

@@ -192,11 +192,10 @@ class Terminal:
         self.say(Text.assemble(title, "  ", (clean(" · ".join(facts)), "quiet")))
 
     def _epoch_done(self, event: events.EpochDone) -> None:
-        if self.metric == "auto":  # what the run is judged by is known now
-            self.metric = next(iter(event.val_metrics), "")
-        score = event.val_metrics.get(self.metric)
+        name = self.metric if self.metric in event.val_metrics else next(iter(event.val_metrics), "")
+        score = event.val_metrics.get(name)
         self._course.append(-event.val_loss if score is None else score)
-        shown = "" if score is None else f"{self.metric} {number(self.metric, score)}"
+        shown = "" if score is None else f"{name} {number(name, score)}"
         if self._live:
             self._last = f"loss {event.val_loss:.3f} · {shown}" if shown else f"loss {event.val_loss:.3f}"
             return

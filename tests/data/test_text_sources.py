@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from headstart.core.errors import DataError
 from headstart.data import sources
 from headstart.data.reading import guess
 from headstart.data.settings import DataSettings, SplitSettings
+from headstart.data.texts import reading
 
 TEXTS = ["the film was good", "the soup was bad", "it was good", "it was bad"]
 LABELS = ["good", "bad", "good", "bad"]
@@ -57,6 +59,10 @@ VALUES: dict[str, tuple[Any, str]] = {
     "samples with their rate": ([(np.zeros(8, np.float32), 16000)], "audio"),
     "arrays": (np.zeros((2, 8, 8, 3), np.uint8), "image"),
     "an array of strings": (np.array(TEXTS, dtype=object), "text"),
+    "an array of strings of any length": (np.array(TEXTS, dtype=np.dtypes.StringDType()), "text"),
+    "a number among texts": ([5, np.float32(1), True, *TEXTS], "text"),
+    "a dictionary that is no file among texts": ([{"a": 1}, *TEXTS], "text"),
+    "datasets' pictures without a name": ([{"bytes": b"", "path": None}], "image"),
     "datasets' sounds": ([{"array": [0.0], "sampling_rate": 16000}], "audio"),
     "datasets' pictures": ([{"bytes": b"", "path": "a.png"}], "image"),
     "nothing": ([None], "text"),
@@ -266,3 +272,44 @@ def test_shares_that_cannot_be_kept_are_told() -> None:
     assert not any("instead of" in note for note in plain.notes)
     with pytest.raises(DataError, match="no row can be spared for test"):
         sources.divide(collected(rows), DataSettings(split=SplitSettings(test=0.15)), seed=0)
+
+
+@pytest.mark.parametrize("odd", [["a list"], ["a", "b", "c"], {"a": 1}, 5, True, 1.5], ids=repr)
+def test_a_cell_that_is_no_text_is_its_rows_own_problem(odd: Any, tmp_path: Path) -> None:
+    texts = [f"{text} {number}" for number in range(10) for text in TEXTS]
+    labels = LABELS * 10
+    texts[-1] = odd
+    texts[1] = texts[0]  # rows of the same text stay together, whatever stands beside them
+    file = tmp_path / "odd.jsonl"
+    rows = [json.dumps({"text": text, "label": label}) for text, label in zip(texts, labels, strict=True)]
+    file.write_text("\n".join(rows), encoding="utf-8")
+    for source in (str(file), pd.DataFrame({"text": texts, "label": labels}), list(zip(texts, labels, strict=True))):
+        found = collected(source)
+        assert found.modality == "text"
+        divided = sources.divide(found, DataSettings(split=SplitSettings(val=0.3)), seed=0)
+        assert sum(0 in rows for rows in divided.index.values()) == 1
+        assert all((0 in rows) == (1 in rows) for rows in divided.index.values())
+        assert sum(len(rows) for rows in divided.index.values()) == 40
+
+
+def test_strings_of_any_length_are_texts() -> None:
+    found = collected((np.array(TEXTS, dtype=np.dtypes.StringDType()), LABELS))
+    assert said(found) == list(zip(TEXTS, LABELS, strict=True))
+
+
+def test_a_dictionary_of_columns_is_predicted_as_a_table_is() -> None:
+    rows, notes = sources.find_unlabelled({"id": [1, 2], "body": ["good", "bad"]}, "text")
+    assert list(rows.items) == ["good", "bad"]
+    assert any("'body'" in note for note in notes)
+    rows, _ = sources.find_unlabelled({"a": ["good"], "b": ["bad"]}, "text", input_column="b")
+    assert list(rows.items) == ["bad"]
+    pair = {"text": "good", "text_pair": "bad"}
+    assert list(sources.find_unlabelled(pair, "text")[0].items) == [pair], "one row, as pipelines take it"
+    sound = {"array": np.zeros(8, np.float32), "sampling_rate": 16_000}
+    assert len(sources.find_unlabelled(sound, "audio")[0]) == 1
+
+
+def test_a_pair_may_come_as_pipelines_take_it() -> None:
+    assert reading.texts_of({"text": "good", "text_pair": "bad"}) == ("good", "bad")
+    assert reading.texts_of({"text": "good"}) == ("good",)
+    assert reading.texts_of({"text": "good", "other": "bad"}) == ()

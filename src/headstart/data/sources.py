@@ -117,9 +117,9 @@ def read_unlabelled(source: Any, modality: str = "image", *, input_column: str |
 
 
 def columns_of(source: Any) -> tuple[str, ...]:
-    """The columns of a table, of a folder of split tables, of a DataFrame or a Dataset; none of anything else."""
-    if objects.is_frame(source):
-        return tuple(map(str, source.columns))
+    """The columns of a table, of a folder of split tables, of a DataFrame, a dictionary or a Dataset; else none."""
+    if (table := objects.table_of(source)) is not None:
+        return tuple(table.columns)
     if hasattr(source, "column_names") and isinstance(source.column_names, list):
         return tuple(source.column_names)
     if not isinstance(source, (str, os.PathLike)):

@@ -27,7 +27,7 @@ def as_pictures(inputs: Any, source: str, notes: list[str]) -> Sequence[Any]:
     """
     if hasattr(inputs, "detach"):
         inputs = inputs.detach().cpu().numpy()
-    if not isinstance(inputs, np.ndarray) or inputs.dtype.kind in "OUS":
+    if not isinstance(inputs, np.ndarray) or inputs.dtype.kind in "OUST":
         return as_list(inputs)
     if inputs.ndim not in (3, 4):
         remedy = "pictures are (N, H, W) or (N, H, W, C); of sounds (N, T), say sampling_rate=16_000"

@@ -147,10 +147,11 @@ def _without_test(reason: str) -> str:
 def together(collection: Collection, duplicates: np.ndarray | None) -> np.ndarray | None:
     """(N,) ids of rows not to be parted: the user's groups, duplicates, rows of one file; None without any."""
     items = collection.rows.items
-    if isinstance(items, list) and items and isinstance(items[0], str) and len(set(items)) < len(items):
+    strings = [item for item in items if isinstance(item, str)] if isinstance(items, list) else []
+    if len(set(strings)) < len(strings):
         first: dict[str, int] = {}
-        same = np.array([first.setdefault(item, row) for row, item in enumerate(items)])
-        duplicates = splitting.joined(same, duplicates)
+        same = [first.setdefault(item, row) if isinstance(item, str) else row for row, item in enumerate(items)]
+        duplicates = splitting.joined(np.array(same), duplicates)
     return splitting.joined(collection.rows.groups, duplicates)
 
 

@@ -61,25 +61,30 @@ def of_files(names: Iterable[str]) -> str | None:
 
 def of_values(values: Any) -> str:
     """The modality of single values: arrays and pictures, samples with their rate, paths by their ending, or texts."""
-    if isinstance(values, np.ndarray) and values.dtype.kind not in "OUS":
+    if isinstance(values, np.ndarray) and values.dtype.kind not in "OUST":
         return "image"
     votes: Counter[str] = Counter()  # of strings: one text may end as a file does ("see www.shop.com.au")
     for value in itertools.islice(values, LOOKED_AT):
         if isinstance(value, str):
             if value.strip():
                 votes[of_extension(value) or ("image" if os.path.isfile(value) else "text")] += 1
-        elif value is not None and not (isinstance(value, float) and value != value):
-            return _of_object(value)
+        elif kind := _of_object(value):
+            return kind
     return votes.most_common(1)[0][0] if votes else "text"
 
 
-def _of_object(value: Any) -> str:
+def _of_object(value: Any) -> str | None:
+    """What a value that is no string says; None where it says nothing, as numbers do that stand among texts."""
+    if value is None or isinstance(value, (bool, int, float, np.generic)):
+        return None
     if isinstance(value, os.PathLike):
         return of_extension(os.fspath(value)) or "image"
     if isinstance(value, tuple) and len(value) == 2:
         return "text" if isinstance(value[0], str) else "audio"
     if isinstance(value, Mapping):
-        return "audio" if "sampling_rate" in value else of_extension(str(value.get("path") or "")) or "image"
+        if "sampling_rate" in value:
+            return "audio"
+        return of_extension(str(value.get("path") or "")) or ("image" if {"bytes", "path"} & {*value} else None)
     return "text" if isinstance(value, list) and value and isinstance(value[0], str) else "image"
 
 

@@ -73,15 +73,27 @@ def frame_table(frame: Any) -> Table:
     return _table({name: frame.iloc[:, index] for index, name in enumerate(names)}, source)
 
 
+def table_of(source: Any) -> Table | None:
+    """A data frame, or a dictionary of columns (sequences as long as each other), as a table; None of anything else."""
+    if is_frame(source):
+        return frame_table(source)
+    if not isinstance(source, Mapping) or not source:
+        return None
+    sized = [hasattr(column, "__len__") and not isinstance(column, (str, bytes)) for column in source.values()]
+    if not all(sized) or len({len(column) for column in source.values()}) > 1:
+        return None
+    return _table({str(name): column for name, column in source.items()}, "columns")
+
+
 def _read_mapping(
     source: Mapping[Any, Any], modality: str, settings: DataSettings, read: Callable[[Any], Found]
 ) -> Found:
     """{"train": …, "val": …} of any sources, or {"image": […], "label": […]}."""
     splits = {key: split_name(key) if isinstance(key, str) else None for key in source}
     if not any(splits.values()):
-        lengths = {len(column) for column in source.values() if hasattr(column, "__len__")}
-        if len(lengths) == 1:
-            return from_columns(_table({str(k): v for k, v in source.items()}, "columns"), modality, settings)
+        table = table_of(source)
+        if table is not None:
+            return from_columns(table, modality, settings)
     problems = [
         Problem(f"'{key}' names no split", "data.source", f"the keys are {', '.join(SPLITS)}")
         for key, split in splits.items()

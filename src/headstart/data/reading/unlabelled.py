@@ -19,7 +19,7 @@ from headstart.data.reading.collection import printable
 from headstart.data.reading.columns import from_columns, holds
 from headstart.data.reading.folders import item_of, walk
 from headstart.data.reading.guess import EXTENSIONS
-from headstart.data.reading.objects import frame_table, is_frame
+from headstart.data.reading.objects import table_of
 from headstart.data.reading.tables import TABLES, Table, as_list, read_table
 from headstart.data.splits import UNLABELLED, Rows
 
@@ -59,8 +59,8 @@ def find_unlabelled(
         items, names = [source], ["row 0"]
     elif isinstance(source, (str, os.PathLike)):
         items, names = _from_path(os.fspath(source), modality, settings, usual, notes)
-    elif is_frame(source):
-        items, names = _from_table(frame_table(source), modality, settings, usual, notes)
+    elif (table := table_of(source)) is not None:
+        items, names = _from_table(table, modality, settings, usual, notes)
     elif _names_texts(source) if modality == "text" else _names_folders(source):
         items, names = _from_paths([os.fspath(part) for part in source], modality, settings, usual, notes)
     else:
@@ -86,7 +86,7 @@ def unknown_path(written: str) -> DataError:
 
 
 def _has_table(source: Any) -> bool:
-    if is_frame(source):
+    if table_of(source) is not None:
         return True
     parts = [source] if isinstance(source, (str, os.PathLike)) else source if isinstance(source, (list, tuple)) else []
     return any(isinstance(part, (str, os.PathLike)) and os.fspath(part).lower().endswith(TABLES) for part in parts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -25,7 +25,8 @@ TRACES = ("Ã¤", "Ã©", "Ã¶", "Ã¼", "â€", "Â ")
 def read(item: Any) -> tuple[tuple[str, ...], str, bytes]:
     """A text or a pair of texts; its kind; its content as bytes, pairs joined by a zero byte.
 
-    Takes a str, a pair of them, bytes, or a path (``os.PathLike``: a str is always the text itself).
+    Takes a str, a pair of them, ``{"text": …, "text_pair": …}``, bytes, or a path (``os.PathLike``: a str is always
+    the text itself).
 
     Raises:
         DecodeError: missing, empty-text, not-text, encoding, too-long, or a code of ``files.read_bytes``.
@@ -35,6 +36,8 @@ def read(item: Any) -> tuple[tuple[str, ...], str, bytes]:
         item, kind = of_file(item)
     elif isinstance(item, bytes):
         item = decoded(item, "")
+    elif isinstance(item, Mapping) and "text" in item and {*item} <= {"text", "text_pair"}:  # as pipelines take them
+        item = tuple(item[name] for name in ("text", "text_pair") if name in item)
     texts = tuple(item) if isinstance(item, (tuple, list)) else (item,)
     if not texts or any(text is None or (isinstance(text, float) and text != text) for text in texts):
         raise DecodeError("missing", "has no text")
