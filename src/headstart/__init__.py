@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from headstart.core.errors import HeadstartError
     from headstart.core.events import Event
     from headstart.core.run import Run
     from headstart.data.audit import Audit
@@ -28,6 +29,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AudioSpec",
     "Experiment",
+    "HeadstartError",
     "ImageSpec",
     "Run",
     "TextSpec",
@@ -45,6 +47,7 @@ __all__ = [
 _CLASSES = {
     "AudioSpec": "headstart.data.modalities.audio",
     "Experiment": "headstart.experiment",
+    "HeadstartError": "headstart.core.errors",
     "ImageSpec": "headstart.data.modalities.image",
     "Run": "headstart.core.run",
     "TextSpec": "headstart.data.modalities.text",
