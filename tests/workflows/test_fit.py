@@ -497,6 +497,16 @@ def test_a_frozen_buffer_that_moves_stops_the_run(fit, pictures, monkeypatch):
         fit(pictures(), ["probe", CACHED])
 
 
+def test_a_run_judged_by_sensitivity_tells_of_which_class(fit, pictures):
+    drawn, kinds = pictures(24)
+    rows = (drawn, np.where(kinds == "red", "normal", "cancer"))
+    fit(rows, ["probe"], metric="sensitivity")
+    (told,) = [event for event in fit.said(Decision) if event.topic == "sensitivity"]
+    assert (told.choice, "95% of 'cancer'" in told.reason) == ("of 'normal'", True)
+    fit(rows, ["probe"], metric="accuracy")
+    assert not [event for event in fit.said(Decision) if event.topic == "sensitivity"]
+
+
 def test_a_run_shows_itself(fit, pictures):
     run = fit(with_test_rows(pictures), PLAN, name="<b>bold", baseline=True)
     frame = run.frame()

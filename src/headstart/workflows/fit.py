@@ -128,6 +128,8 @@ def _go(
     if runtime.is_main:
         space.warn_of_cache(emit)
     metric = preflight.metric(experiment.metric, collection.rows.labels)
+    if metric == "sensitivity":
+        emit(preflight.sought(collection.classes))
     early.remember(experiment, backbone.spec)
     decoded = materials.decode(collection, experiment, backbone.spec, emit, held)
     preflight.ranks(decoded.splits, runtime.world)

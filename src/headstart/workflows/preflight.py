@@ -11,8 +11,10 @@ import numpy as np
 
 from headstart.core import registry
 from headstart.core.errors import ConfigError, HeadstartError, Problem
+from headstart.core.events import Decision
 from headstart.measure import metrics, own
 from headstart.measure.metrics import OwnMetric
+from headstart.measure.ranking import SPECIFICITY
 from headstart.stages import budget
 from headstart.stages.base import Stage, Training
 from headstart.stages.methods import contrastive, mlm, probe
@@ -79,6 +81,15 @@ def metric(asked: str | OwnMetric, labels: np.ndarray) -> str | OwnMetric:
     drawn = np.random.default_rng(0).random((len(some), labels.shape[1] if several else int(labels.max()) + 1))
     own.tried(metrics.name_of(chosen), chosen, some, drawn if several else drawn / drawn.sum(1, keepdims=True))
     return chosen
+
+
+def sought(classes: Sequence[str]) -> Decision:
+    """Which of two classes a sensitivity is of: nobody has said it, and the names may stand the other way round."""
+    let_go, found = map(repr, classes)
+    reason = (
+        f"the second class by name, where {SPECIFICITY:.0%} of {let_go} are let go; names such as 0-… and 1-… turn it"
+    )
+    return Decision("sensitivity", f"of {found}", reason)
 
 
 def task(experiment: Experiment, labels: np.ndarray) -> dict[str, Any]:
