@@ -218,6 +218,15 @@ ROWS = [
 ]
 
 
+def test_no_probability_is_written_as_certain_that_is_not(tmp_path: Path) -> None:
+    """Who computes a log-loss from the file would find it infinite."""
+    file = tmp_path / "out.csv"
+    predictions.write(file, [row("a.jpg", ("ant", 1 - 1e-9), ("bee", 1e-9)), row("b.jpg", ("ant", 1.0))], 2)
+    with open(file, encoding="utf-8", newline="") as opened:
+        rows = list(csv.reader(opened))
+    assert [rows[1][2], rows[1][4], rows[2][2]] == ["0.999999999", "1e-09", "1.000000"]
+
+
 def test_csv_of_predictions_is_safe_in_a_spreadsheet(tmp_path: Path) -> None:
     file = tmp_path / "out.csv"
     predictions.write(file, ROWS, 2)

@@ -167,7 +167,7 @@ def _csv(file: TextIO, rows: Sequence[Prediction], top: int) -> int:
         cells = [row.said.get(name, "") for name in texts]
         for rank in range(top):
             label, score = row.scores[rank] if rank < len(row.scores) else ("", None)
-            cells += [label, "" if score is None else f"{score:.6f}"]
+            cells += [label, "" if score is None else _number(score)]
         out.write([row.name, *cells, row.problem])
     return out.quoted
 
@@ -226,8 +226,14 @@ def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
-        return f"{value:.6f}"
+        return _number(value)
     return "|".join(value) if isinstance(value, list) else str(value)
+
+
+def _number(value: float) -> str:
+    """Six decimals; all of them where a probability that is not certain would be written as if it were."""
+    short = f"{value:.6f}"
+    return short if value in (0.0, 1.0) or float(short) not in (0.0, 1.0) else repr(value)
 
 
 def _answers_jsonl(file: TextIO, rows: Iterable[dict[str, Any]]) -> int:
