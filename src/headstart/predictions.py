@@ -233,7 +233,7 @@ def _cell(value: Any) -> str:
 def _number(value: float) -> str:
     """Six decimals; all of them where a probability that is not certain would be written as if it were."""
     short = f"{value:.6f}"
-    return short if value in (0.0, 1.0) or float(short) not in (0.0, 1.0) else repr(value)
+    return short if value in (0.0, 1.0) or float(short) not in (0.0, 1.0) else repr(float(value))
 
 
 def _answers_jsonl(file: TextIO, rows: Iterable[dict[str, Any]]) -> int:
