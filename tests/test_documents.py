@@ -23,7 +23,7 @@ GUIDES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 INLINE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 ELIDED = re.compile(r"…|\bRUN\b|--help|^\w+ \w+$")  # a form or a name, not a command to type
-FORMS = ("key=value", "pooling=mean|cls|native|layers")  # of settings
+FORMS = ("key=value",)  # of settings
 SETTLE = ("fit", "plan", "audit")  # verbs that take settings
 
 

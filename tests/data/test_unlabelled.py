@@ -48,3 +48,21 @@ def test_the_column_may_be_named(tmp_path: Path) -> None:
     assert sources.read_unlabelled(tmp_path / "t.csv", "text", input_column="remark").items == ["x", "y"]
     with pytest.raises(DataError, match="there is no column 'bdy', did you mean 'body'"):
         sources.read_unlabelled(tmp_path / "t.csv", "text", input_column="bdy")
+
+
+def test_nothing_is_no_name_of_this_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"")
+    (tmp_path / "a.txt").write_text("a text", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    for nothing in ("", "  "):
+        assert list(sources.read_unlabelled(nothing, "text").items) == [nothing], "a text that is empty"
+        for source in (nothing, [nothing, "a.jpg"], Path(nothing) if nothing else nothing):
+            with pytest.raises(DataError):
+                sources.read_unlabelled(source, "image")
+
+
+def test_what_yields_rows_is_read_to_its_end_and_a_set_has_no_order() -> None:
+    assert list(sources.read_unlabelled((text for text in ("a b", "c d")), "text").items) == ["a b", "c d"]
+    assert list(sources.read_unlabelled(map(str.upper, ["a b"]), "text").items) == ["A B"]
+    with pytest.raises(DataError, match="a set has no order"):
+        sources.read_unlabelled({"a b", "c d"}, "text")

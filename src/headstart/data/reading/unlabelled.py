@@ -6,7 +6,7 @@ Shapes: N rows.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -55,6 +55,10 @@ def find_unlabelled(
     notes: list[str] = []
     items: Sequence[Any]
     names: Sequence[str]
+    if isinstance(source, (set, frozenset)):
+        raise DataError("a set has no order: which answer is whose?", where="data", remedy="give a list")
+    if isinstance(source, Iterator) and not hasattr(source, "read"):
+        source = list(source)
     if modality == "text" and _is_text(source):
         items, names = [source], ["row 0"]
     elif isinstance(source, (str, os.PathLike)):
@@ -95,6 +99,10 @@ def _has_table(source: Any) -> bool:
 def _from_path(
     written: str, modality: str, settings: DataSettings, usual: str | None, notes: list[str]
 ) -> tuple[Sequence[Any], Sequence[str]]:
+    if not written.strip():
+        raise DataError(
+            "an empty name is no file and no folder", where="data", remedy="'.' is the folder of this process"
+        )
     path = os.path.abspath(os.path.expanduser(written))
     if os.path.isdir(path):
         found = walk(path, modality)
@@ -169,8 +177,8 @@ def _is_place(part: str | os.PathLike[str]) -> bool:
 
 
 def _is_text(source: Any) -> bool:
-    """Whether a string is a text rather than a path: several words, and no such file."""
-    return isinstance(source, str) and len(source.split()) > 1 and not os.path.exists(os.path.expanduser(source))
+    """Whether a string is a text rather than a path: several words, or none, and no such file."""
+    return isinstance(source, str) and len(source.split()) != 1 and not os.path.exists(os.path.expanduser(source))
 
 
 def _from_object(
