@@ -73,8 +73,8 @@ def _told(
         raise ArtefactError(
             "there is no run of this experiment on this data and these weights to resume",
             where=str(Path(experiment.output_dir) / run_name(experiment, collection)),
-            remedy="give the data, the weights and the settings (experiment.yaml in its folder) of the interrupted run; "
-            "without --resume a run that is there goes on too, and else one begins",
+            remedy="give the data, the weights and the settings (experiment.yaml in its folder) of the interrupted "
+            "run; without --resume a run that is there goes on too, and else one begins",
             problems=others,
         )
     return Run(path), continued
