@@ -212,6 +212,15 @@ def test_aliases_inside_stages_and_splits(tmp_path: Path) -> None:
         load(write(tmp_path, "plan: [{thaw: {learning_rate: 1e-3, lr: 2}}]\n"))
 
 
+@pytest.mark.parametrize("plan", ["{probe: {}}", "{}", "", "3", "true", "[]", "[3]", "[null]", "[[probe]]"])
+def test_a_plan_that_is_none_is_told_with_its_line(plan: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(write(tmp_path, f"seed: 1\nplan: {plan}\nlr: 1\n"))
+    (told,) = [problem for problem in caught.value.problems if problem.where.startswith("plan")]
+    assert "pets.yaml:2" in told.what
+    assert "for example" in told.remedy
+
+
 def test_one_stage_of_a_named_plan_can_be_changed() -> None:
     experiment = load(None, ["plan[1].epochs=1", "plan.thaw-half.lr=5e-5", "plan.probe.views=2", "lr=1e-3"])
     probe, quarter, half, whole = experiment.stages()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import unicodedata
 from collections import Counter
@@ -14,7 +15,7 @@ import pytest
 
 from headstart.core.errors import DataError
 from headstart.data import sources
-from headstart.data.reading.collection import SPLITS
+from headstart.data.reading.collection import SPLITS, natural_key
 from headstart.data.settings import DataSettings
 
 
@@ -267,6 +268,13 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     found = sources.collect(tmp_path, DataSettings())
     row = found.rows.names.index("cat/\\udcff.jpg")
     assert os.fsencode(found.rows.items[row]) == raw
+
+
+def test_any_names_have_an_order() -> None:
+    names = ["".join(letters) for size in range(1, 5) for letters in itertools.product("ab_02", repeat=size)]
+    assert sorted(names[::-1], key=natural_key) == sorted(names, key=natural_key)
+    classes = ["big_cat10", "big_cat", "big_cat2", "big cat", "cat", "cat2", "cat02"]
+    assert sorted(classes, key=natural_key) == ["big cat", "big_cat", "big_cat2", "big_cat10", "cat", "cat02", "cat2"]
 
 
 def test_rows_are_in_natural_order_whatever_the_listing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,6 +101,9 @@ def parse(plan: str | Sequence[Any], *, modality: str = "image", where: str = "p
                 remedy=f"known: {known}; or a list of stages",
             )
         plan = [plan]
+    if not isinstance(plan, list | tuple):
+        what = f"a plan is a name or a list of stages, not {str(plan)[:50]}"
+        raise ConfigError(what, where=where, remedy="for example: plan: [probe, {thaw: {blocks: 2}}]")
     problems: list[Problem] = []
     stages: list[Stage] = []
     for index, entry in enumerate(plan):

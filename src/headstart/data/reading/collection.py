@@ -93,12 +93,12 @@ def split_name(text: str) -> str | None:
 def natural_key(text: str) -> tuple[Any, ...]:
     """Sorts ``2.jpg`` before ``10.jpg``; numbers are compared by length and digits, so any length is safe."""
     if text.isalpha():
-        return (text,)
+        return (text,), text
     parts: list[Any] = _DIGITS.split(text)
     for index in range(1, len(parts), 2):
         digits = parts[index].lstrip("0")
         parts[index] = (len(digits), digits)
-    return (*parts, text)
+    return tuple(parts), text
 
 
 def printable(text: str) -> str:
