@@ -272,7 +272,8 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
 
 def test_any_names_have_an_order() -> None:
     names = ["".join(letters) for size in range(1, 5) for letters in itertools.product("ab_02", repeat=size)]
-    assert sorted(names[::-1], key=natural_key) == sorted(names, key=natural_key)
+    backwards = names[::-1]
+    assert sorted(backwards, key=natural_key) == sorted(names, key=natural_key)
     classes = ["big_cat10", "big_cat", "big_cat2", "big cat", "cat", "cat2", "cat02"]
     assert sorted(classes, key=natural_key) == ["big cat", "big_cat", "big_cat2", "big_cat10", "cat", "cat02", "cat2"]
 
