@@ -18,6 +18,7 @@ import pytest
 
 from headstart.core.run import Run
 from headstart.measure.evaluation import Evaluation
+from tests import words
 
 pytestmark = pytest.mark.distributed
 
@@ -164,6 +165,38 @@ def test_two_processes_agree_bit_for_bit_and_stay_close_to_one(launch):
     result = two.run.read("result.json")
     assert (result["test_reads"], result["metrics"]["test"]["accuracy"]["n"]) == (1, 15)
     assert [event["event"] for event in two.run.events()].count("EpochDone") == 4
+
+
+TEXTS = """
+backbone: builtin/text
+device: cpu
+precision: fp32
+baseline: false
+force: true
+name: photos
+plan:
+  - probe
+  - thaw: {name: last, blocks: 1, epochs: 2, batch_size: 15, lr: 1e-4, gate: {on_fail: warn}}
+"""
+
+
+def test_texts_of_any_length_are_shared_with_what_lies_between_the_blocks(launch, tmp_path):
+    """What is kept of a text takes a place a token, so two processes keep numbers of them that differ."""
+    folder = tmp_path / "reviews"
+    folder.mkdir()
+    for split, count in (("train", 41), ("val", 15)):
+        lines = [f"{text},{label}" for text, label in zip(*words.reviews(count, longest=40), strict=True)]
+        (folder / f"{split}.csv").write_text("\n".join(["text,label", *lines]), encoding="utf-8")
+    one, two = launch(1, into="single", plan=TEXTS, data=folder), launch(2, plan=TEXTS, data=folder)
+    assert two.code == 0, two.text
+    first, second = two.ranks
+    assert first["states"] == second["states"], "the ranks have drifted apart"
+    for a, b in zip(one.run.stages(), two.run.stages(), strict=True):
+        assert b["cache"] is None or b["cache"]["used"]
+        folder = f"stages/{a['index']:02d}-{a['name']}/predictions.npz"
+        single, both = Evaluation.load(one.run.path / folder), Evaluation.load(two.run.path / folder)
+        assert abs(single.probabilities - both.probabilities).max() < 2e-3
+    assert two.run.stages()[1]["cache"] is not None
 
 
 def test_drift_is_caught_and_the_stage_is_not_kept(launch):

@@ -86,11 +86,14 @@ class Runtime:
         return order[self.rank :: self.world]
 
     def gather(self, rows: np.ndarray, values: torch.Tensor, total: int) -> torch.Tensor:
-        """Values of all ranks, put in their place by row: (total, …). Every row must have come exactly once."""
+        """Values of all ranks, put in their place by row: (total, …). Every row must have come exactly once.
+
+        The ranks may hold numbers of rows that differ (the tokens of their texts).
+        """
         if self.world > 1:
             accelerator = self._open()
             index = torch.as_tensor(rows, dtype=torch.int64, device=self.device)
-            longest = -(-total // self.world)
+            longest = int(accelerator.gather(torch.tensor([len(index)], device=self.device)).max())
             padded = torch.full((longest,), -1, dtype=torch.int64, device=self.device)
             padded[: len(index)] = index
             buffer = values.new_zeros((longest, *values.shape[1:])).to(self.device)
