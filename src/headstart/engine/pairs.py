@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from headstart.core import keyed
-from headstart.engine import memory
+from headstart.data import loaders
+from headstart.engine import memory, streams
 from headstart.engine.runtime import Runtime
 from headstart.engine.streams import Examples, Update
 
@@ -34,7 +35,11 @@ def draw(labels: np.ndarray, pairs: int, rng: np.random.Generator) -> tuple[np.n
 
 
 class PairStream:
-    """Other pairs every epoch; an update's inputs are (P, 2, T…), its targets 1 for rows of one class and 0 else."""
+    """Other pairs every epoch; an update's inputs are (P, 2, T…), its targets 1 for rows of one class and 0 else.
+
+    Raises:
+        ConfigError: the ranks cannot share a batch of pairs.
+    """
 
     frontier = 0
 
@@ -50,16 +55,24 @@ class PairStream:
     ) -> None:
         self.runtime, self.examples, self.augment = runtime, examples, augment
         self.pairs, self.batch_size, self.key = pairs, batch_size, key
-        self.per_epoch = len(memory.split(len(self._drawn(0)[0]), batch_size))
+        cuts = memory.split(len(self._drawn(0)[0]), batch_size)
+        streams.insist_shared([cut.stop - cut.start for cut in cuts], runtime, "pair")
+        self.per_epoch = len(cuts)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Update]:
         rows, alike = self._drawn(epoch)
         cuts = memory.split(len(rows), self.batch_size)
         shares = [self.runtime.share_of(np.arange(cut.start, cut.stop)) for cut in cuts]
-        order = rows[np.concatenate(shares)].reshape(-1)
-        sizes = [2 * len(share) for share in shares]
-        key = (*self.key, epoch)
-        loader = self.examples.batches(order, batch_size=sizes, augment=self.augment, key=key, start=start)
+        places = np.concatenate(shares)
+        loader = self.examples.batches(
+            rows[places].reshape(-1),
+            batch_size=[2 * len(share) for share in shares],
+            augment=self.augment,
+            key=(*self.key, epoch),
+            start=start,
+            # counted before sharing out, as in ``LiveStream``
+            times=loaders.occurrences(rows.reshape(-1)).reshape(-1, 2)[places].reshape(-1),
+        )
         for batch, share, cut in zip(loader, shares[start:], cuts[start:], strict=True):
             inputs = torch.from_numpy(batch.inputs).to(self.runtime.device).unflatten(0, (-1, 2))
             targets = torch.from_numpy(alike[share]).to(self.runtime.device)

@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_map
 
 from headstart.core import keyed, registry
 from headstart.core.errors import ConfigError
+from headstart.core.plural import plural
 from headstart.data import loaders
 from headstart.data.splits import Rows
 from headstart.data.store import Store
@@ -214,12 +215,21 @@ def of_stage(
     weights = balance.row_weights(train.rows.labels, len(model.classes)) if balanced else None
     lengths = train.store.lengths if model.backbone.intake.ragged else None
     order = Order(*key, train.rows, stage.batch_size, weights, lengths)
-    if min(order.sizes) < runtime.world:
-        what = f"{runtime.world} ranks cannot share batches of {min(order.sizes)} rows"
-        raise ConfigError(what, where="batch_size", remedy="start fewer processes, or raise batch_size")
+    insist_shared(order.sizes, runtime)
     if cached is not None:
         return CachedStream(runtime, order, cached)
     return LiveStream(runtime, order, train, augmentation(stage.augment, train.store.modality))
+
+
+def insist_shared(sizes: Sequence[int], runtime: Runtime, one: str = "row") -> None:
+    """Every rank has its part of every batch.
+
+    Raises:
+        ConfigError: one of these sizes is smaller than the number of ranks.
+    """
+    if min(sizes) < runtime.world:
+        told = f"{runtime.world} ranks cannot share batches of {plural(min(sizes), one)}"
+        raise ConfigError(told, where="batch_size", remedy="start fewer processes, or raise batch_size")
 
 
 def augmentation(value: Any, modality: str = "image") -> Any:
