@@ -20,6 +20,8 @@ from headstart.core.run import Run
 from headstart.measure.evaluation import Evaluation
 from tests import words
 
+from .. import words
+
 pytestmark = pytest.mark.distributed
 
 DRIVER = """
@@ -90,6 +92,17 @@ plan:
   - thaw: {name: last, blocks: 1, views: 1, augment: none, epochs: 2, batch_size: 16, lr: 1e-3, gate: {on_fail: warn}}
   - thaw: {name: all, blocks: all, augment: light, epochs: 2, batch_size: 15, optimizer: sgd, lr: 1e-4,
            gate: {on_fail: warn}}
+"""
+TEXTS = """
+backbone: {reader}
+pooling: native
+device: cpu
+precision: fp32
+baseline: false
+force: true
+plan:
+  - mlm: {{epochs: 2, lr: 1e-2, batch_size: 9}}
+  - contrastive: {{epochs: 1, lr: 1e-3, pairs: 2, batch_size: 9, gate: {{on_fail: warn}}}}
 """
 Launch = Callable[..., "Outcome"]
 
@@ -245,3 +258,23 @@ def test_batchnorm_that_learns_its_statistics_has_the_same_on_all_ranks(launch):
     first, second = done.ranks
     assert first["states"] == second["states"]
     assert [name for name, _ in first["states"]] == ["probe", "last", "scratch"]
+
+
+def test_masked_words_and_pairs_of_two_processes_are_those_of_one(launch, tmp_path):
+    texts, labels = words.reviews(60, seed=4)
+    lines = [f'"{text}",{label}' for text, label in zip(texts, labels, strict=True)]
+    (tmp_path / "reviews.csv").write_text("\n".join(["text,label", *lines]), encoding="utf-8")
+    still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}  # what ranks draw by themselves
+    plan = TEXTS.format(reader=words.network(tmp_path / "reader", **still))
+    given = {"plan": plan, "data": tmp_path / "reviews.csv"}
+    two, one = launch(2, "--name", "photos", **given), launch(1, "--name", "photos", into="single", **given)
+    assert (two.code, one.code) == (0, 0), two.text + one.text
+    first, second = two.ranks
+    assert first["states"] == second["states"], "the ranks have drifted apart"
+    assert len({state for _, state in first["states"]}) == 2, "a stage changed nothing"
+    for a, b in zip(one.run.stages(), two.run.stages(), strict=True):
+        assert (a["updates"], a["epochs"], a["trainable"]) == (b["updates"], b["epochs"], b["trainable"])
+        assert a["metrics"]["val"].keys() == b["metrics"]["val"].keys()
+        for left, right in zip(a["history"], b["history"], strict=True):
+            assert left["train_loss"] == pytest.approx(right["train_loss"], rel=1e-3)
+            assert left["val_loss"] == pytest.approx(right["val_loss"], rel=1e-2)

@@ -14,7 +14,7 @@ from headstart.core import keyed
 from headstart.data.loaders import Batch
 from headstart.data.texts.masking import IGNORED, Masking
 from headstart.engine.runtime import Runtime
-from headstart.engine.streams import Examples, Order, Update, on_device
+from headstart.engine.streams import Examples, Order, Update, insist_shared, on_device
 from headstart.measure.restoring import Restoring
 from headstart.stages.restoring import Restorer
 
@@ -22,12 +22,17 @@ JUDGED = "judged"  # the key of what is hidden of validation texts: the same eve
 
 
 class MaskedStream:
-    """Every epoch hides other words; ``total`` of an update counts the words that are to be restored in it."""
+    """Every epoch hides other words; ``total`` of an update counts the words that are to be restored in it.
+
+    Raises:
+        ConfigError: the ranks cannot share a batch of texts.
+    """
 
     frontier = 0
 
     def __init__(self, runtime: Runtime, order: Order, examples: Examples, masking: Masking) -> None:
         self.runtime, self.order, self.examples, self.masking = runtime, order, examples, masking
+        insist_shared(order.sizes, runtime, "text")
         self.per_epoch = len(order.sizes)
         self.counts = np.array([masking.count(examples.store[row][0]) for row in range(len(examples))])
 

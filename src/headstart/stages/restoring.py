@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from headstart.data.texts.masking import IGNORED
 from headstart.models import masked
 from headstart.models.model import Model
 
@@ -35,6 +36,19 @@ class Restorer(nn.Module):
         """Of every hidden token (M,) of tokens (B, 2, T), and its row (M,)."""
         with self.autocast():
             return masked.losses(self.model.backbone, self.words, inputs, targets)
+
+    def spare(self) -> None:
+        """Freeze what restoring words does not reach, such as a pooler: ranks wait for the gradient of all that trains.
+
+        Measured on noise, as is what features do not reach.
+        """
+        inputs = torch.from_numpy(self.model.backbone.spec.noise(2)).to(self.model.backbone.device)
+        targets = torch.full_like(inputs[:, 0], IGNORED, dtype=torch.int64)
+        targets[:, 0] = inputs[:, 0, 0]
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        gradients = torch.autograd.grad(self(inputs, targets, 1.0), trained, allow_unused=True)
+        for parameter, gradient in zip(trained, gradients, strict=True):
+            parameter.requires_grad_(gradient is not None)
 
     def finish(self) -> Model:
         """The plain model, in evaluation mode."""

@@ -43,6 +43,7 @@ def pretrain(course: Course, index: int, stage: mlm.Settings) -> tuple[Outcome, 
         return restoring(learner, course.val, masking, runtime, stage.batch_size)
 
     before = judge()
+    learner.spare()
     order = streams.Order(course.seed, index, texts.rows, stage.batch_size, None, texts.store.lengths)
     loop = course.descend(index, stage, learner, MaskedStream(runtime, order, texts, masking), judge, masked_loss)
     after = judge()
