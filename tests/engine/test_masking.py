@@ -98,5 +98,8 @@ def test_what_restoring_does_not_reach_does_not_train(pooling: str, tmp_path: Pa
     assert all(each.requires_grad for each in learner.words.parameters())
     tokens = torch.from_numpy(body.spec.noise(3))
     targets = torch.where(tokens[:, 0] >= 0, tokens[:, 0], IGNORED).long()
-    learner(tokens, targets, 1.0).backward()
+    loss = learner(tokens, targets, 10.0)
+    assert loss.item() == pytest.approx(learner.losses(tokens, targets)[0].sum().item() / 10), "of the effective batch"
+    loss.backward()
     assert all(each.grad is not None for each in learner.parameters() if each.requires_grad)
+    assert not learner.train().finish().training

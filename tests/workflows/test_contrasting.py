@@ -12,7 +12,9 @@ import torch
 
 import headstart
 from headstart.core.errors import ConfigError
+from headstart.data.modalities import text
 from headstart.engine import pairs
+from headstart.measure.evaluation import Evaluation
 from headstart.models import backbone as backbones
 from headstart.models import heads
 from headstart.models.model import Model
@@ -65,7 +67,11 @@ def test_the_loss_is_the_squared_distance_of_the_cosine(reader: Path) -> None:
         found = Contraster(model)(tokens, targets, 4.0)
         a, b = body.features(tokens[:, 0]), body.features(tokens[:, 1])
         cosine = (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1))
+        rounded = Contraster(model, lambda: torch.autocast("cpu", dtype=torch.bfloat16))(tokens, targets, 4.0)
     assert found == pytest.approx(float(((cosine - targets) ** 2).sum() / 4), rel=1e-5)
+    assert found != rounded == pytest.approx(float(found), rel=0.1), "it is not computed as the run is"
+    assert rounded.dtype == torch.float32
+    assert not Contraster(model.train()).finish().training
 
 
 def test_it_is_measured_against_the_probe(reader: Path, tmp_path: Path) -> None:
@@ -81,6 +87,25 @@ def test_it_is_measured_against_the_probe(reader: Path, tmp_path: Path) -> None:
         "good",
         "bad",
     ]
+
+
+def test_the_head_is_that_of_the_best_epoch_and_what_it_reached_is_what_the_saved_model_answers(
+    reader: Path, tmp_path: Path
+) -> None:
+    texts, labels = words.reviews(90, seed=4)
+    splits = {"train": list(zip(texts, labels, strict=True))[14:], "val": list(zip(texts, labels, strict=True))[:14]}
+    fast = {"contrastive": {"epochs": 3, "lr": 5e-2, "pairs": 4, "schedule": "constant"}}  # it gets worse and worse
+    options = {"device": "cpu", "precision": "bf16", "force": True, "baseline": False, "output_dir": str(tmp_path)}
+    run = headstart.fit(splits, backbone=str(reader), plan=[fast], **options)
+    (stage,) = stages(run)
+    assert stage["best_epoch"] < 3, "the last epoch is the best: nothing is shown"
+    assert [(layer["name"], layer["frozen"]) for layer in stage["layers"]][-1] == ("head", False)
+    model = headstart.load(run).model
+    inputs = torch.from_numpy(text.collate([text.decode(each, model.backbone.spec) for each in texts[:14]]))
+    with torch.no_grad():
+        answers = model(inputs).softmax(1)
+    told = Evaluation.load(next(run.path.glob("stages/*/predictions.npz")))
+    torch.testing.assert_close(torch.from_numpy(told.probabilities).float(), answers, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.slow
@@ -110,5 +135,7 @@ def test_its_updates_count_pairs_and_its_head_is_linear(reader: Path, tmp_path: 
     stage = contrastive.Settings(pairs=20, batch_size=16)
     assert stage.updates(24) == 30
     assert stage.passes(24) == 960
+    assert contrastive.Settings(pairs=20, batch_size=16, epochs=3).updates(24) == 90
+    assert contrastive.Settings(pairs=20, batch_size=16, epochs=3).passes(24) == 3 * 960
     with pytest.raises(ConfigError, match="only a linear one"):
         fitted(tmp_path, reader, [FEW], head={"kind": "mlp"})

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import headstart
-from headstart.core.errors import ConfigError
+from headstart.core.errors import ConfigError, DataError, HeadstartError
 from headstart.core.run import Run
 from headstart.measure.intervals import paired_losses
 from headstart.measure.restoring import Restoring
@@ -86,12 +86,14 @@ def test_other_texts_and_an_interruption(
     from headstart.core.events import Progress
     from headstart.engine import loop
 
-    texts, _ = words.reviews(120, seed=5)
-    (tmp_path / "more.txt").write_text("\ufeff" + "\n\n".join(texts) + "\n", encoding="utf-8")
+    texts, _ = words.reviews(140, seed=5)  # more than there are training rows
+    (tmp_path / "more.txt").write_text("\ufeff" + "\n \n\n".join(texts) + "\n", encoding="utf-8")
     plan = [{"mlm": {**MLM["mlm"], "epochs": 2, "texts": str(tmp_path / "more.txt")}}, "probe"]
-    whole = fitted(tmp_path / "a", rows, reader, plan)
-    assert stages(whole)[0]["texts"] == 120
-    assert stages(whole)[0]["updates"] == 30
+    events: list[Any] = []
+    whole = fitted(tmp_path / "a", rows, reader, plan, on_event=events.append)
+    assert stages(whole)[0]["texts"] == 140
+    assert stages(whole)[0]["updates"] == 36
+    assert "unreadable" not in {getattr(event, "kind", "") for event in events}, "a blank line is no text"
 
     class Stop(Exception):
         pass
@@ -168,6 +170,30 @@ def test_a_guessed_encoding_is_said(reader: Path, rows: list[tuple[str, str]], t
     assert told.endswith("(cp1252): 1 of its files")
 
 
+def test_texts_that_cannot_be_read_are_left_out_aloud_and_a_share_is_taken(
+    reader: Path, rows: list[tuple[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from headstart.workflows import pretraining
+
+    shares: list[float] = []
+    hide = pretraining.Masking
+    monkeypatch.setattr(pretraining, "Masking", lambda told, share: shares.append(share) or hide(told, share))
+    (tmp_path / "texts").mkdir()
+    for index, (text, _) in enumerate(rows[:20]):
+        (tmp_path / "texts" / f"{index}.txt").write_text(text if index > 1 else " ", encoding="utf-8")
+    events: list[Any] = []
+    plan = [{"mlm": {**MLM["mlm"], "epochs": 1, "share": 0.4, "texts": str(tmp_path / "texts")}}, "probe"]
+    run = fitted(tmp_path / "runs", rows, reader, plan, on_event=events.append)
+    assert stages(run)[0]["texts"] == 18
+    (told,) = (event.message for event in events if getattr(event, "kind", "") == "unreadable")
+    assert told.endswith("2 of 20 texts cannot be read and are left out")
+    assert shares == [0.4]
+    for file in (tmp_path / "texts").iterdir():
+        file.write_text(" ", encoding="utf-8")
+    with pytest.raises(DataError, match="no text to learn from"):
+        fitted(tmp_path / "none", rows, reader, plan)
+
+
 def test_losses_of_the_same_texts_are_compared_pair_by_pair() -> None:
     rng = np.random.default_rng(0)
     before = Restoring(rng.gamma(2.0, 1.0, 200))
@@ -175,3 +201,5 @@ def test_losses_of_the_same_texts_are_compared_pair_by_pair() -> None:
     assert after.compare(before) == paired_losses(after.losses, before.losses)
     assert after.compare(before).significant
     assert before.metric().low < before.losses.mean() == before.metric().value < before.metric().high
+    with pytest.raises(HeadstartError, match="200 and 199 texts do not pair"):
+        after.compare(Restoring(before.losses[1:]))
