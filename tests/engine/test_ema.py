@@ -135,6 +135,15 @@ def test_a_saved_average_continues_bit_equal(tmp_path):
     assert resumed.updates == 20
 
 
+def test_a_state_that_was_taken_does_not_move_with_the_average():
+    model = network()
+    ema = EMA(model, 0.9)
+    state = ema.state_tensors()
+    before = {name: value.clone() for name, value in state.items()}
+    drift(model, ema, range(3))
+    assert all(torch.equal(state[name], before[name]) for name in before)
+
+
 def test_a_foreign_state_is_refused():
     state = EMA(network()).state_tensors()
     frozen = network()

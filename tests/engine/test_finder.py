@@ -11,6 +11,7 @@ from torch.nn import functional
 from headstart.core import keyed
 from headstart.core.errors import ConfigError, TrainingError
 from headstart.engine import finder
+from headstart.stages.base import Training
 
 LABELS = torch.arange(3).repeat(60)
 INPUTS = torch.tensor([[0.0, 2.0], [2.0, 0.0], [-2.0, -1.0]])[LABELS] + torch.randn(
@@ -198,6 +199,32 @@ def test_a_loss_that_never_falls_is_said():
         finder.find(lambda rate, batch: float("nan"), lambda: lambda: None)
     with pytest.raises(ConfigError):
         finder.find(flat, lambda: lambda: None, steps=3)
+
+
+def test_sweeps_of_which_most_do_not_fall_are_no_witnesses():
+    falling, snapshot, _ = quadratic([1.0])
+
+    def step(rate, batch):
+        return falling(rate, batch) if batch < 60 else 1.0
+
+    with pytest.raises(TrainingError, match="falls in only 1 of 3"):
+        finder.find(step, snapshot, steps=60)
+
+
+def test_the_explosion_at_the_end_does_not_spread_backwards():
+    losses = (*np.linspace(1.0, 0.5, 30), 1e6)
+    smoothed = finder.Sweep(tuple(np.geomspace(1e-6, 1, 31)), losses, diverged=False).smoothed()
+    assert smoothed.max() < 1.1
+
+
+def test_a_sweep_takes_rows_in_orders_that_no_epoch_of_the_training_has(loop):
+    made = loop(Training(epochs=2, batch_size=7, lr=1e-3))
+    stream, asked = made.job.stream, []
+    visit = stream.epoch
+    stream.epoch = lambda epoch, start=0: asked.append((epoch - finder.BEYOND, start)) or visit(epoch, start)
+    finder.sweep(made, start=1e-5, end=1e-1, steps=10, repeats=1)
+    assert stream.per_epoch == 4
+    assert asked == [divmod(step, 4) for step in range(10)]
 
 
 def fastais_valley(losses):

@@ -66,6 +66,9 @@ def test_biases_and_norms_do_not_decay(model, depths):
     decaying = {name for group in made if group["weight_decay"] for name in group["names"]}
     assert decaying == {"stem.weight", *(f"blocks.{index}.0.weight" for index in range(4))}
     assert all(group["weight_decay"] in (0.0, 0.1) for group in made)
+    wide = {name: nn.Parameter(torch.ones(2, 2)) for name in ("weight", "relative.bias")}
+    made = groups(wide.items(), {}, 4, lr=1e-3, weight_decay=0.1)
+    assert {name for group in made if group["weight_decay"] for name in group["names"]} == {"weight"}
 
 
 def test_check_catches_planted_faults(model, depths):

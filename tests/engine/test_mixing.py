@@ -140,6 +140,23 @@ def test_draws_follow_probability_and_beta():
     assert lams.var() == pytest.approx(0.25 / (2 * 0.2 + 1), abs=0.02)  # of Beta(a, a): 1 / (4 (2a + 1))
 
 
+def test_each_kind_follows_its_own_alpha_and_boxes_come_everywhere():
+    """A CutMix of one size beside a mixup of almost nothing, on pictures wider than they are high."""
+    mixer, covered = Mixer(0.02, 500.0, 1.0, 2), np.zeros((12, 40), bool)
+    draws = [mixer.draw(12, 40, np.random.default_rng(step)) for step in range(300)]
+    boxes = [drawn for drawn in draws if drawn.kind == "cutmix"]
+    for drawn in boxes:
+        top, bottom, left, right = drawn.box
+        assert 0 <= top < bottom <= 12
+        assert 0 <= left < right <= 40
+        covered[top:bottom, left:right] = True
+        assert drawn.lam > 0.4
+    assert covered.all()
+    mixed = np.array([drawn.lam for drawn in draws if drawn.kind == "mixup"])
+    assert (np.abs(mixed - 0.5) > 0.45).mean() > 0.8
+    assert len(boxes) + len(mixed) == 300
+
+
 def test_nothing_is_mixed_where_nothing_is_asked(batch):
     inputs, targets = batch
     for mixer in (Mixer(0.0, 0.0, 1.0, CLASSES), Mixer(1.0, 1.0, 0.0, CLASSES)):
