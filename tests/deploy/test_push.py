@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import traceback
 from collections.abc import Iterator
@@ -223,9 +224,12 @@ def test_without_a_network(run: Run, online: Hub, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_token_that_the_hub_does_not_know(run: Run, online: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    # of an address with https the client takes this reply for a repository that does not exist
+    monkeypatch.setattr("huggingface_hub.utils._http.REPO_API_REGEX", re.compile("/api/models/.+"))
     monkeypatch.setenv("HF_TOKEN", "hf_WrongTokenOfTheTests")
     refused(ConfigError, "does not accept the token", run, "me/pets")
     assert not online.repos
+    assert not (run.path / pushing.FOLDER).exists(), "what can be refused is refused before any work"
 
 
 def test_another_owner(run: Run, online: Hub) -> None:
