@@ -124,6 +124,7 @@ def test_crops_are_windows_of_the_sound() -> None:
     assert len(starts) > 50
     assert min(starts) < 500
     assert max(starts) > 4_500
+    assert {int(drawn(AudioPolicy(), canvas[:4_002], seed)[0]) for seed in range(60)} == {0, 1, 2}, "the ends come too"
 
 
 def test_gain_stays_within_its_decibels() -> None:

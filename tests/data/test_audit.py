@@ -14,7 +14,7 @@ from PIL import Image
 from headstart.data.audit import Audit, audit
 from headstart.data.checks.duplicates import duplicates
 from headstart.data.modalities.image import ImageSpec
-from headstart.data.splits import Rows, Splits
+from headstart.data.splits import UNLABELLED, Rows, Splits
 from headstart.data.store import Store
 
 from . import corpus
@@ -224,6 +224,15 @@ def test_a_pair_with_two_labels_is_told_once() -> None:
     (conflict,) = [each for each in found if each.kind == "conflicting-labels"]
     assert set(conflict.rows) == {3, 4}
     assert conflict.message.count(" = ") == 1
+
+
+def test_a_copy_without_a_label_contradicts_nobody() -> None:
+    copied = with_items("train", {4: TRAIN[3]})
+    labels = copied.train.labels.copy()
+    labels[4] = UNLABELLED
+    found = checked(replace(copied, train=replace(copied.train, labels=labels)))
+    assert "exact-duplicates" in {each.kind for each in found.findings}
+    assert not [each for each in found.findings if each.kind.startswith("conflicting")]
 
 
 def test_the_partner_of_a_conflict_and_the_split_without_a_class_are_named() -> None:

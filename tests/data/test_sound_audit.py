@@ -18,6 +18,7 @@ import soxr
 from headstart.data import audit, sources
 from headstart.data.audit import Audit
 from headstart.data.checks import duplicates
+from headstart.data.checks.near import audio as near
 from headstart.data.modalities.audio import AudioSpec
 from headstart.data.settings import DataSettings, SplitSettings
 from headstart.data.splits import Rows, Splits
@@ -123,6 +124,15 @@ def test_sounds_of_one_machine_are_no_copies_of_each_other() -> None:
     ]
     found = duplicates.duplicates(store_of([*((hum, RATE) for hum in hums), (0.5 * hums[7], RATE)]))
     assert {(a, b) for a, b, _ in found.near} == {(7, 30)}
+
+
+def test_copies_are_found_across_the_blocks_that_are_compared_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    items: list[Any] = [(word(seed), RATE) for seed in range(30, 41)]
+    store = store_of([*items, (0.5 * items[2][0], RATE), (0.5 * items[9][0], RATE)])
+    whole = near.near(store.sketches)[0].tolist()
+    assert whole == [[2, 11], [9, 12]]
+    monkeypatch.setattr(near, "BLOCK", 4)
+    assert near.near(store.sketches)[0].tolist() == whole
 
 
 def test_a_copy_in_the_test_split_is_a_leak() -> None:

@@ -5,6 +5,7 @@ Shapes: T samples, A channels.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 from pathlib import Path
@@ -212,6 +213,15 @@ def test_a_file_that_ends_early_is_noticed(kind: str) -> None:
     assert decoding.decode(whole[: len(whole) // 2], RATE, 60.0)[1].cut
 
 
+def test_a_chunk_of_an_odd_length_before_the_samples_hides_no_early_end() -> None:
+    """RIFF fills it up with one byte that its length does not count."""
+    whole = bytearray(encoded(sine(seconds=2.0)))
+    whole[12:12] = b"note" + struct.pack("<I", 5) + b"hello\0"
+    whole[4:8] = struct.pack("<I", len(whole) - 8)
+    assert not decoding.decode(bytes(whole), RATE, 60.0)[1].cut
+    assert decoding.decode(bytes(whole[: len(whole) // 2]), RATE, 60.0)[1].cut
+
+
 @pytest.mark.parametrize("kind", ["FLAC", "OGG", "CAF"])
 def test_what_cannot_be_read_to_its_end_is_refused(kind: str) -> None:
     whole = encoded(sine(seconds=2.0), kind=kind)
@@ -241,6 +251,11 @@ def test_a_lying_header_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked[0] <= 800 * len(data) + 4096
     decoding.decode(encoded(sine(seconds=2.0)), RATE, 0.5)
     assert asked[1] == 8_000  # no more than is used is decoded
+    flac = bytearray(encoded(np.zeros(64, np.int16), kind="FLAC"))  # whose header libsndfile takes at its word
+    flac[22:26] = struct.pack(">I", 2**31)  # the samples of STREAMINFO
+    with contextlib.suppress(DecodeError):
+        decoding.decode(bytes(flac), RATE, 60.0)
+    assert asked[2] <= 800 * len(flac) + 4096
 
 
 @pytest.mark.real

@@ -17,10 +17,13 @@ from headstart.core.errors import ArtefactError, DataError
 from headstart.data import canvases
 from headstart.data.loaders import batches
 from headstart.data.modalities import image
+from headstart.data.modalities.audio import AudioSpec
 from headstart.data.modalities.image import ImageSpec
+from headstart.data.modalities.text import TextSpec
 from headstart.data.splits import LazyItems, Rows
 from headstart.data.store import Store, is_kept
 
+from .. import words
 from . import corpus
 
 SPEC = ImageSpec((32, 32), 36)
@@ -236,6 +239,31 @@ def test_another_content_order_or_spec_is_another_file(tmp_path: Path, change: s
     store = Store.build(rows_of(other.get(change, items)), spec, budget_bytes=0, cache_dir=tmp_path)
     assert "earlier run" not in store.explain
     assert np.array_equal(image.finish(store[0], spec), image.prepare(other.get(change, items)[0], spec))
+
+
+WORDS = words.tokenizer()
+SPECS = {
+    "rate": (AudioSpec(8_000), AudioSpec(16_000)),
+    "max_length": (TextSpec(WORDS), TextSpec(WORDS, 4)),
+    "tokenizer": (TextSpec(WORDS), TextSpec(WORDS.replace("[CLS]", "[BEG]"))),
+    "pairs": (TextSpec(WORDS), TextSpec(WORDS, texts=2)),
+    "window": (AudioSpec(8_000), AudioSpec(8_000, seconds=2.0)),
+}
+
+
+@pytest.mark.parametrize("change", SPECS)
+def test_what_a_sound_or_a_text_is_made_for_decides_its_file(tmp_path: Path, change: str) -> None:
+    """Not the window: a recording is kept whole."""
+    before, after = SPECS[change]
+    sound = np.random.default_rng(0).standard_normal(800).astype(np.float32) / 9
+    items: list[Any] = ["it was a very good film"] if before.modality == "text" else [(sound, 8_000)]
+    Store.build(rows_of(items), before, budget_bytes=0, cache_dir=tmp_path, modality=before.modality)
+    store = Store.build(rows_of(items), after, budget_bytes=0, cache_dir=tmp_path, modality=after.modality)
+    assert ("earlier run" in store.explain) == (change == "window")
+    if change == "pairs":
+        assert 0 in store.errors
+    else:
+        assert np.array_equal(store[0], store.kind.decode(items[0], after))
 
 
 def test_damage_of_the_cache_is_found(tmp_path: Path) -> None:

@@ -149,6 +149,7 @@ def test_a_batch_is_as_long_as_its_longest() -> None:
     for row, value in zip(batch, rows, strict=True):
         assert row[:, : value.shape[1]].tolist() == value.tolist()
         assert (row[0, value.shape[1] :] == PAD).all()
+        assert (row[1, value.shape[1] :] == 0).all(), "which of a pair's texts: a network looks it up"
 
 
 def test_augmentation_hides_words_and_never_the_ends() -> None:

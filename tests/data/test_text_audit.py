@@ -103,6 +103,7 @@ COPY = stories(60, seed=5)
 PLANTED: dict[str, tuple[Callable[[], dict[int, Any]], str, set[int]]] = {
     "texts that are cut": (lambda: {3: LONG}, "truncated", {3}),
     "words of another language": (lambda: {4: "kata " * 40, 5: "lain " * 40}, "unknown-tokens", {4, 5}),
+    "what is kept is of another language": (lambda: {12: "kata " * 15 + LONG}, "unknown-tokens", {12}),
     "a wrong encoding": (lambda: {6: COPY[6] + " cafÃ©"}, "garbled", {6}),
     "another script": (lambda: {7: COPY[7].replace("word", "слово")}, "other-script", {7}),
     "one word": (lambda: {8: "word1"}, "odd-length", {8}),
