@@ -15,6 +15,8 @@ from headstart import results, tables, terminal
 from headstart.core import events, manifest
 from headstart.core.errors import ConfigError, DataError, Problem
 from headstart.core.run import Run
+from headstart.measure import metrics
+from headstart.report.formats import is_share
 from headstart.terminal import THEME, Terminal
 
 ESCAPE = "\x1b"
@@ -124,6 +126,22 @@ def test_the_terminal_is_given_back_when_work_fails() -> None:
     with pytest.raises(DataError):
         work()
     assert f"{ESCAPE}[?25h" in text(console), "the cursor is shown again"
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_of_several_processes_the_first_speaks(
+    rank: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RANK", rank)
+    Terminal()(events.Notice("warning", "unreadable", "2 files cannot be read"))
+    assert ("2 files cannot be read" in capsys.readouterr().out) == (rank == "0")
+
+
+def test_shares_are_told_in_percent_and_losses_are_not() -> None:
+    """As the report does; the curves' areas and the calibration error have no place in a terminal's percent."""
+    shares = {name for name in metrics.NAMES if is_share(name)} - {"roc_auc", "ece", "sensitivity"}
+    assert {name for name in metrics.NAMES if terminal.number(name, 0.25) == "25.0 %"} == shares
+    assert terminal.number("log_loss", 0.25) == "0.250"
 
 
 @pytest.mark.parametrize("planted", ["\x1b[2J", "a\rb", "\x07", "\u202egpj.exe", "\x9b31m"])
@@ -274,6 +292,8 @@ def test_the_whisker_is_on_one_scale() -> None:
     assert low.startswith("─")
     assert high.endswith("─")
     assert low.index("●") < high.index("●")
+    whole = {"value": 1.0, "low": 0.5, "high": 1.0, "n": 12}
+    assert tables._whisker(whole, (0.5, 1.0), 24).plain == "─" * 23 + "●", "all right: the end is the last place"
 
 
 def test_errors_are_panels_on_a_terminal_and_lines_in_a_log() -> None:
