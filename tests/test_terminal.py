@@ -16,6 +16,8 @@ from headstart.core import events, manifest
 from headstart.core.errors import ConfigError, DataError, Problem
 from headstart.core.run import Run
 from headstart.measure import metrics
+from headstart.measure.classes import ClassScore
+from headstart.measure.intervals import Measured
 from headstart.report.formats import is_share
 from headstart.terminal import THEME, Terminal
 
@@ -283,6 +285,22 @@ def test_a_run_without_any_stage_yet_can_be_shown(tmp_path: Path) -> None:
     console = plain()
     results.show(run, console)
     assert "stage" in text(console)
+
+
+def test_of_many_classes_the_worst_come_first_and_the_others_are_counted() -> None:
+    def share(value: float, n: int = 9) -> Measured:
+        return Measured(value, value - 0.1, value + 0.1, n)
+
+    f1 = {"fair": 0.6, "empty": 0.0, "good": 0.9, "bad": 0.2, "best": 0.95}
+    scores = [
+        ClassScore(name, share(value, 9 * (name != "empty")), share(value, 9 * (name != "empty")), share(value))
+        for name, value in f1.items()
+    ]
+    console = plain()
+    console.print(results.classes(scores, limit=3))
+    lines = [line.split()[0] for line in text(console).splitlines()[2:]]
+    assert lines == ["bad", "fair", "good", "and"]
+    assert "and 1 better one and 1 without rows" in text(console)
 
 
 def test_the_whisker_is_on_one_scale() -> None:

@@ -14,7 +14,7 @@ from huggingface_hub.repocard_data import model_index_to_eval_results
 from markdown_it import MarkdownIt
 
 from headstart.core.run import Run
-from headstart.report import contents, metadata
+from headstart.report import contents, metadata, modelcard
 from headstart.report.formats import markdown
 from headstart.report.metadata import Published
 from headstart.report.modelcard import card
@@ -97,6 +97,33 @@ def test_the_evidence_is_in_the_card(make: Make) -> None:
     assert results[0].metric_value == pytest.approx(test["value"], abs=1e-6)
     assert {each.dataset_split for each in results} == {"test"}
     assert ModelCardData(**head).license == "bsd-3-clause"
+
+
+def test_of_many_classes_those_with_the_lowest_recall_are_named(make: Make) -> None:
+    run = make(classes=[f"class{n:02d}" for n in range(modelcard.SHOWN + 5)])
+    shown = contents.read(run).shown
+    assert shown is not None
+    text = write(run)
+    recall = {each.name: each.recall.value for each in shown.per_class()}
+    told = [name for name in recall if f"| {name} |" in text]
+    assert len(told) == modelcard.SHOWN
+    assert max(recall[name] for name in told) <= min(recall[name] for name in recall.keys() - set(told))
+    assert f"The {modelcard.SHOWN} of {len(recall)} with the lowest recall" in text
+
+
+def test_the_calibration_error_is_told_without_the_temperature_first(make: Make) -> None:
+    run = make()
+    shown, temperature = contents.read(run).shown, run.read("result.json")["temperature"]
+    assert shown is not None
+    raw, better = (100 * each.reliability().ece for each in (shown, shown.with_temperature(temperature)))
+    assert raw > better + 0.1
+    assert re.search(rf"row?s?: {raw:.1f}% \(.*\) without it, {better:.1f}% \(.*\) with it", write(run))
+
+
+def test_a_difference_of_another_metric_is_not_told_as_one_of_this() -> None:
+    verdict = {"metric": "accuracy", "difference": {"value": 0.02, "low": -0.01, "high": 0.05}}
+    assert modelcard._against(verdict, "accuracy") == "+2.0 points (−1.0 to +5.0 points, paired): "
+    assert modelcard._against(verdict, "macro_f1") == ""
 
 
 def test_names_and_places_of_rows_are_not(make: Make) -> None:
