@@ -104,4 +104,5 @@ def test_numbers_are_written_for_people() -> None:
     assert [formats.parameters(x) for x in (513, 2600, 11_180_103)] == ["513", "2.6 k", "11.2 M"]
     assert formats.clean("a\x1b\u202eb\nc") == "a\\u001b\\u202eb\nc"
     assert formats.clean(3) == 3
+    assert formats.clean("a\ud800").encode() == b"a\\ud800", "a lone surrogate is nothing that a file can hold"
     assert formats.higher_is_better("own_metric")
