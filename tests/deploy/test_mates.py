@@ -70,6 +70,8 @@ def test_what_a_batch_changes() -> None:
     assert mates.gap(planned, INPUTS, None) > mates.SAME, "every size that a runtime may have a plan for is tried"
     assert mates.gap(counting, INPUTS, -1, longest=12) > mates.SAME
     assert mates.gap(counting, np.abs(INPUTS), None) == 0, "nothing is padded where all are of one size"
+    assert mates.gap(counting, np.abs(INPUTS), -1, longest=6) == 0
+    assert mates.gap(counting, np.abs(INPUTS), -1, longest=9) > mates.SAME, "a longer row may come"
 
 
 @pytest.mark.parametrize("session", [ranged, counting])
