@@ -179,3 +179,9 @@ def test_the_column_that_the_run_learned_from_goes_with_the_export(exported: Pat
     assert there.label
     assert not missing.scores
     assert "nope.png does not exist [missing]" in missing.problem
+
+
+def test_golden_rows_whose_answers_are_no_numbers_are_refused(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder.Golden, "gap", lambda self, logits: float("nan"))
+    with pytest.raises(ArtefactError, match="answers differently here"):
+        Predictor(exported)

@@ -309,6 +309,7 @@ def test_a_commit_that_is_a_path_is_refused(online: Hub, monkeypatch: pytest.Mon
 def test_errors_are_scrubbed(text: str, wanted: str) -> None:
     assert "***" in hub.scrubbed(text)
     assert wanted not in hub.scrubbed(text)
+    assert hub.scrubbed("refused to opaque-token", "opaque-token") == "refused to ***", "whatever a token looks like"
 
 
 def test_the_head_of_the_card_is_what_the_hub_reads(run: Run) -> None:

@@ -85,6 +85,25 @@ def test_an_item_that_cannot_be_read_has_its_own_problem(exported: Path) -> None
     assert 'headstart_items_total{outcome="answered"} 2.0' in metrics.text
 
 
+def test_the_room_for_large_bodies_is_given_back(exported: Path) -> None:
+    large = {"inputs": in_base64(bytes(90_000))}
+
+    async def act(client: httpx.AsyncClient, service: Service) -> list[int]:
+        return [(await asyncio.wait_for(client.post("/predict", json=large), 30)).status_code for _ in range(3)]
+
+    assert stand.asked(exported, act, requests=1) == [422] * 3
+
+
+def test_where_answers_depend_on_their_batch_on_this_machine_each_is_computed_alone(
+    exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert Service(Predictor(exported)).batcher._rows > 1
+    monkeypatch.setattr(Predictor, "batch_gap", lambda self, inputs, longest: 0.01)
+    service = Service(Predictor(exported))
+    assert service.batcher._rows == 1
+    assert service.facts.batch_gap == 0.01
+
+
 def test_every_odd_picture_is_prepared_as_everywhere_else(exported: Path, predictor: Predictor, tmp_path: Path) -> None:
     paths = {kind: path for kind, path in corpus.build(tmp_path).items() if path.is_file() and kind != "unreadable"}
     contents = {kind: path.read_bytes() for kind, path in paths.items()}

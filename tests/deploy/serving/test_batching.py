@@ -86,6 +86,11 @@ def test_a_poisoned_item_takes_no_other_with_it() -> None:
         assert bad.status == (422 if start % 4 == 2 else 500)
         assert [round(1000 * float(row[0])) for row in answers] == list(range(start, start + 7))
 
+    good, bad = Batcher(model, Limits(), Metrics())._answers([np.array([7]), np.array([500])])
+    assert isinstance(good, np.ndarray)
+    assert round(1000 * float(good[0])) == 7
+    assert isinstance(bad, Problem)
+
 
 def test_everyone_gets_their_own_answer_in_order() -> None:
     model = Model(0.002)
