@@ -18,7 +18,6 @@ import pytest
 
 from headstart.core.run import Run
 from headstart.measure.evaluation import Evaluation
-from tests import words
 
 from .. import words
 

@@ -140,6 +140,23 @@ def test_a_complete_stage_is_taken_as_it_is(
     assert first == second
 
 
+@pytest.mark.parametrize("folder", [False, True], ids=["a file", "a folder"])
+def test_other_texts_under_the_same_name_are_another_run(
+    folder: bool, reader: Path, rows: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    place = tmp_path / ("texts" if folder else "texts.txt")
+    file = place / "a.txt" if folder else place
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("we found the film very good\nthe soup was bad\n", encoding="utf-8")
+    plan = [{"mlm": {"texts": str(place), "epochs": 1, "batch_size": 2}}, "probe"]
+    first = fitted(tmp_path, rows[:30], reader, plan)
+    assert fitted(tmp_path, rows[:30], reader, plan).path == first.path
+    file.write_text("we found the film very good\nthe soup was poor\n", encoding="utf-8")
+    with pytest.raises(HeadstartError, match=r"differs in the texts of plan\[0\]"):
+        fitted(tmp_path, rows[:30], reader, plan, resume=True)
+    assert fitted(tmp_path, rows[:30], reader, plan).path != first.path
+
+
 @pytest.mark.parametrize(
     ("plan", "told"),
     [

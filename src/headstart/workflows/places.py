@@ -193,16 +193,36 @@ def _named(experiment: Experiment, collection: Collection) -> list[Run]:
 
 
 def _choose(experiment: Experiment, collection: Collection, network: dict[str, Any]) -> tuple[str, bool]:
-    here, functions = _settings(experiment.to_yaml()), experiment.functions()
+    here, beside = _settings(experiment.to_yaml()), _beside(experiment)
     for run in _named(experiment, collection):
-        same = _written(run) == here and _functions(run) == functions
+        same = _written(run) == here and all(_noted(run, kind) == found for kind, found in beside.items())
         if same and _same_inputs(run, collection, network):
             return str(run.path), True
     return "", False
 
 
-def _functions(run: Run) -> dict[str, str]:
-    found = run.read("identity.json", default={}).get("functions")
+def _beside(experiment: Experiment) -> dict[str, dict[str, str]]:
+    """What settings name without holding it, by its place: digests of functions' code, and of texts to pretrain on."""
+    stages = () if experiment.plan == "auto" else experiment.stages("text")
+    named = {f"plan[{index}]": getattr(stage, "texts", None) for index, stage in enumerate(stages)}
+    texts = {place: _held(os.path.expanduser(path)) for place, path in named.items() if path is not None}
+    return {"functions": experiment.functions(), "texts": texts}
+
+
+def _held(path: str) -> str:
+    """SHA-256 of a file, or of the names and contents of all files in a folder; that of nothing where nothing is."""
+    found = hashlib.sha256()
+    inside = sorted(os.path.join(place, name) for place, _, names in os.walk(path) for name in names)
+    for file in [path] if os.path.isfile(path) else inside:
+        found.update(os.fsencode(os.path.relpath(file, path)) + b"\0")
+        with contextlib.suppress(OSError), open(file, "rb") as opened:  # what cannot be read is told where it is
+            found.update(hashlib.file_digest(opened, "sha256").digest())
+    return found.hexdigest()
+
+
+def _noted(run: Run, kind: str) -> dict[str, str]:
+    """What a run has noted of a kind of ``_beside``."""
+    found = run.read("identity.json", default={}).get(kind)
     return found if isinstance(found, dict) else {}
 
 
@@ -227,8 +247,9 @@ def _unlike(run: Run, experiment: Experiment, collection: Collection, network: d
         return Problem("cannot be resumed: its experiment.yaml cannot be read", str(run.path), "start another run")
     keys = [key for key in {**there, **here} if there.get(key) != here.get(key)]
     differs = [f"{key} ({there.get(key, 'not set')} there, {here.get(key, 'not set')} here)" for key in keys]
-    ours, theirs = experiment.functions(), _functions(run)
-    differs += [f"the code of {key}" for key in sorted({*ours, *theirs}) if ours.get(key) != theirs.get(key)]
+    for kind, ours in _beside(experiment).items():
+        theirs, told = _noted(run, kind), {"functions": "the code of", "texts": "the texts of"}[kind]
+        differs += [f"{told} {key}" for key in sorted({*ours, *theirs}) if ours.get(key) != theirs.get(key)]
     known = run.read("identity.json", default={})
     if not _same_network(known.get("backbone"), network):
         differs.append("the weights")
@@ -243,8 +264,7 @@ def _create(experiment: Experiment, collection: Collection, network: dict[str, A
     first = Path(experiment.output_dir) / run_name(experiment, collection)
     path = storage.unused(first)
     draft = first.with_name(f".{first.name}.tmp-{os.getpid()}")  # the folder of a run is never there without its files
-    functions = experiment.functions()
-    Run(draft).write("identity.json", {"data": _names(collection), "backbone": network, "functions": functions})
+    Run(draft).write("identity.json", {"data": _names(collection), "backbone": network, **_beside(experiment)})
     manifest.write_text(draft / "experiment.yaml", experiment.to_yaml())
     os.rename(draft, path)
     return str(path)
