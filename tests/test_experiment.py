@@ -212,6 +212,18 @@ def test_aliases_inside_stages_and_splits(tmp_path: Path) -> None:
         load(write(tmp_path, "plan: [{thaw: {learning_rate: 1e-3, lr: 2}}]\n"))
 
 
+def test_a_file_may_name_what_lies_deep_as_the_line_does(tmp_path: Path) -> None:
+    found = load(write(tmp_path, "plan.thaw-half.lr: 1e-3\ngate.min_gain: 0.02\ndata.split.val: 0.3\n"))
+    titles = {stage.title: stage for stage in found.stages()}
+    assert [titles[name].lr for name in ("thaw-quarter", "thaw-half")] == [3e-4, 1e-3]
+    assert {stage.gate.min_gain for stage in found.stages()} == {0.02}
+    assert found.data.split.val == 0.3
+    assert {row.key: row.why for row in found.explain()}["data.split.val"].endswith("pets.yaml:3")
+    with pytest.raises(ConfigError) as caught:
+        load(write(tmp_path, "plan.thaw-hlaf.lr: 1e-3\ndata.splt.val: 0.3\n"))
+    assert len(caught.value.problems) == 2
+
+
 @pytest.mark.parametrize("plan", ["{probe: {}}", "{}", "", "3", "true", "[]", "[3]", "[null]", "[[probe]]"])
 def test_a_plan_that_is_none_is_told_with_its_line(plan: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:

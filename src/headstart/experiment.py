@@ -189,7 +189,7 @@ def load(
     """
     layers = Layers(_known, ALIASES, _settle)
     if config is not None:
-        layers.take([((key,), item) for key, item in settings.read(config).value.items()])
+        layers.take([(settings.keys_of(key) or (key,), item) for key, item in settings.read(config).value.items()])
     given: list[tuple[Keys, Written]] = []
     for text in overrides:
         key, equals, right = text.partition("=")

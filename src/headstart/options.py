@@ -81,10 +81,10 @@ def _show_version(wanted: bool) -> None:
 Version = Annotated[bool, typer.Option("--version", help="Show it and exit.", is_eager=True, callback=_show_version)]
 
 
-def places(words: list[str]) -> str | list[str]:
-    """What is to be read: one place, or several."""
+def places(words: list[str]) -> str | list[str | Path]:
+    """What is to be read: one place, or several; what is there is a place, whatever it is called."""
     found = [word for word in words if not _is_setting(word)]
-    return found[0] if len(found) == 1 else found
+    return found[0] if len(found) == 1 else [Path(word) if os.path.exists(word) else word for word in found]
 
 
 def columns(words: list[str] | None, *known: str) -> dict[str, Any]:

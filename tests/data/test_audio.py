@@ -43,6 +43,11 @@ def test_a_spec_that_cannot_be_is_refused(given: dict[str, Any]) -> None:
         AudioSpec(**given)
 
 
+def test_a_number_out_of_range_is_told_with_its_name() -> None:
+    with pytest.raises(ConfigError, match=r"time_mask has to be 0 to 1 \(got 2\)"):
+        audio.policy({"preset": "strong", "time_mask": 2})
+
+
 def test_a_spec_survives_json() -> None:
     spec = AudioSpec(8_000, 2.5, "fbank", 64, 256, -4.0, 4.5)
     assert AudioSpec.from_json(spec.to_json()) == spec

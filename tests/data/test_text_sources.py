@@ -313,3 +313,19 @@ def test_a_pair_may_come_as_pipelines_take_it() -> None:
     assert reading.texts_of({"text": "good", "text_pair": "bad"}) == ("good", "bad")
     assert reading.texts_of({"text": "good"}) == ("good",)
     assert reading.texts_of({"text": "good", "other": "bad"}) == ()
+
+
+def test_a_list_of_strings_is_texts_unless_all_of_it_names_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "a.txt").write_text("in a file", encoding="utf-8")
+    (tmp_path / "b.txt").write_text("in another", encoding="utf-8")
+    for texts in (["good film", ".", "bad"], ["runs"], ["great.", "b.txt"], ["", "b"]):
+        assert list(sources.read_unlabelled(texts, "text").items) == texts
+    assert list(sources.read_unlabelled(["b.txt"], "text").items) == [tmp_path / "b.txt"]
+    found = sources.read_unlabelled([Path("runs"), "b.txt"], "text")
+    assert list(found.items) == [tmp_path / "runs" / "a.txt", tmp_path / "b.txt"]
+    with pytest.raises(DataError, match="no such file"):
+        sources.read_unlabelled(["b.txt", "c.txt"], "text")

@@ -240,7 +240,7 @@ def test_settings_on_the_line_are_told_from_files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data.v2=final.csv").write_text("text\na\n")
     words = ["data.v2=final.csv", "a=b.csv", "data.label_column=[cat, dog]", "input_column=body"]
-    assert options.places(words) == ["data.v2=final.csv", "a=b.csv"]
+    assert options.places(words) == [Path("data.v2=final.csv"), "a=b.csv"], "what is there is a place"
     known = ("input_column", "label_column")
     assert options.columns(words, *known) == {"label_column": ("cat", "dog"), "input_column": "body"}
     with pytest.raises(ConfigError) as told:

@@ -157,6 +157,15 @@ def test_other_texts_under_the_same_name_are_another_run(
     assert fitted(tmp_path, rows[:30], reader, plan).path != first.path
 
 
+def test_pairs_are_no_texts_for_a_network_that_reads_single_ones(
+    reader: Path, rows: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    (tmp_path / "pairs.csv").write_text("premise,hypothesis\nthe film,was good\n", encoding="utf-8")
+    plan = [{"mlm": {"texts": str(tmp_path / "pairs.csv"), "epochs": 1}}, "probe"]
+    with pytest.raises(DataError, match="no text to learn from: the first is a pair of texts"):
+        fitted(tmp_path, rows[:30], reader, plan)
+
+
 @pytest.mark.parametrize(
     ("plan", "told"),
     [

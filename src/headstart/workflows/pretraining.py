@@ -69,7 +69,8 @@ def _read(written: str, course: Course) -> Examples:
         what = f"{written}: not UTF-8 and read as Windows' Latin (cp1252): {guessed} of its files"
         course.emit(Notice("warning", "guessed-encoding", what, "check their accented letters"))
     if not len(store.usable):
-        raise DataError("there is no text to learn from", where=written)
+        why = next((f": the first {reason.message}" for reason in store.errors.values()), "")
+        raise DataError(f"there is no text to learn from{why}", where=written)
     if len(store.usable) < len(rows):
         of = f"of {len(rows):,} texts cannot be read and"
         told = plural(len(rows) - len(store.usable), f"{of} is left out", f"{of} are left out")

@@ -323,7 +323,8 @@ def test_texts_and_pairs_are_taken_as_they_are() -> None:
     assert parsed({"inputs": "grüße"}).items == ("grüße",)
     pair = {"text": "a", "text_pair": "b"}
     assert parsed({"inputs": ["aGk=", pair], "top_k": 2}) == asking.Question(("aGk=", ("a", "b")), 2)
-    for wrong in ({"text": "a"}, {"text": 1, "text_pair": "b"}, None, ["a"]):
+    assert parsed({"inputs": [{"text": "a"}]}).items == ("a",)
+    for wrong in ({"text_pair": "a"}, {"text": 1, "text_pair": "b"}, None, ["a"]):
         refused, text = parsed({"inputs": [wrong, "b"]}).items
         assert isinstance(refused, Refusal)
         assert ("inputs[0]" in refused.message, text) == (True, "b")
@@ -331,6 +332,13 @@ def test_texts_and_pairs_are_taken_as_they_are() -> None:
     assert asking.parse("multipart/form-data; boundary=b", form, Limits(), of_texts=True).items == ("é",)
     with pytest.raises(Refusal, match="UTF-8"):
         asking.parse("multipart/form-data; boundary=b", form.replace(b"\xc3", b"\xff"), Limits(), of_texts=True)
+
+
+def test_base64_comes_as_its_tools_write_it() -> None:
+    content = bytes(range(256))
+    written = [base64.b64encode(content), base64.encodebytes(content), base64.urlsafe_b64encode(content)]
+    told = json.dumps({"inputs": [each.decode() for each in written]}).encode()
+    assert asking.parse("application/json", told, Limits(), of_texts=False).items == (content,) * 3
 
 
 def test_what_is_unsure_is_said(exported: Path) -> None:

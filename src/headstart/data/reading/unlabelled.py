@@ -164,15 +164,14 @@ def _from_table(
 
 
 def _names_texts(source: Any) -> bool:
-    """Whether a list of strings names places of texts rather than being the texts: one exists, or ends like a file."""
+    """Whether a list of strings names places of texts rather than being the texts: all of them end like files, or one
+    is a path and no string."""
     if not isinstance(source, (list, tuple)) or not all(isinstance(part, (str, os.PathLike)) for part in source):
         return False
-    return any(_is_place(part) for part in source)
+    return any(isinstance(part, os.PathLike) for part in source) or all(map(_ends_like_a_file, source))
 
 
-def _is_place(part: str | os.PathLike[str]) -> bool:
-    if isinstance(part, os.PathLike) or os.path.exists(os.path.expanduser(part)):
-        return True
+def _ends_like_a_file(part: str) -> bool:
     return len(part.split()) == 1 and os.path.splitext(part)[1].lower() in (*TABLES, *EXTENSIONS["text"])
 
 

@@ -73,7 +73,8 @@ def policy(value: Any, *, where: str = "augment") -> AudioPolicy | Callable[...,
     limits = {"crop": 1, "shift": 1, "gain": 60, "noise": 1, "time_mask": 1, "freq_mask": 1}
     for key, number in settings.items():
         if not isinstance(number, int | float) or not 0 <= number <= limits[key]:
-            raise ConfigError(f"{number!r} is out of range", where=f"{where}.{key}", remedy=f"0 to {limits[key]}")
+            what = f"{key} has to be 0 to {limits[key]} (got {number!r})"
+            raise ConfigError(what, where=f"{where}.{key}")
     return replace(PRESETS[base], **settings)
 
 

@@ -21,6 +21,7 @@ from headstart.deploy.serving.limits import Limits, Refusal
 logging.getLogger("python_multipart").addHandler(logging.NullHandler())  # what is wrong with a form is in the reply
 FIELDS = 4  # of a form, besides its items
 NAMES = "file, text, top_k"
+OF_ADDRESSES = str.maketrans("-_", "+/")  # the other alphabet of RFC 4648
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,8 @@ def _own(read: Callable[[Any, int], Any], item: Any, place: int) -> Any:
 
 
 def _text(item: Any, place: int) -> Any:
-    if isinstance(item, dict) and set(item) == {"text", "text_pair"}:
-        item = (item["text"], item["text_pair"])
+    if isinstance(item, dict) and "text" in item and set(item) <= {"text", "text_pair"}:
+        item = (item["text"], item["text_pair"]) if "text_pair" in item else item["text"]
     if not all(isinstance(text, str) for text in (item if isinstance(item, tuple) else (item,))):
         raise Refusal(400, "shape", f'inputs[{place}] has to be a text, or {{"text": …, "text_pair": …}}')
     return item
@@ -83,8 +84,9 @@ def _text(item: Any, place: int) -> Any:
 def _file(item: Any, place: int) -> bytes:
     if not isinstance(item, str):
         raise Refusal(400, "shape", f"inputs[{place}] has to be a file's bytes in base64")
+    written = item.partition(",")[2] if item.startswith("data:") else item
     try:
-        return base64.b64decode(item.partition(",")[2] if item.startswith("data:") else item, validate=True)
+        return base64.b64decode("".join(written.split()).translate(OF_ADDRESSES), validate=True)
     except (binascii.Error, ValueError) as error:
         raise Refusal(400, "base64", f"inputs[{place}] is not base64 ({str(error)[:160]})") from error
 
