@@ -37,7 +37,10 @@ THEME = Theme(
         "progress.remaining": "dim",
     }
 )
-SHARES = {"accuracy", "top5", "macro_f1", "balanced_accuracy", "mAP", "micro_f1", "subset_accuracy", "hamming_loss"}
+SHARES = {
+    *("accuracy", "top5", "macro_f1", "balanced_accuracy", "roc_auc", "sensitivity", "ece"),
+    *("mAP", "micro_f1", "subset_accuracy", "hamming_loss"),
+}
 VERDICTS = {"keep": ("✓", "kept", "good"), "revert": ("↩", "reverted", "warn"), "stop": ("■", "stopped", "bad")}
 HEARTBEAT_SECONDS = 15.0
 
