@@ -13,6 +13,7 @@ import headstart
 from headstart.core import manifest
 from headstart.core.run import Run
 from headstart.data import sources
+from headstart.deploy import predictor
 from headstart.deploy.folder import VERDICT
 from headstart.models.model import Model
 from headstart.workflows import ship
@@ -84,3 +85,9 @@ def test_labels_are_judged_as_they_are_given(tmp_path: Path) -> None:
         scores.append(2 * sum(a and b for a, b in pairs) / sum(a + b for a, b in pairs))
     for score in (told["reference"], told["variants"][0]["score"]):
         assert score["value"] == pytest.approx(np.mean(scores))
+
+
+def test_every_variant_has_its_own_threshold() -> None:
+    told = [{"name": "fp32", "threshold": {"value": 0.2}}, {"name": "int8", "threshold": {"value": 0.7}}, {"name": "x"}]
+    found = [predictor._threshold({"variants": told}, name) for name in ("fp32", "int8", "x")]
+    assert found == [0.2, 0.7, 0.0]
