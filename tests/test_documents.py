@@ -86,6 +86,13 @@ def test_every_setting_that_a_sentence_names_is_one(page):
             experiment.load(None, shlex.split(text)).stages()
 
 
+@pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.name)
+def test_the_commands_of_a_page_are_found(page):
+    """A fence of another kind would hide them from these tests."""
+    assert {language for language, _ in FENCED.findall(page.read_text(encoding="utf-8"))} <= {"", "python", "yaml"}
+    assert len(told(page, "headstart")) >= 10
+
+
 def test_a_command_that_is_wrong_is_noticed(tmp_path):
     page = tmp_path / "page.md"
     for wrong in ("headstart fit photos/ --bogus 1", "headstart fits photos/", "headstart fit photos/ lrr=1e-3"):

@@ -219,6 +219,8 @@ def test_a_file_may_name_what_lies_deep_as_the_line_does(tmp_path: Path) -> None
     assert {stage.gate.min_gain for stage in found.stages()} == {0.02}
     assert found.data.split.val == 0.3
     assert {row.key: row.why for row in found.explain()}["data.split.val"].endswith("pets.yaml:3")
+    for text in ("plan: gradual\nplan.thaw-half.lr: 1e-4\n", "plan.thaw-half.lr: 1e-4\nplan: gradual\n"):
+        assert {stage.title: stage for stage in load(write(tmp_path, text)).stages()}["thaw-half"].lr == 1e-4
     with pytest.raises(ConfigError) as caught:
         load(write(tmp_path, "plan.thaw-hlaf.lr: 1e-3\ndata.splt.val: 0.3\n"))
     assert len(caught.value.problems) == 2

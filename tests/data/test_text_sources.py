@@ -305,8 +305,10 @@ def test_a_dictionary_of_columns_is_predicted_as_a_table_is() -> None:
     assert list(rows.items) == ["bad"]
     pair = {"text": "good", "text_pair": "bad"}
     assert list(sources.find_unlabelled(pair, "text")[0].items) == [pair], "one row, as pipelines take it"
-    sound = {"array": np.zeros(8, np.float32), "sampling_rate": 16_000}
-    assert len(sources.find_unlabelled(sound, "audio")[0]) == 1
+    for rate in (16_000, np.array(16_000)):
+        sound = {"array": np.zeros(8, np.float32), "sampling_rate": rate}
+        assert len(sources.find_unlabelled(sound, "audio")[0]) == 1
+    assert sources.columns_of({"train": ["a"], "val": ["b"]}) == (), "splits are no columns"
 
 
 def test_a_pair_may_come_as_pipelines_take_it() -> None:

@@ -92,7 +92,7 @@ plan:
   - thaw: {name: all, blocks: all, augment: light, epochs: 2, batch_size: 15, optimizer: sgd, lr: 1e-4,
            gate: {on_fail: warn}}
 """
-TEXTS = """
+PREPARING = """
 backbone: {reader}
 pooling: native
 device: cpu
@@ -272,7 +272,7 @@ def test_masked_words_and_pairs_of_two_processes_are_those_of_one(launch, tmp_pa
     lines = [f'"{text}",{label}' for text, label in zip(texts, labels, strict=True)]
     (tmp_path / "reviews.csv").write_text("\n".join(["text,label", *lines]), encoding="utf-8")
     still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}  # what ranks draw by themselves
-    plan = TEXTS.format(reader=words.network(tmp_path / "reader", **still))
+    plan = PREPARING.format(reader=words.network(tmp_path / "reader", **still))
     given = {"plan": plan, "data": tmp_path / "reviews.csv"}
     two, one = launch(2, "--name", "photos", **given), launch(1, "--name", "photos", into="single", **given)
     assert (two.code, one.code) == (0, 0), two.text + one.text

@@ -62,6 +62,8 @@ mine = runtime.share_of(order)
 assert len(mine) == 3 - rank
 values = torch.as_tensor(mine)[:, None] * torch.tensor([1.0, 10.0])
 assert runtime.gather(mine, values, 5).tolist() == [[i, 10.0 * i] for i in range(5)]
+most = np.arange(4) if rank == 0 else np.array([4])
+assert runtime.gather(most, torch.as_tensor(most), 5).tolist() == [0, 1, 2, 3, 4], "the tokens of a rank's texts"
 for wrong in (mine[:1], np.zeros_like(mine)):
     try:
         runtime.gather(wrong, values[: len(wrong)], 5)

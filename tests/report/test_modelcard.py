@@ -117,7 +117,7 @@ def test_the_calibration_error_is_told_without_the_temperature_first(make: Make)
     assert shown is not None
     raw, better = (100 * each.reliability().ece for each in (shown, shown.with_temperature(temperature)))
     assert raw > better + 0.1
-    assert re.search(rf"row?s?: {raw:.1f}% \(.*\) without it, {better:.1f}% \(.*\) with it", write(run))
+    assert re.search(rf"rows?: {raw:.1f}% \(.*\) without it, {better:.1f}% \(.*\) with it", write(run))
 
 
 def test_a_difference_of_another_metric_is_not_told_as_one_of_this() -> None:

@@ -150,6 +150,9 @@ def test_other_texts_under_the_same_name_are_another_run(
     file.write_text("we found the film very good\nthe soup was bad\n", encoding="utf-8")
     plan = [{"mlm": {"texts": str(place), "epochs": 1, "batch_size": 2}}, "probe"]
     first = fitted(tmp_path, rows[:30], reader, plan)
+    assert list(first.frame()["metric"]) == ["masked_loss", "accuracy"]
+    assert "accuracy" in first._repr_html_()
+    (file.parent / ".DS_Store").write_bytes(b"no text of anybody's")
     assert fitted(tmp_path, rows[:30], reader, plan).path == first.path
     file.write_text("we found the film very good\nthe soup was poor\n", encoding="utf-8")
     with pytest.raises(HeadstartError, match=r"differs in the texts of plan\[0\]"):

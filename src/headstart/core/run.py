@@ -166,7 +166,7 @@ class Run:
 
     def _repr_html_(self) -> str:
         lines = self._lines()
-        metric = lines[0]["metric"] if lines else ""
+        metric = lines[-1]["metric"] if lines else ""
         titles = {f"{metric}_low": "95 % from", f"{metric}_high": "to"}
         order = ["fold", "best", "stage", "trainable", "updates", "seconds", metric, *titles, "verdict"]
         shown = [name for name in order if any(name in line for line in lines)]
@@ -181,7 +181,7 @@ class Run:
         if found is None:
             stages = [_stage(stage) for stage in self.stages()]
             beside = self.read("baseline/result.json", default=[]) if stages else []
-            return [*({**_baseline(each), "metric": stages[0]["metric"]} for each in beside), *stages]
+            return [*({**_baseline(each), "metric": stages[-1]["metric"]} for each in beside), *stages]
         judged = {"metric": found["metric"]}
         folds = [
             {"fold": fold["name"], "best": fold["best"], "seconds": fold["seconds"], **_flat(fold["metrics"]), **judged}

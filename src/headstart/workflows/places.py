@@ -19,6 +19,7 @@ from headstart.core.errors import ArtefactError, ConfigError, Problem
 from headstart.core.events import Event, StageDone, StageStarted
 from headstart.core.run import Run
 from headstart.data import store
+from headstart.data.reading import folders
 from headstart.data.reading.division import fingerprint
 from headstart.data.splits import Rows
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 SHOWN = 16  # answers to noise that identity.json holds
 ROUNDING = 1e-3  # of the largest answer
+Beside = dict[str, dict[str, str]]  # see ``_beside``
 
 
 @contextlib.contextmanager
@@ -46,12 +48,12 @@ def open_run(
     """
     found, others = ("", False), list[Problem]()
     if runtime.is_main:
-        network = _network(backbone)
-        found = _choose(experiment, collection, network)
+        network, beside = _network(backbone), _beside(experiment)
+        found = _choose(experiment, collection, network, beside)
         if found[0] == "" and not resume:
-            found = (_create(experiment, collection, network), False)
+            found = (_create(experiment, collection, network, beside), False)
         elif found[0] == "":
-            others = [_unlike(run, experiment, collection, network) for run in _named(experiment, collection)]
+            others = [_unlike(run, experiment, collection, network, beside) for run in _named(experiment, collection)]
         for left in Path(experiment.output_dir).glob(f".{run_name(experiment, collection)}.tmp-*"):
             manifest.remove(left)  # of a run that was killed before it had a folder
     with storage.claimed(Path(found[0])) if found[0] else contextlib.nullcontext():
@@ -192,8 +194,10 @@ def _named(experiment: Experiment, collection: Collection) -> list[Run]:
     return [Run(path) for path in paths if (path / "experiment.yaml").is_file()]
 
 
-def _choose(experiment: Experiment, collection: Collection, network: dict[str, Any]) -> tuple[str, bool]:
-    here, beside = _settings(experiment.to_yaml()), _beside(experiment)
+def _choose(
+    experiment: Experiment, collection: Collection, network: dict[str, Any], beside: Beside
+) -> tuple[str, bool]:
+    here = _settings(experiment.to_yaml())
     for run in _named(experiment, collection):
         same = _written(run) == here and all(_noted(run, kind) == found for kind, found in beside.items())
         if same and _same_inputs(run, collection, network):
@@ -201,7 +205,7 @@ def _choose(experiment: Experiment, collection: Collection, network: dict[str, A
     return "", False
 
 
-def _beside(experiment: Experiment) -> dict[str, dict[str, str]]:
+def _beside(experiment: Experiment) -> Beside:
     """What settings name without holding it, by its place: digests of functions' code, and of texts to pretrain on."""
     stages = () if experiment.plan == "auto" else experiment.stages("text")
     named = {f"plan[{index}]": getattr(stage, "texts", None) for index, stage in enumerate(stages)}
@@ -210,13 +214,12 @@ def _beside(experiment: Experiment) -> dict[str, dict[str, str]]:
 
 
 def _held(path: str) -> str:
-    """SHA-256 of a file, or of the names and contents of all files in a folder; that of nothing where nothing is."""
-    found = hashlib.sha256()
-    inside = sorted(os.path.join(place, name) for place, _, names in os.walk(path) for name in names)
-    for file in [path] if os.path.isfile(path) else inside:
-        found.update(os.fsencode(os.path.relpath(file, path)) + b"\0")
-        with contextlib.suppress(OSError), open(file, "rb") as opened:  # what cannot be read is told where it is
-            found.update(hashlib.file_digest(opened, "sha256").digest())
+    """SHA-256 of a file, or of the names and contents of the texts in a folder; that of nothing where nothing is."""
+    found, folder = hashlib.sha256(), os.path.isdir(path)
+    for name in folders.walk(path, "text").files if folder else [""]:
+        found.update(os.fsencode(name) + b"\0")
+        with contextlib.suppress(OSError), open(os.path.join(path, name) if folder else path, "rb") as opened:
+            found.update(hashlib.file_digest(opened, "sha256").digest())  # what cannot be read is told where it is
     return found.hexdigest()
 
 
@@ -240,14 +243,16 @@ def _written(run: Run) -> dict[str, str]:
     return {}
 
 
-def _unlike(run: Run, experiment: Experiment, collection: Collection, network: dict[str, Any]) -> Problem:
+def _unlike(
+    run: Run, experiment: Experiment, collection: Collection, network: dict[str, Any], beside: Beside
+) -> Problem:
     """What keeps a run from being gone on with as this experiment."""
     there, here = _written(run), _settings(experiment.to_yaml())
     if not there:
         return Problem("cannot be resumed: its experiment.yaml cannot be read", str(run.path), "start another run")
     keys = [key for key in {**there, **here} if there.get(key) != here.get(key)]
     differs = [f"{key} ({there.get(key, 'not set')} there, {here.get(key, 'not set')} here)" for key in keys]
-    for kind, ours in _beside(experiment).items():
+    for kind, ours in beside.items():
         theirs, told = _noted(run, kind), {"functions": "the code of", "texts": "the texts of"}[kind]
         differs += [f"{told} {key}" for key in sorted({*ours, *theirs}) if ours.get(key) != theirs.get(key)]
     known = run.read("identity.json", default={})
@@ -260,11 +265,11 @@ def _unlike(run: Run, experiment: Experiment, collection: Collection, network: d
     )
 
 
-def _create(experiment: Experiment, collection: Collection, network: dict[str, Any]) -> str:
+def _create(experiment: Experiment, collection: Collection, network: dict[str, Any], beside: Beside) -> str:
     first = Path(experiment.output_dir) / run_name(experiment, collection)
     path = storage.unused(first)
     draft = first.with_name(f".{first.name}.tmp-{os.getpid()}")  # the folder of a run is never there without its files
-    Run(draft).write("identity.json", {"data": _names(collection), "backbone": network, **_beside(experiment)})
+    Run(draft).write("identity.json", {"data": _names(collection), "backbone": network, **beside})
     manifest.write_text(draft / "experiment.yaml", experiment.to_yaml())
     os.rename(draft, path)
     return str(path)

@@ -75,7 +75,7 @@ def of_values(values: Any) -> str:
 
 def _of_object(value: Any) -> str | None:
     """What a value that is no string says; None where it says nothing, as numbers do that stand among texts."""
-    if value is None or isinstance(value, (bool, int, float, np.generic)):
+    if value is None or isinstance(value, (bool, int, float, np.number, np.bool_)):
         return None
     if isinstance(value, os.PathLike):
         return of_extension(os.fspath(value)) or "image"

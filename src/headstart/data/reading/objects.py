@@ -77,12 +77,17 @@ def table_of(source: Any) -> Table | None:
     """A data frame, or a dictionary of columns (sequences as long as each other), as a table; None of anything else."""
     if is_frame(source):
         return frame_table(source)
-    if not isinstance(source, Mapping) or not source:
+    if not isinstance(source, Mapping) or not source or any(map(_names_a_split, source)):
         return None
-    sized = [hasattr(column, "__len__") and not isinstance(column, (str, bytes)) for column in source.values()]
-    if not all(sized) or len({len(column) for column in source.values()}) > 1:
+    columns = [column for column in source.values() if hasattr(column, "__len__") and getattr(column, "ndim", 1) == 1]
+    columns = [column for column in columns if not isinstance(column, (str, bytes, bytearray, memoryview))]
+    if len(columns) < len(source) or len({len(column) for column in columns}) > 1:
         return None
     return _table({str(name): column for name, column in source.items()}, "columns")
+
+
+def _names_a_split(key: Any) -> bool:
+    return isinstance(key, str) and split_name(key) is not None
 
 
 def _read_mapping(

@@ -164,15 +164,15 @@ def _from_table(
 
 
 def _names_texts(source: Any) -> bool:
-    """Whether a list of strings names places of texts rather than being the texts: all of them end like files, or one
-    is a path and no string."""
+    """Whether a list of strings names places of texts rather than being the texts: all of them are files or end like
+    files, or one is a path and no string."""
     if not isinstance(source, (list, tuple)) or not all(isinstance(part, (str, os.PathLike)) for part in source):
         return False
-    return any(isinstance(part, os.PathLike) for part in source) or all(map(_ends_like_a_file, source))
+    return any(isinstance(part, os.PathLike) for part in source) or all(map(_is_like_a_file, source))
 
 
-def _ends_like_a_file(part: str) -> bool:
-    return len(part.split()) == 1 and os.path.splitext(part)[1].lower() in (*TABLES, *EXTENSIONS["text"])
+def _is_like_a_file(part: str) -> bool:
+    return os.path.isfile(part) or (len(part.split()) == 1 and part.lower().endswith((*TABLES, *EXTENSIONS["text"])))
 
 
 def _is_text(source: Any) -> bool:

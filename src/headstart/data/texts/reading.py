@@ -42,7 +42,7 @@ def read(item: Any) -> tuple[tuple[str, ...], str, bytes]:
     if not texts or any(text is None or (isinstance(text, float) and text != text) for text in texts):
         raise DecodeError("missing", "has no text")
     if len(texts) > 2 or not all(isinstance(text, str) for text in texts):
-        raise DecodeError("not-text", f"is a {type(item).__name__}, not a text or a pair of texts")
+        raise DecodeError("not-text", f"is a {kind}, not a text or a pair of texts")
     if not all(text.strip() for text in texts):
         raise DecodeError("empty-text", "is empty")
     if sum(map(len, texts)) > MAX_CHARACTERS:

@@ -84,9 +84,11 @@ def _text(item: Any, place: int) -> Any:
 def _file(item: Any, place: int) -> bytes:
     if not isinstance(item, str):
         raise Refusal(400, "shape", f"inputs[{place}] has to be a file's bytes in base64")
-    written = item.partition(",")[2] if item.startswith("data:") else item
+    written = "".join((item.partition(",")[2] if item[:5].lower() == "data:" else item).split())
+    written = written.translate(OF_ADDRESSES)
+    padding = "" if "=" in written else "=" * (-len(written) % 4)  # which addresses leave out
     try:
-        return base64.b64decode("".join(written.split()).translate(OF_ADDRESSES), validate=True)
+        return base64.b64decode(written + padding, validate=True)
     except (binascii.Error, ValueError) as error:
         raise Refusal(400, "base64", f"inputs[{place}] is not base64 ({str(error)[:160]})") from error
 
