@@ -189,8 +189,7 @@ def load(
     """
     layers = Layers(_known, ALIASES, _settle)
     if config is not None:
-        read = settings.read(config).value.items()
-        layers.take(_plan_first([(settings.keys_of(key) or (key,), item) for key, item in read]))
+        layers.take([(settings.keys_of(key) or (key,), item) for key, item in settings.read(config).value.items()])
     given: list[tuple[Keys, Written]] = []
     for text in overrides:
         key, equals, right = text.partition("=")
@@ -205,13 +204,8 @@ def load(
             item = settings.value(item)
         if item is not None:
             given.append((settings.keys_of(key) or (key,), settings.wrap(item, origin, lists=key == "plan")))
-    layers.take(_plan_first(given))
+    layers.take(given)
     return _checked(layers)
-
-
-def _plan_first(given: Sequence[tuple[Keys, Written]]) -> list[tuple[Keys, Written]]:
-    """The plan before what is said of its stages."""
-    return sorted(given, key=lambda pair: pair[0] != ("plan",))
 
 
 def _checked(layers: Layers) -> Experiment:

@@ -24,9 +24,12 @@ class Layers:
         self._known, self._aliases, self._settle = known, aliases, settle
 
     def take(self, source: Sequence[tuple[Keys, Written]]) -> None:
-        """Lay one source on top; within one source a setting may be given only once."""
+        """Lay one source on top, what is whole before its parts (a plan before what is said of one of its stages).
+
+        Within one source a setting may be given only once.
+        """
         given: dict[Keys, str] = {}
-        for keys, item in source:
+        for keys, item in sorted(source, key=lambda pair: len(pair[0])):
             path, settled = self._settle(self.root, self._names(keys), item)
             path = self._names(path)
             for leaf_path, leaf in self._leaves(path, self._renamed(path, settled)):
