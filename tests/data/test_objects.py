@@ -161,6 +161,7 @@ class TestSplitsAsDictionary:
 
     def test_columns(self, files: list[str]) -> None:
         assert labels(collect({"image": files, "label": list("abcabc")})) == list("abcabc")
+        assert labels(collect({"image": PIXELS, "label": list("ababab")})) == list("ababab")
 
     def test_a_split_with_splits_inside(self, toy_photos: Callable[..., Path]) -> None:
         folder = toy_photos(2, size=8, splits={"train": 2, "val": 2})

@@ -79,8 +79,10 @@ def table_of(source: Any) -> Table | None:
         return frame_table(source)
     if not isinstance(source, Mapping) or not source or any(map(_names_a_split, source)):
         return None
-    columns = [column for column in source.values() if hasattr(column, "__len__") and getattr(column, "ndim", 1) == 1]
-    columns = [column for column in columns if not isinstance(column, (str, bytes, bytearray, memoryview))]
+    columns = [
+        each for each in source.values() if hasattr(each, "__len__") and getattr(each, "ndim", 1)
+    ]  # no 0-d array
+    columns = [each for each in columns if not isinstance(each, (str, bytes, bytearray, memoryview))]
     if len(columns) < len(source) or len({len(column) for column in columns}) > 1:
         return None
     return _table({str(name): column for name, column in source.items()}, "columns")
