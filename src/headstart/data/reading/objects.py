@@ -79,9 +79,7 @@ def table_of(source: Any) -> Table | None:
         return frame_table(source)
     if not isinstance(source, Mapping) or not source or any(map(_names_a_split, source)):
         return None
-    columns = [
-        each for each in source.values() if hasattr(each, "__len__") and getattr(each, "ndim", 1)
-    ]  # no 0-d array
+    columns = [each for each in source.values() if hasattr(each, "__len__") and getattr(each, "ndim", 1) > 0]
     columns = [each for each in columns if not isinstance(each, (str, bytes, bytearray, memoryview))]
     if len(columns) < len(source) or len({len(column) for column in columns}) > 1:
         return None
